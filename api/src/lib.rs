@@ -1,0 +1,1 @@
+//! Every built-in kind: schema table, names, defaults, validation, printer columns. Does no I/O.

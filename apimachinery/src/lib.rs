@@ -1,0 +1,1 @@
+//! Meta, group/version/kind, quantity, selectors, field paths, patches, apply, Status. Knows no kind.

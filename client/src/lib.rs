@@ -1,0 +1,1 @@
+//! Kubeconfig, transport, informers, work queue, events, leader election.

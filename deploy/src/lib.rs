@@ -1,0 +1,1 @@
+//! The keelson command: PKI, up and down, local nodes, images, manifests.

@@ -1,0 +1,1 @@
+//! Scenario suites and benchmarks, over the wire only.
