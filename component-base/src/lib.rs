@@ -1,1 +1,16 @@
-//! Flags, feature gates, logging, metrics, health, TLS and certificates, clock. Knows no kind.
+//! What every Keelson binary shares: flags, feature gates, logging, metrics, health, TLS, certificates, clock.
+//!
+//! Knows no Kubernetes kind and talks to no API server.
+
+pub mod clock;
+pub mod duration;
+pub mod featuregate;
+pub mod flags;
+pub mod health;
+pub mod logging;
+pub mod metrics;
+pub mod pki;
+pub mod serving;
+pub mod signals;
+pub mod tls;
+pub mod version;

@@ -1,0 +1,371 @@
+//! Certificate authorities, leaf certificates and signing keys, made with `rcgen` on ring.
+//!
+//! Every certificate gets an explicit distinguished name: rcgen's default subject is the same for
+//! all, which would make a leaf look like its own issuer. Keys are ECDSA P-256 in PKCS#8 PEM.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
+};
+
+/// What went wrong while making or reading certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot make a certificate")]
+    Generate(#[from] rcgen::Error),
+    #[error("the certificate of {0:?} has more than two organizations")]
+    TooManyOrganizations(String),
+    #[error("cannot access {path}")]
+    Io {
+        path: String,
+        source: std::io::Error,
+    },
+}
+
+/// A certificate and its private key, both PEM.
+#[derive(Clone)]
+pub struct Pair {
+    pub cert_pem: String,
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pair")
+            .field("cert_pem", &self.cert_pem)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pair {
+    /// Writes `<base>.crt` (0644) and `<base>.key` (0600).
+    pub fn write(&self, dir: &Path, base: &str) -> Result<(), Error> {
+        write_file(&dir.join(format!("{base}.crt")), &self.cert_pem, 0o644)?;
+        write_file(&dir.join(format!("{base}.key")), &self.key_pem, 0o600)
+    }
+
+    /// Reads what [`Pair::write`] wrote; `None` when either file is absent.
+    pub fn read(dir: &Path, base: &str) -> Result<Option<Self>, Error> {
+        let cert = read_file(&dir.join(format!("{base}.crt")))?;
+        let key = read_file(&dir.join(format!("{base}.key")))?;
+        Ok(cert
+            .zip(key)
+            .map(|(cert_pem, key_pem)| Self { cert_pem, key_pem }))
+    }
+}
+
+fn read_file(path: &Path) -> Result<Option<String>, Error> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Io {
+            path: path.display().to_string(),
+            source,
+        }),
+    }
+}
+
+/// Writes a file through a temporary one beside it, so that a reader never sees half of it.
+pub fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let attempt = || -> std::io::Result<()> {
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let mut name = path.as_os_str().to_os_string();
+        name.push(format!(".{}.tmp", std::process::id()));
+        let temporary = std::path::PathBuf::from(name);
+        // A stale file of a crashed run may have another mode.
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    attempt().map_err(|source| Error::Io {
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+/// What a leaf certificate may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    Server,
+    Client,
+    /// Both, as a kubelet's or an etcd peer's.
+    Both,
+}
+
+/// A leaf certificate to issue.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// Common name: the user.
+    pub cn: String,
+    /// Organizations: the groups, at most two.
+    pub orgs: Vec<String>,
+    /// Subject alternative names; a text that is an IP address becomes an IP name.
+    pub sans: Vec<String>,
+    pub usage: Usage,
+    /// How long it is valid.
+    pub validity: Duration,
+}
+
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl Profile {
+    /// A client certificate of this user and these groups, valid for a year.
+    pub fn client(cn: &str, orgs: &[&str]) -> Self {
+        Self {
+            cn: cn.to_string(),
+            orgs: orgs.iter().map(|org| org.to_string()).collect(),
+            sans: Vec::new(),
+            usage: Usage::Client,
+            validity: YEAR,
+        }
+    }
+
+    /// A serving certificate of these names and addresses, valid for a year.
+    pub fn server(cn: &str, sans: &[&str]) -> Self {
+        Self {
+            cn: cn.to_string(),
+            orgs: Vec::new(),
+            sans: sans.iter().map(|san| san.to_string()).collect(),
+            usage: Usage::Server,
+            validity: YEAR,
+        }
+    }
+}
+
+fn name(cn: &str, orgs: &[String]) -> Result<DistinguishedName, Error> {
+    let mut name = DistinguishedName::new();
+    // rcgen keeps one value for each attribute type, so the second organization goes under the same
+    // OID written as a custom type. No certificate of Kubernetes has more than two groups.
+    let types = [
+        DnType::OrganizationName,
+        DnType::CustomDnType(vec![2, 5, 4, 10]),
+    ];
+    if orgs.len() > types.len() {
+        return Err(Error::TooManyOrganizations(cn.to_string()));
+    }
+    for (kind, org) in types.into_iter().zip(orgs) {
+        name.push(kind, org.as_str());
+    }
+    name.push(DnType::CommonName, cn);
+    Ok(name)
+}
+
+fn validity(params: &mut CertificateParams, length: Duration) {
+    let now = SystemTime::now();
+    // A little in the past, so that a machine whose clock lags accepts it at once.
+    params.not_before = (now - Duration::from_secs(300)).into();
+    params.not_after = (now + length).into();
+}
+
+/// A certificate authority.
+pub struct Ca {
+    pair: Pair,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    /// A new self-signed authority, valid for ten years.
+    pub fn new(cn: &str) -> Result<Self, Error> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(Vec::<String>::new())?;
+        params.distinguished_name = name(cn, &[])?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+        ];
+        validity(&mut params, YEAR * 10);
+        let cert = params.self_signed(&key)?;
+        let pair = Pair {
+            cert_pem: cert.pem(),
+            key_pem: key.serialize_pem(),
+        };
+        Ok(Self {
+            pair,
+            issuer: Issuer::new(params, key),
+        })
+    }
+
+    /// An authority read from PEM.
+    pub fn from_pem(pair: Pair) -> Result<Self, Error> {
+        let key = KeyPair::from_pem(&pair.key_pem)?;
+        let issuer = Issuer::from_ca_cert_pem(&pair.cert_pem, key)?;
+        Ok(Self { pair, issuer })
+    }
+
+    /// Reads `<base>.crt` and `<base>.key`, or makes a new authority and writes them.
+    pub fn load_or_create(dir: &Path, base: &str, cn: &str) -> Result<Self, Error> {
+        if let Some(pair) = Pair::read(dir, base)? {
+            return Self::from_pem(pair);
+        }
+        let ca = Self::new(cn)?;
+        ca.pair.write(dir, base)?;
+        Ok(ca)
+    }
+
+    /// The authority's own certificate and key.
+    pub fn pair(&self) -> &Pair {
+        &self.pair
+    }
+
+    /// The authority's certificate.
+    pub fn cert_pem(&self) -> &str {
+        &self.pair.cert_pem
+    }
+
+    /// Issues a leaf certificate with a new key.
+    pub fn issue(&self, profile: &Profile) -> Result<Pair, Error> {
+        let key = KeyPair::generate()?;
+        let params = leaf_params(profile)?;
+        let cert = params.signed_by(&key, &self.issuer)?;
+        Ok(Pair {
+            cert_pem: cert.pem(),
+            key_pem: key.serialize_pem(),
+        })
+    }
+}
+
+fn leaf_params(profile: &Profile) -> Result<CertificateParams, Error> {
+    let mut params = CertificateParams::new(Vec::<String>::new())?;
+    params.distinguished_name = name(&profile.cn, &profile.orgs)?;
+    for san in &profile.sans {
+        params.subject_alt_names.push(match san.parse::<IpAddr>() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(san.as_str().try_into()?),
+        });
+    }
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+    ];
+    params.extended_key_usages = match profile.usage {
+        Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+        Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        Usage::Both => vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ],
+    };
+    params.use_authority_key_identifier_extension = true;
+    validity(&mut params, profile.validity);
+    Ok(params)
+}
+
+/// A serving certificate that its own key signs, for a component that was given none.
+pub fn self_signed(profile: &Profile) -> Result<Pair, Error> {
+    let key = KeyPair::generate()?;
+    let cert = leaf_params(profile)?.self_signed(&key)?;
+    Ok(Pair {
+        cert_pem: cert.pem(),
+        key_pem: key.serialize_pem(),
+    })
+}
+
+/// A key pair to sign service-account tokens with: ECDSA P-256 (`ES256`), private PKCS#8 and public
+/// SPKI, both PEM.
+#[derive(Clone)]
+pub struct SigningKey {
+    pub private_pem: String,
+    pub public_pem: String,
+}
+
+impl SigningKey {
+    pub fn generate() -> Result<Self, Error> {
+        let key = KeyPair::generate()?;
+        Ok(Self {
+            private_pem: key.serialize_pem(),
+            public_pem: key.public_key_pem(),
+        })
+    }
+
+    /// Reads `<base>.key` and `<base>.pub`, or makes and writes them.
+    pub fn load_or_create(dir: &Path, base: &str) -> Result<Self, Error> {
+        let private_path = dir.join(format!("{base}.key"));
+        let public_path = dir.join(format!("{base}.pub"));
+        if let (Some(private_pem), Some(public_pem)) =
+            (read_file(&private_path)?, read_file(&public_path)?)
+        {
+            return Ok(Self {
+                private_pem,
+                public_pem,
+            });
+        }
+        let key = Self::generate()?;
+        write_file(&private_path, &key.private_pem, 0o600)?;
+        write_file(&public_path, &key.public_pem, 0o644)?;
+        Ok(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls;
+
+    #[test]
+    fn leaves_carry_user_and_groups_and_verify_against_their_authority() {
+        let ca = Ca::new("kubernetes").unwrap();
+        let pair = ca
+            .issue(&Profile::client("admin", &["system:masters", "ops"]))
+            .unwrap();
+        let authority = tls::ClientAuthority::from_pem(ca.cert_pem().as_bytes()).unwrap();
+        let chain = tls::certificates(pair.cert_pem.as_bytes()).unwrap();
+        let identity = authority.verify(&chain).unwrap();
+        assert_eq!(identity.common_name, "admin");
+        assert_eq!(identity.organizations, ["system:masters", "ops"]);
+
+        let other = Ca::new("kubernetes").unwrap();
+        let stranger = tls::ClientAuthority::from_pem(other.cert_pem().as_bytes()).unwrap();
+        assert!(stranger.verify(&chain).is_err());
+
+        let server = ca
+            .issue(&Profile::server(
+                "kube-apiserver",
+                &["localhost", "127.0.0.1"],
+            ))
+            .unwrap();
+        let chain = tls::certificates(server.cert_pem.as_bytes()).unwrap();
+        assert!(
+            authority.verify(&chain).is_err(),
+            "a serving certificate is no client's"
+        );
+    }
+
+    #[test]
+    fn authorities_survive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Ca::load_or_create(dir.path(), "ca", "kubernetes").unwrap();
+        let second = Ca::load_or_create(dir.path(), "ca", "kubernetes").unwrap();
+        assert_eq!(first.cert_pem(), second.cert_pem());
+        let pair = second.issue(&Profile::client("u", &[])).unwrap();
+        let authority = tls::ClientAuthority::from_pem(first.cert_pem().as_bytes()).unwrap();
+        let chain = tls::certificates(pair.cert_pem.as_bytes()).unwrap();
+        assert_eq!(authority.verify(&chain).unwrap().common_name, "u");
+        let key = SigningKey::load_or_create(dir.path(), "sa").unwrap();
+        assert_eq!(
+            key.public_pem,
+            SigningKey::load_or_create(dir.path(), "sa")
+                .unwrap()
+                .public_pem
+        );
+    }
+}

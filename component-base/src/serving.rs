@@ -1,0 +1,307 @@
+//! Serving an axum router over TLS: accept loop, HTTP/1.1 and HTTP/2, peer certificates, draining.
+//!
+//! Each request carries [`Peer`] in its extensions. Upgrades (WebSocket, SPDY) work on HTTP/1.1.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::Service as _;
+
+/// Who is at the other end of a connection; in each request's extensions.
+#[derive(Debug, Clone)]
+pub struct Peer(Arc<PeerInfo>);
+
+#[derive(Debug)]
+struct PeerInfo {
+    address: SocketAddr,
+    certificates: Vec<CertificateDer<'static>>,
+    tls: bool,
+}
+
+impl Peer {
+    /// A peer made by hand, for in-process requests and tests.
+    pub fn new(address: SocketAddr, certificates: Vec<CertificateDer<'static>>) -> Self {
+        Self(Arc::new(PeerInfo {
+            address,
+            certificates,
+            tls: true,
+        }))
+    }
+
+    /// The remote address.
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// The client's certificate chain, leaf first, not yet judged; empty when it showed none.
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.0.certificates
+    }
+
+    /// Whether the connection is encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.0.tls
+    }
+
+    /// One value for each connection, so that a judgement may be kept per connection.
+    pub fn connection(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+}
+
+/// How a server listens.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Streams an HTTP/2 connection may have open; upstream's default is 100.
+    pub http2_max_streams: u32,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long a peer may take to send a request's headers.
+    pub header_timeout: Duration,
+    /// How long open requests may run after shutdown began.
+    pub drain: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            http2_max_streams: 100,
+            handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(32),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves `router` on `listener` until `shutdown`, then drains. Plain HTTP when `tls` is `None`.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    router: Router,
+    options: Options,
+    shutdown: CancellationToken,
+) {
+    let acceptor = tls.map(TlsAcceptor::from);
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_timeout)
+        .max_headers(256);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(options.http2_max_streams)
+        .max_header_list_size(1 << 20)
+        // Upstream sizes windows for many concurrent streams over one connection.
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(25 * 1024 * 1024)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(15));
+    let builder = Arc::new(builder);
+    let graceful = GracefulShutdown::new();
+    loop {
+        let (stream, address) = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors or a peer that left in the queue: neither ends the server.
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        // Answers are written whole; waiting to fill a segment only costs latency.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        let acceptor = acceptor.clone();
+        let router = router.clone();
+        let builder = builder.clone();
+        let watcher = graceful.watcher();
+        let handshake_timeout = options.handshake_timeout;
+        tokio::spawn(async move {
+            match acceptor {
+                None => {
+                    let peer = PeerInfo {
+                        address,
+                        certificates: Vec::new(),
+                        tls: false,
+                    };
+                    connection(&builder, TokioIo::new(stream), router, peer, watcher).await;
+                }
+                Some(acceptor) => {
+                    let Some(stream) =
+                        handshake(acceptor, stream, address, handshake_timeout).await
+                    else {
+                        return;
+                    };
+                    let certificates = stream
+                        .get_ref()
+                        .1
+                        .peer_certificates()
+                        .map(<[_]>::to_vec)
+                        .unwrap_or_default();
+                    let peer = PeerInfo {
+                        address,
+                        certificates,
+                        tls: true,
+                    };
+                    connection(&builder, TokioIo::new(stream), router, peer, watcher).await;
+                }
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(options.drain, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::debug!("connections were still open when draining ended");
+    }
+}
+
+async fn handshake(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    address: SocketAddr,
+    timeout: Duration,
+) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+    match tokio::time::timeout(timeout, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::info!("http: TLS handshake error from {address}: {error}");
+            None
+        }
+        Err(_) => {
+            tracing::info!("http: TLS handshake error from {address}: i/o timeout");
+            None
+        }
+    }
+}
+
+async fn connection<I>(
+    builder: &auto::Builder<TokioExecutor>,
+    io: I,
+    router: Router,
+    peer: PeerInfo,
+    watcher: hyper_util::server::graceful::Watcher,
+) where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let peer = Peer(Arc::new(peer));
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        router.clone().call(request.map(Body::new))
+    });
+    let connection = builder.serve_connection_with_upgrades(io, service);
+    if let Err(error) = watcher.watch(connection.into_owned()).await {
+        tracing::trace!(%error, "connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::{Ca, Profile};
+    use crate::tls;
+    use axum::Extension;
+    use axum::routing::get;
+    use http_body_util::{BodyExt as _, Empty};
+    use tokio_rustls::TlsConnector;
+
+    async fn whoami(Extension(peer): Extension<Peer>) -> String {
+        match peer.certificates().first() {
+            None => "nobody".to_string(),
+            Some(cert) => tls::identity(cert).unwrap().common_name,
+        }
+    }
+
+    async fn ask(address: SocketAddr, config: Arc<rustls::ClientConfig>) -> String {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = "localhost".try_into().unwrap();
+        let stream = TlsConnector::from(config)
+            .connect(name, stream)
+            .await
+            .unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(stream))
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("/")
+            .header("host", "localhost")
+            .body(Empty::new())
+            .unwrap();
+        let body = sender.send_request(request).await.unwrap().into_body();
+        String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn peers_reach_handlers_whoever_signed_them() {
+        let ca = Ca::new("kubernetes").unwrap();
+        let stranger = Ca::new("stranger").unwrap();
+        let serving =
+            tls::ServingCert::from_pair(&ca.issue(&Profile::server("s", &["localhost"])).unwrap())
+                .unwrap();
+        let authority = tls::ClientAuthority::from_pem(ca.cert_pem().as_bytes()).unwrap();
+        let config = tls::server_config(
+            serving.clone(),
+            tls::ClientAuth::Request {
+                hints: authority.hints(),
+            },
+        )
+        .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let server = tokio::spawn(serve(
+            listener,
+            Some(config),
+            Router::new().route("/", get(whoami)),
+            Options::default(),
+            shutdown.clone(),
+        ));
+        let ca_pem = ca.cert_pem().as_bytes();
+        assert_eq!(
+            ask(address, tls::client_config(ca_pem, None).unwrap()).await,
+            "nobody"
+        );
+        let admin = ca.issue(&Profile::client("admin", &[])).unwrap();
+        assert_eq!(
+            ask(address, tls::client_config(ca_pem, Some(&admin)).unwrap()).await,
+            "admin"
+        );
+
+        // A replaced certificate serves the next connection.
+        let other = stranger
+            .issue(&Profile::server("s", &["localhost"]))
+            .unwrap();
+        serving.replace(&other).unwrap();
+        assert_eq!(
+            ask(
+                address,
+                tls::client_config(stranger.cert_pem().as_bytes(), None).unwrap()
+            )
+            .await,
+            "nobody"
+        );
+        shutdown.cancel();
+        server.await.unwrap();
+    }
+}

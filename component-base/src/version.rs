@@ -1,0 +1,23 @@
+//! The version that `--version` prints and that user agents carry.
+
+/// The Kubernetes release whose behaviour this workspace follows.
+pub const KUBERNETES: &str = "v1.36.2";
+
+/// What `--version` prints, without the component's name.
+pub fn git_version() -> String {
+    format!("{KUBERNETES}+keelson")
+}
+
+/// The user agent of a component: `kubelet/v1.36.2 (linux/amd64) keelson`.
+pub fn user_agent(component: &str) -> String {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!(
+        "{component}/{KUBERNETES} ({}/{arch}) keelson/{}",
+        std::env::consts::OS,
+        env!("CARGO_PKG_VERSION")
+    )
+}
