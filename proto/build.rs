@@ -4,10 +4,6 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=protos");
     let files = protox::compile(["protos/cri/v1.proto"], ["protos"])?;
-    tonic_prost_build::configure()
-        .build_client(true)
-        .build_server(true)
-        .build_transport(true)
-        .compile_fds(files)?;
+    tonic_prost_build::configure().build_client(true).build_server(true).build_transport(true).compile_fds(files)?;
     Ok(())
 }

@@ -158,9 +158,7 @@ impl Field {
 
     /// `patchMergeKey`, for lists merged by key under strategic merge patch.
     pub fn patch_merge_key(&self) -> Option<&str> {
-        self.extra
-            .as_ref()
-            .and_then(|extra| extra.patch_merge_key.as_deref())
+        self.extra.as_ref().and_then(|extra| extra.patch_merge_key.as_deref())
     }
 }
 
@@ -213,8 +211,7 @@ impl Schema {
 
     /// Adds a type and returns its id.
     pub fn add(&mut self, ty: Type) -> TypeId {
-        let id =
-            TypeId(u32::try_from(self.types.len()).expect("a schema holds fewer than 2^32 types"));
+        let id = TypeId(u32::try_from(self.types.len()).expect("a schema holds fewer than 2^32 types"));
         self.types.push(ty);
         id
     }
@@ -270,10 +267,7 @@ impl<'a> TypeRef<'a> {
 
     /// Another type of the same schema.
     pub fn at(self, id: TypeId) -> TypeRef<'a> {
-        TypeRef {
-            schema: self.schema,
-            id,
-        }
+        TypeRef { schema: self.schema, id }
     }
 
     /// The struct, if it is one.
@@ -292,15 +286,9 @@ impl<'a> TypeRef<'a> {
     /// The named field of a struct and its type.
     pub fn field(self, name: &str) -> Option<FieldRef<'a>> {
         let object = self.object()?;
-        let index = object
-            .fields
-            .binary_search_by(|field| field.name.as_ref().cmp(name))
-            .ok()?;
+        let index = object.fields.binary_search_by(|field| field.name.as_ref().cmp(name)).ok()?;
         let field = &object.fields[index];
-        Some(FieldRef {
-            field,
-            ty: self.at(field.ty),
-        })
+        Some(FieldRef { field, ty: self.at(field.ty) })
     }
 
     /// The type of a list's items.
@@ -427,11 +415,7 @@ impl ObjectType {
     /// A struct of these fields, which it sorts by name.
     pub fn new(name: impl Into<Text>, mut fields: Vec<Field>) -> Self {
         fields.sort_by(|a, b| a.name.cmp(&b.name));
-        Self {
-            name: name.into(),
-            fields: fields.into(),
-            ..Self::default()
-        }
+        Self { name: name.into(), fields: fields.into(), ..Self::default() }
     }
 }
 
@@ -453,17 +437,10 @@ mod tests {
             kind: ListKind::Map(["port".into(), "protocol".into()].into()),
             wrapped: false,
         }));
-        let labels = schema.add(Type::Map(MapType {
-            value: string,
-            atomic: false,
-        }));
+        let labels = schema.add(Type::Map(MapType { value: string, atomic: false }));
         let root = schema.add(Type::Object(ObjectType::new(
             "t.Root",
-            vec![
-                Field::new("ports", ports),
-                Field::new("labels", labels),
-                Field::new("name", string),
-            ],
+            vec![Field::new("ports", ports), Field::new("labels", labels), Field::new("name", string)],
         )));
         (schema, root)
     }
@@ -472,23 +449,11 @@ mod tests {
     fn fields_are_found_by_name() {
         let (schema, root) = sample();
         let root = schema.type_ref(root);
-        for (name, found) in [
-            ("labels", true),
-            ("name", true),
-            ("ports", true),
-            ("port", false),
-            ("", false),
-        ] {
+        for (name, found) in [("labels", true), ("name", true), ("ports", true), ("port", false), ("", false)] {
             assert_eq!(root.field(name).is_some(), found, "{name}");
         }
-        assert!(matches!(
-            root.walk(&["ports", "port"]).map(TypeRef::ty),
-            Some(Type::Int32)
-        ));
-        assert!(matches!(
-            root.walk(&["labels", "anything"]).map(TypeRef::ty),
-            Some(Type::String(_))
-        ));
+        assert!(matches!(root.walk(&["ports", "port"]).map(TypeRef::ty), Some(Type::Int32)));
+        assert!(matches!(root.walk(&["labels", "anything"]).map(TypeRef::ty), Some(Type::String(_))));
         assert!(root.walk(&["name", "x"]).is_none());
     }
 

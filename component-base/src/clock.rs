@@ -33,9 +33,7 @@ pub struct RealClock {
 
 impl RealClock {
     pub fn new() -> Self {
-        Self {
-            start: std::time::Instant::now(),
-        }
+        Self { start: std::time::Instant::now() }
     }
 
     /// A shared handle.

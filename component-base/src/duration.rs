@@ -38,17 +38,13 @@ pub fn parse(text: &str) -> Result<Duration, Error> {
     let mut nanos: f64 = 0.0;
     let mut whole: u128 = 0;
     while !rest.is_empty() {
-        let number_end = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
+        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let number = &rest[..number_end];
         if number.is_empty() || number == "." || number.matches('.').count() > 1 {
             return Err(invalid());
         }
         rest = &rest[number_end..];
-        let unit_end = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
+        let unit_end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
         let unit = &rest[..unit_end];
         if unit.is_empty() {
             return Err(Error::MissingUnit(text.to_string()));
@@ -65,10 +61,7 @@ pub fn parse(text: &str) -> Result<Duration, Error> {
         let (int, fraction) = number.split_once('.').unwrap_or((number, ""));
         if !int.is_empty() {
             let int: u128 = int.parse().map_err(|_| invalid())?;
-            whole = int
-                .checked_mul(scale)
-                .and_then(|v| whole.checked_add(v))
-                .ok_or_else(invalid)?;
+            whole = int.checked_mul(scale).and_then(|v| whole.checked_add(v)).ok_or_else(invalid)?;
         }
         if !fraction.is_empty() {
             let fraction: f64 = format!("0.{fraction}").parse().map_err(|_| invalid())?;
@@ -165,18 +158,9 @@ mod tests {
 
     #[test]
     fn refuses_what_go_refuses() {
-        assert_eq!(
-            parse("5").unwrap_err().to_string(),
-            "time: missing unit in duration \"5\""
-        );
-        assert_eq!(
-            parse("5x").unwrap_err().to_string(),
-            "time: unknown unit \"x\" in duration \"5x\""
-        );
-        assert_eq!(
-            parse("").unwrap_err().to_string(),
-            "time: invalid duration \"\""
-        );
+        assert_eq!(parse("5").unwrap_err().to_string(), "time: missing unit in duration \"5\"");
+        assert_eq!(parse("5x").unwrap_err().to_string(), "time: unknown unit \"x\" in duration \"5x\"");
+        assert_eq!(parse("").unwrap_err().to_string(), "time: invalid duration \"\"");
         assert!(matches!(parse("-5s"), Err(Error::Negative(_))));
     }
 }

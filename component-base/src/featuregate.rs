@@ -29,14 +29,8 @@ pub enum Error {
     #[error("unrecognized feature gate: {0}")]
     Unknown(String),
     #[error("cannot set feature gate {name} to {value}, feature is locked to {default}")]
-    Locked {
-        name: String,
-        value: bool,
-        default: bool,
-    },
-    #[error(
-        "invalid value of {name}={value}, err: strconv.ParseBool: parsing \"{value}\": invalid syntax"
-    )]
+    Locked { name: String, value: bool, default: bool },
+    #[error("invalid value of {name}={value}, err: strconv.ParseBool: parsing \"{value}\": invalid syntax")]
     NotBool { name: String, value: String },
 }
 
@@ -49,22 +43,14 @@ pub struct FeatureGates {
 impl FeatureGates {
     /// All gates at their defaults.
     pub fn new(known: &[Gate]) -> Self {
-        Self {
-            gates: known
-                .iter()
-                .map(|gate| (gate.name, (*gate, gate.default)))
-                .collect(),
-        }
+        Self { gates: known.iter().map(|gate| (gate.name, (*gate, gate.default))).collect() }
     }
 
     /// Applies settings, as from `--feature-gates` or a config file.
     pub fn set(&mut self, settings: &BTreeMap<String, String>) -> Result<(), Error> {
         let mut explicit = Vec::new();
         for (name, value) in settings {
-            let on = parse_bool(value).ok_or_else(|| Error::NotBool {
-                name: name.clone(),
-                value: value.clone(),
-            })?;
+            let on = parse_bool(value).ok_or_else(|| Error::NotBool { name: name.clone(), value: value.clone() })?;
             match name.as_str() {
                 "AllAlpha" => self.set_stage(Stage::Alpha, on),
                 "AllBeta" => self.set_stage(Stage::Beta, on),
@@ -72,16 +58,9 @@ impl FeatureGates {
             }
         }
         for (name, on) in explicit {
-            let (gate, value) = self
-                .gates
-                .get_mut(name.as_str())
-                .ok_or_else(|| Error::Unknown(name.clone()))?;
+            let (gate, value) = self.gates.get_mut(name.as_str()).ok_or_else(|| Error::Unknown(name.clone()))?;
             if gate.locked && on != gate.default {
-                return Err(Error::Locked {
-                    name: name.clone(),
-                    value: on,
-                    default: gate.default,
-                });
+                return Err(Error::Locked { name: name.clone(), value: on, default: gate.default });
             }
             *value = on;
         }
@@ -116,25 +95,12 @@ mod tests {
     use super::*;
 
     const KNOWN: &[Gate] = &[
-        Gate {
-            name: "Old",
-            default: true,
-            stage: Stage::Ga,
-            locked: true,
-        },
-        Gate {
-            name: "New",
-            default: false,
-            stage: Stage::Alpha,
-            locked: false,
-        },
+        Gate { name: "Old", default: true, stage: Stage::Ga, locked: true },
+        Gate { name: "New", default: false, stage: Stage::Alpha, locked: false },
     ];
 
     fn settings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs
-            .iter()
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .collect()
+        pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
     }
 
     #[test]
@@ -143,25 +109,14 @@ mod tests {
         assert!(!gates.enabled("New"));
         gates.set(&settings(&[("AllAlpha", "true")])).unwrap();
         assert!(gates.enabled("New"));
-        gates
-            .set(&settings(&[("AllAlpha", "true"), ("New", "false")]))
-            .unwrap();
-        assert!(
-            !gates.enabled("New"),
-            "an explicit setting wins over AllAlpha"
-        );
+        gates.set(&settings(&[("AllAlpha", "true"), ("New", "false")])).unwrap();
+        assert!(!gates.enabled("New"), "an explicit setting wins over AllAlpha");
         assert_eq!(
-            gates
-                .set(&settings(&[("Old", "false")]))
-                .unwrap_err()
-                .to_string(),
+            gates.set(&settings(&[("Old", "false")])).unwrap_err().to_string(),
             "cannot set feature gate Old to false, feature is locked to true"
         );
         assert_eq!(
-            gates
-                .set(&settings(&[("Nope", "true")]))
-                .unwrap_err()
-                .to_string(),
+            gates.set(&settings(&[("Nope", "true")])).unwrap_err().to_string(),
             "unrecognized feature gate: Nope"
         );
     }

@@ -60,20 +60,13 @@ struct Flag {
 pub enum Error {
     /// The flag does not exist; `nearest` is the closest known one.
     #[error("unknown flag: --{name}{}", did_you_mean(.nearest))]
-    Unknown {
-        name: String,
-        nearest: Option<String>,
-    },
+    Unknown { name: String, nearest: Option<String> },
     #[error("unknown shorthand flag: '{flag}' in -{group}")]
     UnknownShort { flag: char, group: String },
     #[error("flag needs an argument: --{0}")]
     NeedsArgument(String),
     #[error("invalid argument \"{value}\" for \"--{name}\" flag: {reason}")]
-    Invalid {
-        name: String,
-        value: String,
-        reason: String,
-    },
+    Invalid { name: String, value: String, reason: String },
     #[error("bad flag syntax: {0}")]
     Syntax(String),
     /// `--help` was asked for.
@@ -100,12 +93,7 @@ pub struct FlagSet {
 impl FlagSet {
     /// An empty set for a command of this name; `about` is the first paragraph of its help.
     pub fn new(command: &str, about: &str) -> Self {
-        Self {
-            command: command.to_string(),
-            about: about.to_string(),
-            flags: Vec::new(),
-            interspersed: true,
-        }
+        Self { command: command.to_string(), about: about.to_string(), flags: Vec::new(), interspersed: true }
     }
 
     /// Stops flag parsing at the first positional argument.
@@ -115,10 +103,7 @@ impl FlagSet {
     }
 
     fn declare(&mut self, name: &str, kind: Kind, default: String, usage: &str) -> &mut Self {
-        assert!(
-            !self.flags.iter().any(|flag| flag.name == name),
-            "flag redefined: {name}"
-        );
+        assert!(!self.flags.iter().any(|flag| flag.name == name), "flag redefined: {name}");
         self.flags.push(Flag {
             name: name.to_string(),
             short: None,
@@ -186,12 +171,7 @@ impl FlagSet {
                 Kind::Duration => "0s",
                 _ => "",
             };
-            self.declare(
-                name,
-                kind,
-                default.to_string(),
-                "Accepted for compatibility.",
-            );
+            self.declare(name, kind, default.to_string(), "Accepted for compatibility.");
             self.flags.last_mut().expect("just declared").hidden = true;
         }
         self
@@ -200,23 +180,10 @@ impl FlagSet {
     /// The flags every upstream component has: `-v`, `--vmodule`, `--logging-format`, `--version`,
     /// `--feature-gates` and the deprecated klog ones.
     pub fn common(&mut self) -> &mut Self {
-        self.int("v", 0, "number for the log level verbosity")
-            .short('v');
-        self.string(
-            "vmodule",
-            "",
-            "comma-separated list of pattern=N settings for file-filtered logging",
-        );
-        self.string(
-            "logging-format",
-            "text",
-            "Sets the log format. Permitted formats: \"json\", \"text\".",
-        );
-        self.string(
-            "version",
-            "false",
-            "--version, --version=raw prints version information and quits",
-        );
+        self.int("v", 0, "number for the log level verbosity").short('v');
+        self.string("vmodule", "", "comma-separated list of pattern=N settings for file-filtered logging");
+        self.string("logging-format", "text", "Sets the log format. Permitted formats: \"json\", \"text\".");
+        self.string("version", "false", "--version, --version=raw prints version information and quits");
         self.map(
             "feature-gates",
             "A set of key=value pairs that describe feature gates for alpha/experimental features.",
@@ -247,10 +214,7 @@ impl FlagSet {
                 "log-json-info-buffer-size",
             ],
         );
-        self.accepted(
-            Kind::Map,
-            &["emulated-version", "min-compatibility-version"],
-        );
+        self.accepted(Kind::Map, &["emulated-version", "min-compatibility-version"]);
         self
     }
 
@@ -265,14 +229,7 @@ impl FlagSet {
                 .flags
                 .iter()
                 .map(|flag| {
-                    (
-                        flag.name.clone(),
-                        Held {
-                            kind: flag.kind,
-                            texts: vec![flag.default.clone()],
-                            changed: false,
-                        },
-                    )
+                    (flag.name.clone(), Held { kind: flag.kind, texts: vec![flag.default.clone()], changed: false })
                 })
                 .collect(),
             positional: Vec::new(),
@@ -298,17 +255,12 @@ impl FlagSet {
                     if name == "help" {
                         return Err(Error::Help);
                     }
-                    return Err(Error::Unknown {
-                        nearest: self.nearest(&name),
-                        name,
-                    });
+                    return Err(Error::Unknown { nearest: self.nearest(&name), name });
                 };
                 let value = match value {
                     Some(value) => value,
                     None if flag.kind == Kind::Bool || flag.name == "version" => "true".to_string(),
-                    None => args
-                        .next()
-                        .ok_or_else(|| Error::NeedsArgument(flag.name.clone()))?,
+                    None => args.next().ok_or_else(|| Error::NeedsArgument(flag.name.clone()))?,
                 };
                 parsed.set(flag, value)?;
             } else if arg.len() > 1 && arg.starts_with('-') {
@@ -316,15 +268,11 @@ impl FlagSet {
                 let mut rest = group.as_str();
                 while let Some(letter) = rest.chars().next() {
                     rest = &rest[letter.len_utf8()..];
-                    let Some(flag) = self.flags.iter().find(|flag| flag.short == Some(letter))
-                    else {
+                    let Some(flag) = self.flags.iter().find(|flag| flag.short == Some(letter)) else {
                         if letter == 'h' {
                             return Err(Error::Help);
                         }
-                        return Err(Error::UnknownShort {
-                            flag: letter,
-                            group,
-                        });
+                        return Err(Error::UnknownShort { flag: letter, group });
                     };
                     if let Some(value) = rest.strip_prefix('=') {
                         parsed.set(flag, value.to_string())?;
@@ -335,8 +283,7 @@ impl FlagSet {
                         continue;
                     }
                     let value = if rest.is_empty() {
-                        args.next()
-                            .ok_or_else(|| Error::NeedsArgument(flag.name.clone()))?
+                        args.next().ok_or_else(|| Error::NeedsArgument(flag.name.clone()))?
                     } else {
                         rest.to_string()
                     };
@@ -382,21 +329,14 @@ impl FlagSet {
 
     /// The help text.
     pub fn help(&self) -> String {
-        let mut out = format!(
-            "{}\n\nUsage:\n  {} [flags]\n\nFlags:\n",
-            self.about, self.command
-        );
+        let mut out = format!("{}\n\nUsage:\n  {} [flags]\n\nFlags:\n", self.about, self.command);
         let mut flags: Vec<_> = self.flags.iter().filter(|flag| !flag.hidden).collect();
         flags.sort_by(|a, b| a.name.cmp(&b.name));
         let heads: Vec<String> = flags
             .iter()
             .map(|flag| {
-                let short = flag
-                    .short
-                    .map_or("    ".to_string(), |letter| format!("-{letter}, "));
-                format!("  {short}--{} {}", flag.name, flag.kind.type_name())
-                    .trim_end()
-                    .to_string()
+                let short = flag.short.map_or("    ".to_string(), |letter| format!("-{letter}, "));
+                format!("  {short}--{} {}", flag.name, flag.kind.type_name()).trim_end().to_string()
             })
             .collect();
         let width = heads.iter().map(String::len).max().unwrap_or(0).min(48);
@@ -406,8 +346,7 @@ impl FlagSet {
                 text if flag.kind == Kind::String => format!(" (default \"{text}\")"),
                 text => format!(" (default {text})"),
             };
-            writeln!(out, "{head:width$}   {}{default}", flag.usage)
-                .expect("writing to a String cannot fail");
+            writeln!(out, "{head:width$}   {}{default}", flag.usage).expect("writing to a String cannot fail");
         }
         out
     }
@@ -439,11 +378,7 @@ pub struct Parsed {
 
 impl Parsed {
     fn set(&mut self, flag: &Flag, value: String) -> Result<(), Error> {
-        let invalid = |reason: String| Error::Invalid {
-            name: flag.name.clone(),
-            value: value.clone(),
-            reason,
-        };
+        let invalid = |reason: String| Error::Invalid { name: flag.name.clone(), value: value.clone(), reason };
         let number = |what: &str| format!("strconv.{what}: parsing \"{value}\": invalid syntax");
         match flag.kind {
             Kind::Bool if parse_bool(&value).is_none() => return Err(invalid(number("ParseBool"))),
@@ -455,21 +390,13 @@ impl Parsed {
                 duration::parse(&value).map_err(|error| invalid(error.to_string()))?;
             }
             Kind::Map => {
-                if let Some(bad) = value
-                    .split(',')
-                    .find(|pair| !pair.is_empty() && !pair.contains('='))
-                {
-                    return Err(invalid(format!(
-                        "malformed pair, expect string=string: {bad}"
-                    )));
+                if let Some(bad) = value.split(',').find(|pair| !pair.is_empty() && !pair.contains('=')) {
+                    return Err(invalid(format!("malformed pair, expect string=string: {bad}")));
                 }
             }
             _ => {}
         }
-        let held = self
-            .values
-            .get_mut(&flag.name)
-            .expect("every declared flag has a value");
+        let held = self.values.get_mut(&flag.name).expect("every declared flag has a value");
         let repeatable = matches!(flag.kind, Kind::Strings | Kind::Array | Kind::Map);
         if !held.changed || !repeatable {
             held.texts.clear();
@@ -481,23 +408,13 @@ impl Parsed {
     }
 
     fn held(&self, name: &str, kinds: &[Kind]) -> &Held {
-        let held = self
-            .values
-            .get(name)
-            .unwrap_or_else(|| panic!("flag --{name} is not declared"));
-        assert!(
-            kinds.contains(&held.kind),
-            "flag --{name} is a {:?}",
-            held.kind
-        );
+        let held = self.values.get(name).unwrap_or_else(|| panic!("flag --{name} is not declared"));
+        assert!(kinds.contains(&held.kind), "flag --{name} is a {:?}", held.kind);
         held
     }
 
     fn text(&self, name: &str, kind: Kind) -> &str {
-        self.held(name, &[kind])
-            .texts
-            .last()
-            .map_or("", String::as_str)
+        self.held(name, &[kind]).texts.last().map_or("", String::as_str)
     }
 
     /// Whether the command line set this flag.
@@ -528,9 +445,7 @@ impl Parsed {
     }
 
     pub fn float(&self, name: &str) -> f64 {
-        self.text(name, Kind::Float)
-            .parse()
-            .expect("checked while parsing")
+        self.text(name, Kind::Float).parse().expect("checked while parsing")
     }
 
     pub fn duration(&self, name: &str) -> Duration {
@@ -540,12 +455,7 @@ impl Parsed {
     pub fn strings(&self, name: &str) -> Vec<String> {
         let held = self.held(name, &[Kind::Strings, Kind::Array]);
         if held.kind == Kind::Array {
-            return held
-                .texts
-                .iter()
-                .filter(|_| held.changed)
-                .cloned()
-                .collect();
+            return held.texts.iter().filter(|_| held.changed).cloned().collect();
         }
         held.texts
             .iter()
@@ -612,11 +522,7 @@ mod tests {
             .bool("leader-elect", true, "elect")
             .int("kube-api-burst", 30, "burst")
             .float("kube-api-qps", 20.0, "qps")
-            .duration(
-                "node-monitor-grace-period",
-                Duration::from_secs(50),
-                "grace",
-            )
+            .duration("node-monitor-grace-period", Duration::from_secs(50), "grace")
             .strings("controllers", &["*"], "list")
             .map("labels", "labels")
             .common();
@@ -648,40 +554,20 @@ mod tests {
         assert_eq!(parsed.int("v"), 4);
         assert_eq!(parsed.int("kube-api-burst"), 30);
         assert!(!parsed.changed("kube-api-burst"));
-        assert_eq!(
-            parsed.duration("node-monitor-grace-period"),
-            Duration::from_secs(60)
-        );
+        assert_eq!(parsed.duration("node-monitor-grace-period"), Duration::from_secs(60));
         assert_eq!(parsed.strings("controllers"), ["*", "-foo", "bar"]);
         assert_eq!(parsed.map("labels")["c"], "d=e");
         assert_eq!(parsed.args(), ["rest", "--not-a-flag"]);
         assert_eq!(set().parse(["-v", "3"]).unwrap().int("v"), 3);
-        assert!(
-            set()
-                .parse(["--leader-elect"])
-                .unwrap()
-                .bool("leader-elect")
-        );
-        assert_eq!(
-            set()
-                .parse(Vec::<String>::new())
-                .unwrap()
-                .strings("controllers"),
-            ["*"]
-        );
+        assert!(set().parse(["--leader-elect"]).unwrap().bool("leader-elect"));
+        assert_eq!(set().parse(Vec::<String>::new()).unwrap().strings("controllers"), ["*"]);
     }
 
     #[test]
     fn errors_have_pflags_texts() {
         for (args, text) in [
-            (
-                vec!["--kubeconfg=x"],
-                "unknown flag: --kubeconfg; did you mean --kubeconfig?",
-            ),
-            (
-                vec!["--completely-different-thing-altogether"],
-                "unknown flag: --completely-different-thing-altogether",
-            ),
+            (vec!["--kubeconfg=x"], "unknown flag: --kubeconfg; did you mean --kubeconfig?"),
+            (vec!["--completely-different-thing-altogether"], "unknown flag: --completely-different-thing-altogether"),
             (vec!["--kubeconfig"], "flag needs an argument: --kubeconfig"),
             (
                 vec!["--kube-api-burst=x"],

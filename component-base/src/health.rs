@@ -24,10 +24,7 @@ pub struct Checks {
 impl Checks {
     /// A list holding upstream's `ping` and `log`, for the endpoint of this name (`livez`).
     pub fn new(endpoint: &'static str) -> Self {
-        let checks = Self {
-            endpoint,
-            list: Arc::default(),
-        };
+        let checks = Self { endpoint, list: Arc::default() };
         checks.add("ping", || Ok(()));
         checks.add("log", || Ok(()));
         checks
@@ -35,10 +32,7 @@ impl Checks {
 
     /// An empty list.
     pub fn empty(endpoint: &'static str) -> Self {
-        Self {
-            endpoint,
-            list: Arc::default(),
-        }
+        Self { endpoint, list: Arc::default() }
     }
 
     /// Adds a check; one of the same name is replaced.
@@ -56,9 +50,7 @@ impl Checks {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             match key {
                 "verbose" => verbose = true,
-                "exclude" => {
-                    unknown.extend(value.split(',').filter(|v| !v.is_empty()).map(String::from))
-                }
+                "exclude" => unknown.extend(value.split(',').filter(|v| !v.is_empty()).map(String::from)),
                 _ => {}
             }
         }
@@ -84,18 +76,12 @@ impl Checks {
         }
         if !unknown.is_empty() {
             let names: Vec<_> = unknown.iter().map(|name| format!("{name:?}")).collect();
-            out += &format!(
-                "warn: some health checks cannot be excluded: no matches for {}\n",
-                names.join(",")
-            );
+            out += &format!("warn: some health checks cannot be excluded: no matches for {}\n", names.join(","));
         }
         let endpoint = self.endpoint;
         if !failed.is_empty() {
             tracing::info!(failed = failed.join(", "), "{endpoint} check failed");
-            return (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("{out}{endpoint} check failed\n"),
-            );
+            return (StatusCode::INTERNAL_SERVER_ERROR, format!("{out}{endpoint} check failed\n"));
         }
         if verbose {
             (StatusCode::OK, format!("{out}{endpoint} check passed\n"))
@@ -106,18 +92,10 @@ impl Checks {
 
     /// Runs one check by its name, as `/livez/ping` does; `None` when there is no such check.
     pub fn run_one(&self, name: &str) -> Option<(StatusCode, String)> {
-        let check = self
-            .list
-            .read()
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, check)| check.clone())?;
+        let check = self.list.read().iter().find(|(known, _)| known == name).map(|(_, check)| check.clone())?;
         Some(match check() {
             Ok(()) => (StatusCode::OK, "ok".to_string()),
-            Err(reason) => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("internal server error: {reason}\n"),
-            ),
+            Err(reason) => (StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {reason}\n")),
         })
     }
 
@@ -142,14 +120,7 @@ async fn one(State(checks): State<Checks>, Path(name): Path<String>) -> Response
 }
 
 fn text((status, body): (StatusCode, String)) -> Response {
-    (
-        status,
-        [
-            (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        ],
-        body,
-    )
+    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], body)
         .into_response()
 }
 
@@ -162,28 +133,16 @@ mod tests {
         let checks = Checks::new("livez");
         checks.add("etcd", || Err("connection refused".into()));
         for (query, code, body) in [
-            (
-                "",
-                500,
-                "[+]ping ok\n[+]log ok\n[-]etcd failed: reason withheld\nlivez check failed\n",
-            ),
+            ("", 500, "[+]ping ok\n[+]log ok\n[-]etcd failed: reason withheld\nlivez check failed\n"),
             ("exclude=etcd", 200, "ok"),
-            (
-                "verbose&exclude=etcd",
-                200,
-                "[+]ping ok\n[+]log ok\n[+]etcd excluded: ok\nlivez check passed\n",
-            ),
+            ("verbose&exclude=etcd", 200, "[+]ping ok\n[+]log ok\n[+]etcd excluded: ok\nlivez check passed\n"),
             (
                 "verbose=true&exclude=etcd&exclude=nope",
                 200,
                 "[+]ping ok\n[+]log ok\n[+]etcd excluded: ok\nwarn: some health checks cannot be excluded: no matches for \"nope\"\nlivez check passed\n",
             ),
         ] {
-            assert_eq!(
-                checks.run(query),
-                (StatusCode::from_u16(code).unwrap(), body.to_string()),
-                "{query}"
-            );
+            assert_eq!(checks.run(query), (StatusCode::from_u16(code).unwrap(), body.to_string()), "{query}");
         }
         assert_eq!(checks.run_one("ping").unwrap().1, "ok");
         assert!(checks.run_one("nope").is_none());

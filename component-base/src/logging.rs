@@ -34,11 +34,7 @@ impl Options {
     pub fn from_flags(flags: &crate::flags::Parsed) -> Self {
         Self {
             verbosity: flags.int("v"),
-            format: if flags.string("logging-format") == "json" {
-                Format::Json
-            } else {
-                Format::Text
-            },
+            format: if flags.string("logging-format") == "json" { Format::Json } else { Format::Text },
         }
     }
 
@@ -66,9 +62,7 @@ impl Options {
                 "lsm_tree",
                 "value_log",
             ];
-            quiet.iter().fold(level.to_string(), |text, library| {
-                text + &format!(",{library}=warn")
-            })
+            quiet.iter().fold(level.to_string(), |text, library| text + &format!(",{library}=warn"))
         };
         EnvFilter::new(text)
     }
@@ -77,9 +71,7 @@ impl Options {
 /// Installs the process's logger. A second call does nothing, so tests and composed processes may
 /// each call it.
 pub fn init(options: &Options) {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(options.filter())
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(options.filter()).with_writer(std::io::stderr);
     // An error means that a logger is installed already, which is what was asked for.
     let _ = match options.format {
         Format::Text => builder.event_format(Klog).try_init(),
@@ -95,37 +87,22 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let meta = event.metadata();
         let severity = match *meta.level() {
             Level::ERROR => 'E',
             Level::WARN => 'W',
             _ => 'I',
         };
-        let file = meta
-            .file()
-            .and_then(|path| path.rsplit('/').next())
-            .unwrap_or("unknown");
+        let file = meta.file().and_then(|path| path.rsplit('/').next()).unwrap_or("unknown");
         let now = Timestamp::now().strftime("%m%d %H:%M:%S%.6f");
-        write!(
-            writer,
-            "{severity}{now} {:>7} {file}:{}]",
-            std::process::id(),
-            meta.line().unwrap_or(1)
-        )?;
+        write!(writer, "{severity}{now} {:>7} {file}:{}]", std::process::id(), meta.line().unwrap_or(1))?;
         let mut line = Line::default();
         event.record(&mut line);
         write!(writer, " \"{}\"{}", line.message, line.fields)?;
         if let Some(scope) = context.event_scope() {
             for span in scope.from_root() {
-                if let Some(fields) = span
-                    .extensions()
-                    .get::<tracing_subscriber::fmt::FormattedFields<N>>()
+                if let Some(fields) = span.extensions().get::<tracing_subscriber::fmt::FormattedFields<N>>()
                     && !fields.is_empty()
                 {
                     write!(writer, " {fields}")?;
@@ -216,19 +193,13 @@ mod tests {
     fn writes_klog_lines() {
         let sink = Sink::default();
         let out = sink.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(move || out.clone())
-            .event_format(Klog)
-            .finish();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || out.clone()).event_format(Klog).finish();
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(pod = "a/b", count = 3, "it happened");
         });
         let line = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
         assert!(line.starts_with('W'), "{line}");
         assert!(line.contains("logging.rs:"), "{line}");
-        assert!(
-            line.ends_with("] \"it happened\" pod=\"a/b\" count=3\n"),
-            "{line}"
-        );
+        assert!(line.ends_with("] \"it happened\" pod=\"a/b\" count=3\n"), "{line}");
     }
 }

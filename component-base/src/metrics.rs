@@ -66,16 +66,8 @@ pub struct HistogramVec {
 }
 
 fn labels(names: &'static [&'static str], values: &[&str]) -> Labels {
-    assert_eq!(
-        names.len(),
-        values.len(),
-        "one value for each label of {names:?}"
-    );
-    names
-        .iter()
-        .copied()
-        .zip(values.iter().map(|value| value.to_string()))
-        .collect()
+    assert_eq!(names.len(), values.len(), "one value for each label of {names:?}");
+    names.iter().copied().zip(values.iter().map(|value| value.to_string())).collect()
 }
 
 impl CounterVec {
@@ -95,9 +87,7 @@ impl GaugeVec {
     }
 
     pub fn set(&self, values: &[&str], value: f64) {
-        self.family
-            .get_or_create(&labels(self.names, values))
-            .set(value);
+        self.family.get_or_create(&labels(self.names, values)).set(value);
     }
 
     pub fn remove(&self, values: &[&str]) {
@@ -111,9 +101,7 @@ impl HistogramVec {
     }
 
     pub fn observe(&self, values: &[&str], value: f64) {
-        self.family
-            .get_or_create(&labels(self.names, values))
-            .observe(value);
+        self.family.get_or_create(&labels(self.names, values)).observe(value);
     }
 
     pub fn observe_duration(&self, values: &[&str], value: Duration) {
@@ -122,15 +110,11 @@ impl HistogramVec {
 }
 
 /// Prometheus' default buckets, in seconds.
-pub const DEFAULT_BUCKETS: &[f64] = &[
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
+pub const DEFAULT_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// `count` buckets, each `factor` times the one before.
 pub fn exponential_buckets(start: f64, factor: f64, count: usize) -> Vec<f64> {
-    std::iter::successors(Some(start), |bucket| Some(bucket * factor))
-        .take(count)
-        .collect()
+    std::iter::successors(Some(start), |bucket| Some(bucket * factor)).take(count).collect()
 }
 
 /// A component's metrics. Clones share them.
@@ -159,23 +143,13 @@ impl Registry {
         let family = Family::<Labels, Counter>::default();
         // The library appends the suffix itself.
         let stem = name.strip_suffix("_total").unwrap_or(name);
-        self.inner
-            .lock()
-            .register(stem, Self::help(stability, help), family.clone());
+        self.inner.lock().register(stem, Self::help(stability, help), family.clone());
         CounterVec { names, family }
     }
 
-    pub fn gauge_vec(
-        &self,
-        name: &str,
-        help: &str,
-        stability: Stability,
-        names: &'static [&'static str],
-    ) -> GaugeVec {
+    pub fn gauge_vec(&self, name: &str, help: &str, stability: Stability, names: &'static [&'static str]) -> GaugeVec {
         let family = Family::<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
-        self.inner
-            .lock()
-            .register(name, Self::help(stability, help), family.clone());
+        self.inner.lock().register(name, Self::help(stability, help), family.clone());
         GaugeVec { names, family }
     }
 
@@ -188,9 +162,7 @@ impl Registry {
         buckets: &[f64],
     ) -> HistogramVec {
         let family = Family::new_with_constructor(Buckets(buckets.into()));
-        self.inner
-            .lock()
-            .register(name, Self::help(stability, help), family.clone());
+        self.inner.lock().register(name, Self::help(stability, help), family.clone());
         HistogramVec { names, family }
     }
 
@@ -211,10 +183,7 @@ impl Registry {
             "/metrics",
             get(move || async move {
                 (
-                    [(
-                        header::CONTENT_TYPE,
-                        "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
-                    )],
+                    [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores")],
                     registry.encode(),
                 )
             }),
@@ -230,10 +199,7 @@ fn classic(open: &str) -> String {
     for line in open.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             held_help = rest.split_once(' ');
-        } else if let Some((name, kind)) = line
-            .strip_prefix("# TYPE ")
-            .and_then(|rest| rest.split_once(' '))
-        {
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
             let suffix = if kind == "counter" { "_total" } else { "" };
             if let Some((_, help)) = held_help.take() {
                 let help = help.strip_suffix('.').unwrap_or(help);
@@ -259,35 +225,17 @@ fn process_metrics(out: &mut String) {
         && let Some((_, fields)) = stat.rsplit_once(") ")
     {
         let fields: Vec<&str> = fields.split(' ').collect();
-        let number = |index: usize| {
-            fields
-                .get(index)
-                .and_then(|f| f.parse::<f64>().ok())
-                .unwrap_or(0.0)
-        };
+        let number = |index: usize| fields.get(index).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
         put(
             "process_cpu_seconds_total",
             "counter",
             "Total user and system CPU time spent in seconds.",
             (number(11) + number(12)) / TICKS,
         );
-        put(
-            "process_virtual_memory_bytes",
-            "gauge",
-            "Virtual memory size in bytes.",
-            number(20),
-        );
-        put(
-            "process_resident_memory_bytes",
-            "gauge",
-            "Resident memory size in bytes.",
-            number(21) * 4096.0,
-        );
+        put("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", number(20));
+        put("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", number(21) * 4096.0);
         if let Some(boot) = std::fs::read_to_string("/proc/stat").ok().and_then(|text| {
-            text.lines().find_map(|line| {
-                line.strip_prefix("btime ")
-                    .and_then(|t| t.trim().parse::<f64>().ok())
-            })
+            text.lines().find_map(|line| line.strip_prefix("btime ").and_then(|t| t.trim().parse::<f64>().ok()))
         }) {
             put(
                 "process_start_time_seconds",
@@ -298,12 +246,7 @@ fn process_metrics(out: &mut String) {
         }
     }
     if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
-        put(
-            "process_open_fds",
-            "gauge",
-            "Number of open file descriptors.",
-            entries.count() as f64,
-        );
+        put("process_open_fds", "gauge", "Number of open file descriptors.", entries.count() as f64);
     }
 }
 
@@ -314,20 +257,10 @@ mod tests {
     #[test]
     fn encodes_the_classic_text() {
         let registry = Registry::new();
-        let requests = registry.counter_vec(
-            "apiserver_request_total",
-            "Counter of requests.",
-            Stability::Stable,
-            &["code"],
-        );
+        let requests =
+            registry.counter_vec("apiserver_request_total", "Counter of requests.", Stability::Stable, &["code"]);
         requests.inc(&["200"]);
-        let latency = registry.histogram_vec(
-            "latency_seconds",
-            "How long",
-            Stability::Alpha,
-            &["verb"],
-            &[0.1, 1.0],
-        );
+        let latency = registry.histogram_vec("latency_seconds", "How long", Stability::Alpha, &["verb"], &[0.1, 1.0]);
         latency.observe(&["GET"], 0.5);
         let text = registry.encode();
         assert!(
@@ -340,10 +273,7 @@ mod tests {
             ),
             "{text}"
         );
-        assert!(
-            text.contains("latency_seconds_bucket{le=\"1.0\",verb=\"GET\"} 1"),
-            "{text}"
-        );
+        assert!(text.contains("latency_seconds_bucket{le=\"1.0\",verb=\"GET\"} 1"), "{text}");
         assert!(!text.contains("# EOF"));
     }
 }

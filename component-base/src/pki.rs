@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 
 /// What went wrong while making or reading certificates.
@@ -20,10 +20,7 @@ pub enum Error {
     #[error("the certificate of {0:?} has more than two organizations")]
     TooManyOrganizations(String),
     #[error("cannot access {path}")]
-    Io {
-        path: String,
-        source: std::io::Error,
-    },
+    Io { path: String, source: std::io::Error },
 }
 
 /// A certificate and its private key, both PEM.
@@ -35,9 +32,7 @@ pub struct Pair {
 
 impl std::fmt::Debug for Pair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pair")
-            .field("cert_pem", &self.cert_pem)
-            .finish_non_exhaustive()
+        f.debug_struct("Pair").field("cert_pem", &self.cert_pem).finish_non_exhaustive()
     }
 }
 
@@ -52,9 +47,7 @@ impl Pair {
     pub fn read(dir: &Path, base: &str) -> Result<Option<Self>, Error> {
         let cert = read_file(&dir.join(format!("{base}.crt")))?;
         let key = read_file(&dir.join(format!("{base}.key")))?;
-        Ok(cert
-            .zip(key)
-            .map(|(cert_pem, key_pem)| Self { cert_pem, key_pem }))
+        Ok(cert.zip(key).map(|(cert_pem, key_pem)| Self { cert_pem, key_pem }))
     }
 }
 
@@ -62,10 +55,7 @@ fn read_file(path: &Path) -> Result<Option<String>, Error> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::Io {
-            path: path.display().to_string(),
-            source,
-        }),
+        Err(source) => Err(Error::Io { path: path.display().to_string(), source }),
     }
 }
 
@@ -85,19 +75,12 @@ pub fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&temporary)?;
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)
     };
-    attempt().map_err(|source| Error::Io {
-        path: path.display().to_string(),
-        source,
-    })
+    attempt().map_err(|source| Error::Io { path: path.display().to_string(), source })
 }
 
 /// What a leaf certificate may be used for.
@@ -153,10 +136,7 @@ fn name(cn: &str, orgs: &[String]) -> Result<DistinguishedName, Error> {
     let mut name = DistinguishedName::new();
     // rcgen keeps one value for each attribute type, so the second organization goes under the same
     // OID written as a custom type. No certificate of Kubernetes has more than two groups.
-    let types = [
-        DnType::OrganizationName,
-        DnType::CustomDnType(vec![2, 5, 4, 10]),
-    ];
+    let types = [DnType::OrganizationName, DnType::CustomDnType(vec![2, 5, 4, 10])];
     if orgs.len() > types.len() {
         return Err(Error::TooManyOrganizations(cn.to_string()));
     }
@@ -187,21 +167,12 @@ impl Ca {
         let mut params = CertificateParams::new(Vec::<String>::new())?;
         params.distinguished_name = name(cn, &[])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::DigitalSignature,
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::CrlSign,
-        ];
+        params.key_usages =
+            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         validity(&mut params, YEAR * 10);
         let cert = params.self_signed(&key)?;
-        let pair = Pair {
-            cert_pem: cert.pem(),
-            key_pem: key.serialize_pem(),
-        };
-        Ok(Self {
-            pair,
-            issuer: Issuer::new(params, key),
-        })
+        let pair = Pair { cert_pem: cert.pem(), key_pem: key.serialize_pem() };
+        Ok(Self { pair, issuer: Issuer::new(params, key) })
     }
 
     /// An authority read from PEM.
@@ -236,10 +207,7 @@ impl Ca {
         let key = KeyPair::generate()?;
         let params = leaf_params(profile)?;
         let cert = params.signed_by(&key, &self.issuer)?;
-        Ok(Pair {
-            cert_pem: cert.pem(),
-            key_pem: key.serialize_pem(),
-        })
+        Ok(Pair { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
     }
 }
 
@@ -253,17 +221,11 @@ fn leaf_params(profile: &Profile) -> Result<CertificateParams, Error> {
         });
     }
     params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![
-        KeyUsagePurpose::DigitalSignature,
-        KeyUsagePurpose::KeyEncipherment,
-    ];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     params.extended_key_usages = match profile.usage {
         Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
         Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
-        Usage::Both => vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ],
+        Usage::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
     };
     params.use_authority_key_identifier_extension = true;
     validity(&mut params, profile.validity);
@@ -274,10 +236,7 @@ fn leaf_params(profile: &Profile) -> Result<CertificateParams, Error> {
 pub fn self_signed(profile: &Profile) -> Result<Pair, Error> {
     let key = KeyPair::generate()?;
     let cert = leaf_params(profile)?.self_signed(&key)?;
-    Ok(Pair {
-        cert_pem: cert.pem(),
-        key_pem: key.serialize_pem(),
-    })
+    Ok(Pair { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
 }
 
 /// A key pair to sign service-account tokens with: ECDSA P-256 (`ES256`), private PKCS#8 and public
@@ -291,23 +250,15 @@ pub struct SigningKey {
 impl SigningKey {
     pub fn generate() -> Result<Self, Error> {
         let key = KeyPair::generate()?;
-        Ok(Self {
-            private_pem: key.serialize_pem(),
-            public_pem: key.public_key_pem(),
-        })
+        Ok(Self { private_pem: key.serialize_pem(), public_pem: key.public_key_pem() })
     }
 
     /// Reads `<base>.key` and `<base>.pub`, or makes and writes them.
     pub fn load_or_create(dir: &Path, base: &str) -> Result<Self, Error> {
         let private_path = dir.join(format!("{base}.key"));
         let public_path = dir.join(format!("{base}.pub"));
-        if let (Some(private_pem), Some(public_pem)) =
-            (read_file(&private_path)?, read_file(&public_path)?)
-        {
-            return Ok(Self {
-                private_pem,
-                public_pem,
-            });
+        if let (Some(private_pem), Some(public_pem)) = (read_file(&private_path)?, read_file(&public_path)?) {
+            return Ok(Self { private_pem, public_pem });
         }
         let key = Self::generate()?;
         write_file(&private_path, &key.private_pem, 0o600)?;
@@ -324,9 +275,7 @@ mod tests {
     #[test]
     fn leaves_carry_user_and_groups_and_verify_against_their_authority() {
         let ca = Ca::new("kubernetes").unwrap();
-        let pair = ca
-            .issue(&Profile::client("admin", &["system:masters", "ops"]))
-            .unwrap();
+        let pair = ca.issue(&Profile::client("admin", &["system:masters", "ops"])).unwrap();
         let authority = tls::ClientAuthority::from_pem(ca.cert_pem().as_bytes()).unwrap();
         let chain = tls::certificates(pair.cert_pem.as_bytes()).unwrap();
         let identity = authority.verify(&chain).unwrap();
@@ -337,17 +286,9 @@ mod tests {
         let stranger = tls::ClientAuthority::from_pem(other.cert_pem().as_bytes()).unwrap();
         assert!(stranger.verify(&chain).is_err());
 
-        let server = ca
-            .issue(&Profile::server(
-                "kube-apiserver",
-                &["localhost", "127.0.0.1"],
-            ))
-            .unwrap();
+        let server = ca.issue(&Profile::server("kube-apiserver", &["localhost", "127.0.0.1"])).unwrap();
         let chain = tls::certificates(server.cert_pem.as_bytes()).unwrap();
-        assert!(
-            authority.verify(&chain).is_err(),
-            "a serving certificate is no client's"
-        );
+        assert!(authority.verify(&chain).is_err(), "a serving certificate is no client's");
     }
 
     #[test]
@@ -361,11 +302,6 @@ mod tests {
         let chain = tls::certificates(pair.cert_pem.as_bytes()).unwrap();
         assert_eq!(authority.verify(&chain).unwrap().common_name, "u");
         let key = SigningKey::load_or_create(dir.path(), "sa").unwrap();
-        assert_eq!(
-            key.public_pem,
-            SigningKey::load_or_create(dir.path(), "sa")
-                .unwrap()
-                .public_pem
-        );
+        assert_eq!(key.public_pem, SigningKey::load_or_create(dir.path(), "sa").unwrap().public_pem);
     }
 }

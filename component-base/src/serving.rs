@@ -34,11 +34,7 @@ struct PeerInfo {
 impl Peer {
     /// A peer made by hand, for in-process requests and tests.
     pub fn new(address: SocketAddr, certificates: Vec<CertificateDer<'static>>) -> Self {
-        Self(Arc::new(PeerInfo {
-            address,
-            certificates,
-            tls: true,
-        }))
+        Self(Arc::new(PeerInfo { address, certificates, tls: true }))
     }
 
     /// The remote address.
@@ -96,11 +92,7 @@ pub async fn serve(
 ) {
     let acceptor = tls.map(TlsAcceptor::from);
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(options.header_timeout)
-        .max_headers(256);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_headers(256);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -138,40 +130,22 @@ pub async fn serve(
         tokio::spawn(async move {
             match acceptor {
                 None => {
-                    let peer = PeerInfo {
-                        address,
-                        certificates: Vec::new(),
-                        tls: false,
-                    };
+                    let peer = PeerInfo { address, certificates: Vec::new(), tls: false };
                     connection(&builder, TokioIo::new(stream), router, peer, watcher).await;
                 }
                 Some(acceptor) => {
-                    let Some(stream) =
-                        handshake(acceptor, stream, address, handshake_timeout).await
-                    else {
+                    let Some(stream) = handshake(acceptor, stream, address, handshake_timeout).await else {
                         return;
                     };
-                    let certificates = stream
-                        .get_ref()
-                        .1
-                        .peer_certificates()
-                        .map(<[_]>::to_vec)
-                        .unwrap_or_default();
-                    let peer = PeerInfo {
-                        address,
-                        certificates,
-                        tls: true,
-                    };
+                    let certificates = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+                    let peer = PeerInfo { address, certificates, tls: true };
                     connection(&builder, TokioIo::new(stream), router, peer, watcher).await;
                 }
             }
         });
     }
     drop(listener);
-    if tokio::time::timeout(options.drain, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(options.drain, graceful.shutdown()).await.is_err() {
         tracing::debug!("connections were still open when draining ended");
     }
 }
@@ -235,19 +209,11 @@ mod tests {
     async fn ask(address: SocketAddr, config: Arc<rustls::ClientConfig>) -> String {
         let stream = TcpStream::connect(address).await.unwrap();
         let name = "localhost".try_into().unwrap();
-        let stream = TlsConnector::from(config)
-            .connect(name, stream)
-            .await
-            .unwrap();
+        let stream = TlsConnector::from(config).connect(name, stream).await.unwrap();
         let (mut sender, connection) =
-            hyper::client::conn::http1::handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(stream))
-                .await
-                .unwrap();
+            hyper::client::conn::http1::handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        let request = Request::get("/")
-            .header("host", "localhost")
-            .body(Empty::new())
-            .unwrap();
+        let request = Request::get("/").header("host", "localhost").body(Empty::new()).unwrap();
         let body = sender.send_request(request).await.unwrap().into_body();
         String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap()
     }
@@ -256,17 +222,10 @@ mod tests {
     async fn peers_reach_handlers_whoever_signed_them() {
         let ca = Ca::new("kubernetes").unwrap();
         let stranger = Ca::new("stranger").unwrap();
-        let serving =
-            tls::ServingCert::from_pair(&ca.issue(&Profile::server("s", &["localhost"])).unwrap())
-                .unwrap();
+        let serving = tls::ServingCert::from_pair(&ca.issue(&Profile::server("s", &["localhost"])).unwrap()).unwrap();
         let authority = tls::ClientAuthority::from_pem(ca.cert_pem().as_bytes()).unwrap();
-        let config = tls::server_config(
-            serving.clone(),
-            tls::ClientAuth::Request {
-                hints: authority.hints(),
-            },
-        )
-        .unwrap();
+        let config =
+            tls::server_config(serving.clone(), tls::ClientAuth::Request { hints: authority.hints() }).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -278,29 +237,14 @@ mod tests {
             shutdown.clone(),
         ));
         let ca_pem = ca.cert_pem().as_bytes();
-        assert_eq!(
-            ask(address, tls::client_config(ca_pem, None).unwrap()).await,
-            "nobody"
-        );
+        assert_eq!(ask(address, tls::client_config(ca_pem, None).unwrap()).await, "nobody");
         let admin = ca.issue(&Profile::client("admin", &[])).unwrap();
-        assert_eq!(
-            ask(address, tls::client_config(ca_pem, Some(&admin)).unwrap()).await,
-            "admin"
-        );
+        assert_eq!(ask(address, tls::client_config(ca_pem, Some(&admin)).unwrap()).await, "admin");
 
         // A replaced certificate serves the next connection.
-        let other = stranger
-            .issue(&Profile::server("s", &["localhost"]))
-            .unwrap();
+        let other = stranger.issue(&Profile::server("s", &["localhost"])).unwrap();
         serving.replace(&other).unwrap();
-        assert_eq!(
-            ask(
-                address,
-                tls::client_config(stranger.cert_pem().as_bytes(), None).unwrap()
-            )
-            .await,
-            "nobody"
-        );
+        assert_eq!(ask(address, tls::client_config(stranger.cert_pem().as_bytes(), None).unwrap()).await, "nobody");
         shutdown.cancel();
         server.await.unwrap();
     }

@@ -16,10 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
-    SignatureScheme,
-};
+use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 
 use crate::pki::Pair;
 
@@ -27,10 +24,7 @@ use crate::pki::Pair;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot read {path}")]
-    Io {
-        path: String,
-        source: std::io::Error,
-    },
+    Io { path: String, source: std::io::Error },
     #[error("not a PEM certificate or key: {0}")]
     Pem(String),
     #[error("no certificate in the PEM data")]
@@ -44,9 +38,7 @@ pub enum Error {
 fn provider() -> Arc<CryptoProvider> {
     // One provider for the whole process, made once.
     static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
-    PROVIDER
-        .get_or_init(|| Arc::new(ring::default_provider()))
-        .clone()
+    PROVIDER.get_or_init(|| Arc::new(ring::default_provider())).clone()
 }
 
 /// Makes ring the process's default provider, which libraries that ask for one (kube, tonic) need.
@@ -58,9 +50,8 @@ pub fn install_default_provider() {
 
 /// All certificates of PEM data; an error when there is none.
 pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| Error::Pem(error.to_string()))?;
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| Error::Pem(error.to_string()))?;
     if chain.is_empty() {
         return Err(Error::NoCertificate);
     }
@@ -69,24 +60,18 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
 
 fn certified_key(cert_pem: &[u8], key_pem: &[u8]) -> Result<CertifiedKey, Error> {
     let chain = certificates(cert_pem)?;
-    let key =
-        PrivateKeyDer::from_pem_slice(key_pem).map_err(|error| Error::Pem(error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|error| Error::Pem(error.to_string()))?;
     let key = ring::sign::any_supported_type(&key)?;
     let certified = CertifiedKey::new(chain, key);
     // A key that does not belong to the certificate would fail each handshake later.
     match certified.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {
-            Ok(certified)
-        }
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
         Err(error) => Err(error.into()),
     }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|source| Error::Io {
-        path: path.display().to_string(),
-        source,
-    })
+    std::fs::read(path).map_err(|source| Error::Io { path: path.display().to_string(), source })
 }
 
 /// A serving certificate that can be replaced while the server runs; new connections use the new one.
@@ -98,9 +83,7 @@ pub struct ServingCert {
 
 impl std::fmt::Debug for ServingCert {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServingCert")
-            .field("files", &self.files)
-            .finish_non_exhaustive()
+        f.debug_struct("ServingCert").field("files", &self.files).finish_non_exhaustive()
     }
 }
 
@@ -108,10 +91,7 @@ impl ServingCert {
     /// A fixed certificate, which [`ServingCert::replace`] may change.
     pub fn from_pair(pair: &Pair) -> Result<Self, Error> {
         let key = certified_key(pair.cert_pem.as_bytes(), pair.key_pem.as_bytes())?;
-        Ok(Self {
-            current: Arc::new(ArcSwap::from_pointee(key)),
-            files: None,
-        })
+        Ok(Self { current: Arc::new(ArcSwap::from_pointee(key)), files: None })
     }
 
     /// A certificate in files, which [`ServingCert::watch`] follows.
@@ -154,10 +134,9 @@ impl ServingCert {
                     seen = now;
                     tracing::info!("reloaded the serving certificate");
                 }
-                Err(error) => tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "cannot reload the serving certificate"
-                ),
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "cannot reload the serving certificate")
+                }
             }
         }
     }
@@ -166,14 +145,7 @@ impl ServingCert {
         let Some(files) = &self.files else {
             return Vec::new();
         };
-        [&files.0, &files.1]
-            .iter()
-            .map(|path| {
-                std::fs::metadata(path)
-                    .and_then(|meta| meta.modified())
-                    .ok()
-            })
-            .collect()
+        [&files.0, &files.1].iter().map(|path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok()).collect()
     }
 }
 
@@ -246,19 +218,14 @@ pub enum ClientAuth {
 }
 
 /// A server's TLS configuration: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN.
-pub fn server_config(
-    cert: ServingCert,
-    client_auth: ClientAuth,
-) -> Result<Arc<ServerConfig>, Error> {
+pub fn server_config(cert: ServingCert, client_auth: ClientAuth) -> Result<Arc<ServerConfig>, Error> {
     let provider = provider();
     let algorithms = provider.signature_verification_algorithms;
     let builder = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
     let builder = match client_auth {
         ClientAuth::None => builder.with_no_client_auth(),
-        ClientAuth::Request { hints } => {
-            builder.with_client_cert_verifier(Arc::new(RequestOnly { hints, algorithms }))
-        }
+        ClientAuth::Request { hints } => builder.with_client_cert_verifier(Arc::new(RequestOnly { hints, algorithms })),
     };
     let mut config = builder.with_cert_resolver(Arc::new(cert));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -311,9 +278,7 @@ struct Bundle {
 impl ClientAuthority {
     /// Authorities in PEM.
     pub fn from_pem(pem: &[u8]) -> Result<Self, Error> {
-        Ok(Self {
-            current: Arc::new(ArcSwap::from_pointee(Bundle::new(pem)?)),
-        })
+        Ok(Self { current: Arc::new(ArcSwap::from_pointee(Bundle::new(pem)?)) })
     }
 
     /// Authorities in a file.
@@ -361,26 +326,13 @@ impl Bundle {
 /// The identity a certificate states, without judging it.
 pub fn identity(cert: &CertificateDer<'_>) -> Result<Identity, Error> {
     use sha2::{Digest as _, Sha256};
-    let (_, parsed) = x509_parser::parse_x509_certificate(cert)
-        .map_err(|error| Error::Refused(error.to_string()))?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(cert).map_err(|error| Error::Refused(error.to_string()))?;
     let subject = parsed.subject();
-    let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
-        attribute.as_str().map(String::from).ok()
-    };
+    let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().map(String::from).ok();
     let digest = Sha256::digest(cert);
     Ok(Identity {
-        common_name: subject
-            .iter_common_name()
-            .filter_map(text)
-            .last()
-            .unwrap_or_default(),
+        common_name: subject.iter_common_name().filter_map(text).last().unwrap_or_default(),
         organizations: subject.iter_organization().filter_map(text).collect(),
-        credential_id: format!(
-            "X509SHA256={}",
-            digest
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<String>()
-        ),
+        credential_id: format!("X509SHA256={}", digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
     })
 }

@@ -15,9 +15,5 @@ pub fn user_agent(component: &str) -> String {
         "aarch64" => "arm64",
         other => other,
     };
-    format!(
-        "{component}/{KUBERNETES} ({}/{arch}) keelson/{}",
-        std::env::consts::OS,
-        env!("CARGO_PKG_VERSION")
-    )
+    format!("{component}/{KUBERNETES} ({}/{arch}) keelson/{}", std::env::consts::OS, env!("CARGO_PKG_VERSION"))
 }

@@ -63,13 +63,8 @@ impl Message {
 }
 
 /// The first of `offered` that the server knows: servers follow the client's order of preference.
-pub fn negotiate<'a>(
-    offered: impl IntoIterator<Item = &'a str>,
-    known: &[&'static str],
-) -> Option<&'static str> {
-    offered
-        .into_iter()
-        .find_map(|name| known.iter().find(|k| **k == name).copied())
+pub fn negotiate<'a>(offered: impl IntoIterator<Item = &'a str>, known: &[&'static str]) -> Option<&'static str> {
+    offered.into_iter().find_map(|name| known.iter().find(|k| **k == name).copied())
 }
 
 #[cfg(test)]

@@ -8,26 +8,11 @@ use super::{AGE, Column, META, NAME};
 
 pub(super) const COLUMNS: &[Column] = &[
     NAME,
-    Column::string("Reference").of(
-        "io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerSpec",
-        "scaleTargetRef",
-    ),
-    Column::string("Targets").of(
-        "io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerSpec",
-        "metrics",
-    ),
-    Column::string("MinPods").of(
-        "io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerSpec",
-        "minReplicas",
-    ),
-    Column::string("MaxPods").of(
-        "io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerSpec",
-        "maxReplicas",
-    ),
-    Column::string("Replicas").of(
-        "io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerStatus",
-        "currentReplicas",
-    ),
+    Column::string("Reference").of("io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerSpec", "scaleTargetRef"),
+    Column::string("Targets").of("io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerSpec", "metrics"),
+    Column::string("MinPods").of("io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerSpec", "minReplicas"),
+    Column::string("MaxPods").of("io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerSpec", "maxReplicas"),
+    Column::string("Replicas").of("io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerStatus", "currentReplicas"),
     AGE,
 ];
 pub(super) const SCALE_COLUMNS: &[Column] = &[
@@ -41,8 +26,7 @@ const MAX: usize = 2;
 
 pub(super) fn row(autoscaler: &Value, now: Timestamp) -> Vec<Value> {
     let target = |field| text(autoscaler, &["spec", "scaleTargetRef", field]);
-    let minimum = opt_int(autoscaler, &["spec", "minReplicas"])
-        .map_or_else(|| "<unset>".to_owned(), |n| n.to_string());
+    let minimum = opt_int(autoscaler, &["spec", "minReplicas"]).map_or_else(|| "<unset>".to_owned(), |n| n.to_string());
     vec![
         json!(cells::name(autoscaler)),
         json!(format!("{}/{}", target("kind"), target("name"))),
@@ -82,11 +66,7 @@ fn metrics(autoscaler: &Value) -> String {
         .map(|(i, spec)| metric(spec, statuses.get(i).unwrap_or(&Value::Null)))
         .collect();
     let joined = shown.join(", ");
-    if specs.len() > MAX {
-        format!("{joined} + {} more...", specs.len() - MAX)
-    } else {
-        joined
-    }
+    if specs.len() > MAX { format!("{joined} + {} more...", specs.len() - MAX) } else { joined }
 }
 
 fn metric(spec: &Value, status: &Value) -> String {
@@ -108,39 +88,19 @@ fn metric(spec: &Value, status: &Value) -> String {
         _ => "<unknown>".to_owned(),
     };
     match source {
-        "pods" => format!(
-            "{}/{}",
-            measured("averageValue", false),
-            wanted("averageValue")
-        ),
+        "pods" => format!("{}/{}", measured("averageValue", false), wanted("averageValue")),
         "external" | "object" if average_target => {
-            format!(
-                "{}/{} (avg)",
-                measured("averageValue", true),
-                wanted("averageValue")
-            )
+            format!("{}/{} (avg)", measured("averageValue", true), wanted("averageValue"))
         }
         "external" | "object" => format!("{}/{}", measured("value", false), wanted("value")),
         _ => {
             let name = text(spec, &[source, "name"]);
             if average_target {
-                return format!(
-                    "{name}: {}/{}",
-                    measured("averageValue", false),
-                    wanted("averageValue")
-                );
+                return format!("{name}: {}/{}", measured("averageValue", false), wanted("averageValue"));
             }
-            let percent = |n: Option<i64>, absent: &str| {
-                n.map_or_else(|| absent.to_owned(), |n| format!("{n}%"))
-            };
-            let now = percent(
-                current.and_then(|c| opt_int(c, &["current", "averageUtilization"])),
-                "<unknown>",
-            );
-            let target = percent(
-                opt_int(spec, &[source, "target", "averageUtilization"]),
-                "<auto>",
-            );
+            let percent = |n: Option<i64>, absent: &str| n.map_or_else(|| absent.to_owned(), |n| format!("{n}%"));
+            let now = percent(current.and_then(|c| opt_int(c, &["current", "averageUtilization"])), "<unknown>");
+            let target = percent(opt_int(spec, &[source, "target", "averageUtilization"]), "<auto>");
             format!("{name}: {now}/{target}")
         }
     }

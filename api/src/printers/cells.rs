@@ -11,9 +11,7 @@ use super::duration;
 
 /// The value at a path of object keys.
 pub fn at<'a>(object: &'a Value, path: &[&str]) -> Option<&'a Value> {
-    path.iter()
-        .try_fold(object, |value, key| value.get(key))
-        .filter(|value| !value.is_null())
+    path.iter().try_fold(object, |value, key| value.get(key)).filter(|value| !value.is_null())
 }
 
 /// The string at a path, "" when absent.
@@ -43,9 +41,7 @@ pub fn flag(object: &Value, path: &[&str]) -> bool {
 
 /// The list at a path, empty when absent.
 pub fn list<'a>(object: &'a Value, path: &[&str]) -> &'a [Value] {
-    at(object, path)
-        .and_then(Value::as_array)
-        .map_or(&[], Vec::as_slice)
+    at(object, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// How many entries the map or list at a path has.
@@ -74,10 +70,7 @@ pub fn timestamp(object: &Value, path: &[&str]) -> Option<Timestamp> {
 
 /// Time since the instant at a path, `<unknown>` when it is absent.
 pub fn since(object: &Value, path: &[&str], now: Timestamp) -> String {
-    timestamp(object, path).map_or_else(
-        || "<unknown>".to_owned(),
-        |then| duration::human(duration::between(then, now)),
-    )
+    timestamp(object, path).map_or_else(|| "<unknown>".to_owned(), |then| duration::human(duration::between(then, now)))
 }
 
 /// The `Age` cell.
@@ -97,34 +90,21 @@ pub fn name_and_age(object: &Value, now: Timestamp) -> Vec<Value> {
 
 /// Names and images of a list of containers, each joined by commas.
 pub fn containers(containers: &[Value]) -> (String, String) {
-    let join = |key| {
-        containers
-            .iter()
-            .map(|c| text(c, &[key]))
-            .collect::<Vec<_>>()
-            .join(",")
-    };
+    let join = |key| containers.iter().map(|c| text(c, &[key])).collect::<Vec<_>>().join(",");
     (join("name"), join("image"))
 }
 
 /// A label map as `a=b,c=d`, `<none>` when empty. Keys come sorted out of the tree.
 pub fn labels(object: &Value, path: &[&str]) -> String {
     let joined = set(object, path);
-    if joined.is_empty() {
-        "<none>".into()
-    } else {
-        joined
-    }
+    if joined.is_empty() { "<none>".into() } else { joined }
 }
 
 fn set(object: &Value, path: &[&str]) -> String {
     let Some(Value::Object(map)) = at(object, path) else {
         return String::new();
     };
-    map.iter()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or("")))
-        .collect::<Vec<_>>()
-        .join(",")
+    map.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or(""))).collect::<Vec<_>>().join(",")
 }
 
 /// A `LabelSelector` in selector syntax; empty for an absent or empty one. `None` when an operator
@@ -136,18 +116,12 @@ pub fn selector(selector: Option<&Value>) -> Option<String> {
     let mut requirements: Vec<(String, String)> = Vec::new();
     if let Some(Value::Object(map)) = selector.get("matchLabels") {
         for (key, value) in map {
-            requirements.push((
-                key.clone(),
-                format!("{key}={}", value.as_str().unwrap_or("")),
-            ));
+            requirements.push((key.clone(), format!("{key}={}", value.as_str().unwrap_or(""))));
         }
     }
     for expression in list(selector, &["matchExpressions"]) {
         let key = text(expression, &["key"]);
-        let values: BTreeSet<&str> = list(expression, &["values"])
-            .iter()
-            .filter_map(Value::as_str)
-            .collect();
+        let values: BTreeSet<&str> = list(expression, &["values"]).iter().filter_map(Value::as_str).collect();
         let joined = values.iter().copied().collect::<Vec<_>>().join(",");
         let requirement = match (text(expression, &["operator"]), values.is_empty()) {
             ("In", false) => format!("{key} in ({joined})"),
@@ -159,13 +133,7 @@ pub fn selector(selector: Option<&Value>) -> Option<String> {
         requirements.push((key.to_owned(), requirement));
     }
     requirements.sort_by(|a, b| a.0.cmp(&b.0));
-    Some(
-        requirements
-            .into_iter()
-            .map(|(_, text)| text)
-            .collect::<Vec<_>>()
-            .join(","),
-    )
+    Some(requirements.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(","))
 }
 
 /// [`selector`] for a cell: `<none>` when empty, `<error>` when malformed.
@@ -192,16 +160,10 @@ pub fn with_more(list: &[String], count: usize, max: usize) -> String {
     if count > max {
         return format!("{joined} + {} more...", count - max);
     }
-    if joined.is_empty() {
-        "<unset>".into()
-    } else {
-        joined
-    }
+    if joined.is_empty() { "<unset>".into() } else { joined }
 }
 
 /// The condition of a type.
 pub fn condition<'a>(object: &'a Value, path: &[&str], r#type: &str) -> Option<&'a Value> {
-    list(object, path)
-        .iter()
-        .find(|condition| text(condition, &["type"]) == r#type)
+    list(object, path).iter().find(|condition| text(condition, &["type"]) == r#type)
 }

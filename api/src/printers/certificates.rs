@@ -9,59 +9,28 @@ use super::{AGE, Column, NAME, duration};
 pub(super) const REQUEST_COLUMNS: &[Column] = &[
     NAME,
     AGE,
-    Column::string("SignerName").of(
-        "io.k8s.api.certificates.v1.CertificateSigningRequestSpec",
-        "signerName",
-    ),
-    Column::string("Requestor").of(
-        "io.k8s.api.certificates.v1.CertificateSigningRequestSpec",
-        "request",
-    ),
-    Column::string("RequestedDuration").of(
-        "io.k8s.api.certificates.v1.CertificateSigningRequestSpec",
-        "expirationSeconds",
-    ),
-    Column::string("Condition").of(
-        "io.k8s.api.certificates.v1.CertificateSigningRequestStatus",
-        "conditions",
-    ),
+    Column::string("SignerName").of("io.k8s.api.certificates.v1.CertificateSigningRequestSpec", "signerName"),
+    Column::string("Requestor").of("io.k8s.api.certificates.v1.CertificateSigningRequestSpec", "request"),
+    Column::string("RequestedDuration")
+        .of("io.k8s.api.certificates.v1.CertificateSigningRequestSpec", "expirationSeconds"),
+    Column::string("Condition").of("io.k8s.api.certificates.v1.CertificateSigningRequestStatus", "conditions"),
 ];
-pub(super) const TRUST_BUNDLE_COLUMNS: &[Column] = &[
-    NAME,
-    Column::string("SignerName").of(
-        "io.k8s.api.certificates.v1.ClusterTrustBundleSpec",
-        "signerName",
-    ),
-];
+pub(super) const TRUST_BUNDLE_COLUMNS: &[Column] =
+    &[NAME, Column::string("SignerName").of("io.k8s.api.certificates.v1.ClusterTrustBundleSpec", "signerName")];
 pub(super) const POD_REQUEST_COLUMNS: &[Column] = &[
     NAME,
-    Column::string("PodName").of(
-        "io.k8s.api.certificates.v1.PodCertificateRequestSpec",
-        "podName",
-    ),
-    Column::string("ServiceAccountName").of(
-        "io.k8s.api.certificates.v1.PodCertificateRequestSpec",
-        "serviceAccountName",
-    ),
-    Column::string("NodeName").of(
-        "io.k8s.api.certificates.v1.PodCertificateRequestSpec",
-        "nodeName",
-    ),
-    Column::string("SignerName").of(
-        "io.k8s.api.certificates.v1.PodCertificateRequestSpec",
-        "signerName",
-    ),
+    Column::string("PodName").of("io.k8s.api.certificates.v1.PodCertificateRequestSpec", "podName"),
+    Column::string("ServiceAccountName")
+        .of("io.k8s.api.certificates.v1.PodCertificateRequestSpec", "serviceAccountName"),
+    Column::string("NodeName").of("io.k8s.api.certificates.v1.PodCertificateRequestSpec", "nodeName"),
+    Column::string("SignerName").of("io.k8s.api.certificates.v1.PodCertificateRequestSpec", "signerName"),
     Column::string("State").about("Is the request Pending, Issued, Denied, or Failed?"),
-    Column::string("UnverifiedUserAnnotations").of(
-        "io.k8s.api.certificates.v1.PodCertificateRequestSpec",
-        "unverifiedUserAnnotations",
-    ),
+    Column::string("UnverifiedUserAnnotations")
+        .of("io.k8s.api.certificates.v1.PodCertificateRequestSpec", "unverifiedUserAnnotations"),
 ];
 pub(super) fn request_row(request: &Value, now: Timestamp) -> Vec<Value> {
-    let wanted = opt_int(request, &["spec", "expirationSeconds"]).map_or_else(
-        || "<none>".to_owned(),
-        |seconds| duration::human(i128::from(seconds) * 1_000_000_000),
-    );
+    let wanted = opt_int(request, &["spec", "expirationSeconds"])
+        .map_or_else(|| "<none>".to_owned(), |seconds| duration::human(i128::from(seconds) * 1_000_000_000));
     vec![
         json!(cells::name(request)),
         cells::age(request, now),
@@ -93,10 +62,7 @@ fn status(request: &Value) -> String {
 }
 
 pub(super) fn trust_bundle_row(bundle: &Value, _now: Timestamp) -> Vec<Value> {
-    vec![
-        json!(cells::name(bundle)),
-        json!(cells::or(text(bundle, &["spec", "signerName"]), "<none>")),
-    ]
+    vec![json!(cells::name(bundle)), json!(cells::or(text(bundle, &["spec", "signerName"]), "<none>"))]
 }
 
 pub(super) fn pod_request_row(request: &Value, _now: Timestamp) -> Vec<Value> {
@@ -114,9 +80,6 @@ pub(super) fn pod_request_row(request: &Value, _now: Timestamp) -> Vec<Value> {
         spec("nodeName"),
         spec("signerName"),
         json!(state),
-        json!(cells::labels(
-            request,
-            &["spec", "unverifiedUserAnnotations"]
-        )),
+        json!(cells::labels(request, &["spec", "unverifiedUserAnnotations"])),
     ]
 }

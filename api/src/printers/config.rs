@@ -6,11 +6,8 @@ use serde_json::{Value, json};
 use super::cells::{self, count, text};
 use super::{AGE, Column, NAME};
 
-pub(super) const CONFIG_MAP_COLUMNS: &[Column] = &[
-    NAME,
-    Column::string("Data").of("io.k8s.api.core.v1.ConfigMap", "data"),
-    AGE,
-];
+pub(super) const CONFIG_MAP_COLUMNS: &[Column] =
+    &[NAME, Column::string("Data").of("io.k8s.api.core.v1.ConfigMap", "data"), AGE];
 pub(super) const SECRET_COLUMNS: &[Column] = &[
     NAME,
     Column::string("Type").of("io.k8s.api.core.v1.Secret", "type"),
@@ -19,11 +16,7 @@ pub(super) const SECRET_COLUMNS: &[Column] = &[
 ];
 pub(super) const SERVICE_ACCOUNT_COLUMNS: &[Column] = &[NAME, AGE];
 pub(super) fn config_map_row(map: &Value, now: Timestamp) -> Vec<Value> {
-    vec![
-        json!(cells::name(map)),
-        json!(count(map, &["data"]) + count(map, &["binaryData"])),
-        cells::age(map, now),
-    ]
+    vec![json!(cells::name(map)), json!(count(map, &["data"]) + count(map, &["binaryData"])), cells::age(map, now)]
 }
 
 pub(super) fn secret_row(secret: &Value, now: Timestamp) -> Vec<Value> {

@@ -8,31 +8,16 @@ use super::{AGE, Column, NAME};
 
 pub(super) const COLUMNS: &[Column] = &[
     NAME,
-    Column::integer("Desired").of(
-        "io.k8s.api.apps.v1.DaemonSetStatus",
-        "desiredNumberScheduled",
-    ),
-    Column::integer("Current").of(
-        "io.k8s.api.apps.v1.DaemonSetStatus",
-        "currentNumberScheduled",
-    ),
+    Column::integer("Desired").of("io.k8s.api.apps.v1.DaemonSetStatus", "desiredNumberScheduled"),
+    Column::integer("Current").of("io.k8s.api.apps.v1.DaemonSetStatus", "currentNumberScheduled"),
     Column::integer("Ready").of("io.k8s.api.apps.v1.DaemonSetStatus", "numberReady"),
-    Column::integer("Up-to-date").of(
-        "io.k8s.api.apps.v1.DaemonSetStatus",
-        "updatedNumberScheduled",
-    ),
+    Column::integer("Up-to-date").of("io.k8s.api.apps.v1.DaemonSetStatus", "updatedNumberScheduled"),
     Column::integer("Available").of("io.k8s.api.apps.v1.DaemonSetStatus", "numberAvailable"),
     Column::string("Node Selector").of("io.k8s.api.core.v1.PodSpec", "nodeSelector"),
     AGE,
-    Column::string("Containers")
-        .about("Names of each container in the template.")
-        .wide(),
-    Column::string("Images")
-        .about("Images referenced by each container in the template.")
-        .wide(),
-    Column::string("Selector")
-        .of("io.k8s.api.apps.v1.DaemonSetSpec", "selector")
-        .wide(),
+    Column::string("Containers").about("Names of each container in the template.").wide(),
+    Column::string("Images").about("Images referenced by each container in the template.").wide(),
+    Column::string("Selector").of("io.k8s.api.apps.v1.DaemonSetSpec", "selector").wide(),
 ];
 pub(super) fn row(set: &Value, now: Timestamp) -> Vec<Value> {
     let status = |field| json!(int(set, &["status", field]));
@@ -44,10 +29,7 @@ pub(super) fn row(set: &Value, now: Timestamp) -> Vec<Value> {
         status("numberReady"),
         status("updatedNumberScheduled"),
         status("numberAvailable"),
-        json!(cells::labels(
-            set,
-            &["spec", "template", "spec", "nodeSelector"]
-        )),
+        json!(cells::labels(set, &["spec", "template", "spec", "nodeSelector"])),
         cells::age(set, now),
         json!(names),
         json!(images),

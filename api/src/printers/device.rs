@@ -7,12 +7,8 @@ use super::cells::{self, at, int, list, text};
 use super::{AGE, Column, NAME};
 
 pub(super) const CLASS_COLUMNS: &[Column] = &[NAME, AGE];
-pub(super) const CLAIM_COLUMNS: &[Column] = &[
-    NAME,
-    Column::string("State")
-        .about("A summary of the current state (allocated, pending, reserved, etc.)."),
-    AGE,
-];
+pub(super) const CLAIM_COLUMNS: &[Column] =
+    &[NAME, Column::string("State").about("A summary of the current state (allocated, pending, reserved, etc.)."), AGE];
 pub(super) const CLAIM_TEMPLATE_COLUMNS: &[Column] = &[NAME, AGE];
 pub(super) const SLICE_COLUMNS: &[Column] = &[
     NAME,
@@ -55,11 +51,7 @@ pub(super) fn claim_row(claim: &Value, now: Timestamp) -> Vec<Value> {
     } else if !deleting {
         states.push("pending");
     }
-    vec![
-        json!(cells::name(claim)),
-        json!(states.join(",")),
-        cells::age(claim, now),
-    ]
+    vec![json!(cells::name(claim)), json!(states.join(",")), cells::age(claim, now)]
 }
 
 pub(super) fn slice_row(slice: &Value, now: Timestamp) -> Vec<Value> {
@@ -78,14 +70,7 @@ pub(super) fn taint_row(rule: &Value, now: Timestamp) -> Vec<Value> {
         None => String::new(),
     };
     let taint = |field| json!(text(rule, &["spec", "taint", field]));
-    vec![
-        json!(cells::name(rule)),
-        taint("key"),
-        taint("value"),
-        taint("effect"),
-        json!(added),
-        cells::age(rule, now),
-    ]
+    vec![json!(cells::name(rule)), taint("key"), taint("value"), taint("effect"), json!(added), cells::age(rule, now)]
 }
 
 pub(super) fn pool_status_row(request: &Value, now: Timestamp) -> Vec<Value> {
@@ -95,9 +80,9 @@ pub(super) fn pool_status_row(request: &Value, now: Timestamp) -> Vec<Value> {
     let pools = list(request, &["status", "pools"]);
     let pool_count = int(request, &["status", "poolCount"]);
     if at(request, &["status"]).is_some() {
-        let verdict = list(request, &["status", "conditions"]).iter().find(|c| {
-            matches!(text(c, &["type"]), "Complete" | "Failed") && text(c, &["status"]) == "True"
-        });
+        let verdict = list(request, &["status", "conditions"])
+            .iter()
+            .find(|c| matches!(text(c, &["type"]), "Complete" | "Failed") && text(c, &["status"]) == "True");
         match verdict.map(|condition| (condition, text(condition, &["type"]))) {
             Some((condition, "Complete")) => {
                 completed = cells::since(condition, &["lastTransitionTime"], now);
@@ -111,17 +96,8 @@ pub(super) fn pool_status_row(request: &Value, now: Timestamp) -> Vec<Value> {
             None => {}
         }
         if status != "Failed" {
-            let sum = |field| {
-                pools
-                    .iter()
-                    .map(|pool| int(pool, &[field]))
-                    .sum::<i64>()
-                    .to_string()
-            };
-            let errors = pools
-                .iter()
-                .filter(|pool| at(pool, &["validationError"]).is_some())
-                .count();
+            let sum = |field| pools.iter().map(|pool| int(pool, &[field])).sum::<i64>().to_string();
+            let errors = pools.iter().filter(|pool| at(pool, &["validationError"]).is_some()).count();
             totals = [
                 sum("totalDevices"),
                 sum("availableDevices"),
@@ -131,10 +107,7 @@ pub(super) fn pool_status_row(request: &Value, now: Timestamp) -> Vec<Value> {
             ];
         }
     }
-    let mut row = vec![
-        json!(cells::name(request)),
-        json!(text(request, &["spec", "driver"])),
-    ];
+    let mut row = vec![json!(cells::name(request)), json!(text(request, &["spec", "driver"]))];
     row.extend(totals.into_iter().map(Value::String));
     row.extend([json!(pool_count), json!(status), json!(completed)]);
     row

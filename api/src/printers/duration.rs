@@ -52,11 +52,7 @@ pub fn human(nanoseconds: i128) -> String {
 }
 
 fn pair(large: i128, large_unit: &str, small: i128, small_unit: &str) -> String {
-    if small == 0 {
-        format!("{large}{large_unit}")
-    } else {
-        format!("{large}{large_unit}{small}{small_unit}")
-    }
+    if small == 0 { format!("{large}{large_unit}") } else { format!("{large}{large_unit}{small}{small_unit}") }
 }
 
 #[cfg(test)]

@@ -6,11 +6,8 @@ use serde_json::{Value, json};
 use super::cells::{self, int, list, opt_int, opt_text, text, with_more};
 use super::{AGE, Column, NAME};
 
-pub(super) const ENDPOINTS_COLUMNS: &[Column] = &[
-    NAME,
-    Column::string("Endpoints").of("io.k8s.api.core.v1.Endpoints", "subsets"),
-    AGE,
-];
+pub(super) const ENDPOINTS_COLUMNS: &[Column] =
+    &[NAME, Column::string("Endpoints").of("io.k8s.api.core.v1.Endpoints", "subsets"), AGE];
 pub(super) const SLICE_COLUMNS: &[Column] = &[
     NAME,
     Column::string("AddressType").of("io.k8s.api.discovery.v1.EndpointSlice", "addressType"),
@@ -45,29 +42,17 @@ pub fn format_endpoints(subsets: &[Value]) -> String {
         }
         for port in ports {
             count += addresses.len();
-            shown.extend(
-                addresses
-                    .iter()
-                    .map(|a| host_port(text(a, &["ip"]), int(port, &["port"]))),
-            );
+            shown.extend(addresses.iter().map(|a| host_port(text(a, &["ip"]), int(port, &["port"]))));
         }
     }
     shown.truncate(MAX);
     let joined = shown.join(",");
-    if count > MAX {
-        format!("{joined} + {} more...", count - MAX)
-    } else {
-        joined
-    }
+    if count > MAX { format!("{joined} + {} more...", count - MAX) } else { joined }
 }
 
 /// An IPv6 address needs brackets before a port.
 fn host_port(ip: &str, port: i64) -> String {
-    if ip.contains(':') {
-        format!("[{ip}]:{port}")
-    } else {
-        format!("{ip}:{port}")
-    }
+    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
 }
 
 pub(super) fn slice_row(slice: &Value, now: Timestamp) -> Vec<Value> {
@@ -75,24 +60,18 @@ pub(super) fn slice_row(slice: &Value, now: Timestamp) -> Vec<Value> {
     let shown: Vec<String> = ports
         .iter()
         .take(MAX)
-        .map(
-            |port| match (opt_int(port, &["port"]), opt_text(port, &["name"])) {
-                (Some(number), _) => number.to_string(),
-                (None, Some(name)) => name.to_owned(),
-                (None, None) => "*".into(),
-            },
-        )
+        .map(|port| match (opt_int(port, &["port"]), opt_text(port, &["name"])) {
+            (Some(number), _) => number.to_string(),
+            (None, Some(name)) => name.to_owned(),
+            (None, None) => "*".into(),
+        })
         .collect();
     let addresses: Vec<&str> = list(slice, &["endpoints"])
         .iter()
         .flat_map(|endpoint| list(endpoint, &["addresses"]))
         .filter_map(Value::as_str)
         .collect();
-    let first: Vec<String> = addresses
-        .iter()
-        .take(MAX)
-        .map(|address| (*address).to_owned())
-        .collect();
+    let first: Vec<String> = addresses.iter().take(MAX).map(|address| (*address).to_owned()).collect();
     vec![
         json!(cells::name(slice)),
         json!(text(slice, &["addressType"])),

@@ -11,19 +11,11 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::string("Type").of("io.k8s.api.core.v1.Event", "type"),
     Column::string("Reason").of("io.k8s.api.core.v1.Event", "reason"),
     Column::string("Object").of("io.k8s.api.core.v1.Event", "involvedObject"),
-    Column::string("Subobject")
-        .of("io.k8s.api.core.v1.ObjectReference", "fieldPath")
-        .wide(),
-    Column::string("Source")
-        .of("io.k8s.api.core.v1.Event", "source")
-        .wide(),
+    Column::string("Subobject").of("io.k8s.api.core.v1.ObjectReference", "fieldPath").wide(),
+    Column::string("Source").of("io.k8s.api.core.v1.Event", "source").wide(),
     Column::string("Message").of("io.k8s.api.core.v1.Event", "message"),
-    Column::string("First Seen")
-        .of("io.k8s.api.core.v1.Event", "firstTimestamp")
-        .wide(),
-    Column::string("Count")
-        .of("io.k8s.api.core.v1.Event", "count")
-        .wide(),
+    Column::string("First Seen").of("io.k8s.api.core.v1.Event", "firstTimestamp").wide(),
+    Column::string("Count").of("io.k8s.api.core.v1.Event", "count").wide(),
     Column::string("Name").of(META, "name").name_format().wide(),
 ];
 pub(super) fn row(event: &Value, now: Timestamp) -> Vec<Value> {
@@ -36,10 +28,7 @@ pub(super) fn row(event: &Value, now: Timestamp) -> Vec<Value> {
         Some(_) => e.since("lastTimestamp", "deprecatedLastTimestamp", now),
         None => first.clone(),
     };
-    let mut count = e
-        .at(&["count"], &["deprecatedCount"])
-        .and_then(Value::as_i64)
-        .unwrap_or(0);
+    let mut count = e.at(&["count"], &["deprecatedCount"]).and_then(Value::as_i64).unwrap_or(0);
     if let Some(series) = at(event, &["series"]) {
         last = cells::since(series, &["lastObservedTime"], now);
         count = int(series, &["count"]);
@@ -47,9 +36,7 @@ pub(super) fn row(event: &Value, now: Timestamp) -> Vec<Value> {
         // An event of the new API that happened once carries no count.
         count = 1;
     }
-    let object = e
-        .at(&["involvedObject"], &["regarding"])
-        .unwrap_or(&Value::Null);
+    let object = e.at(&["involvedObject"], &["regarding"]).unwrap_or(&Value::Null);
     let kind = text(object, &["kind"]).to_lowercase();
     let target = match text(object, &["name"]) {
         "" => kind,
@@ -76,15 +63,9 @@ pub fn source(event: &Value) -> String {
         e.text(&["source", "component"], &["deprecatedSource", "component"]),
         e.text(&["reportingComponent"], &["reportingController"]),
     );
-    let host = cells::or(
-        e.text(&["source", "host"], &["deprecatedSource", "host"]),
-        text(event, &["reportingInstance"]),
-    );
-    if host.is_empty() {
-        component.to_owned()
-    } else {
-        format!("{component}, {host}")
-    }
+    let host =
+        cells::or(e.text(&["source", "host"], &["deprecatedSource", "host"]), text(event, &["reportingInstance"]));
+    if host.is_empty() { component.to_owned() } else { format!("{component}, {host}") }
 }
 
 /// Reads an event by the field names of either API.
@@ -98,11 +79,7 @@ impl<'a> Fields<'a> {
         self.at(core, new).and_then(Value::as_str).unwrap_or("")
     }
     fn since(&self, core: &str, new: &str, now: Timestamp) -> String {
-        let field = if at(self.0, &[core]).is_some() {
-            core
-        } else {
-            new
-        };
+        let field = if at(self.0, &[core]).is_some() { core } else { new };
         cells::since(self.0, &[field], now)
     }
 }

@@ -8,49 +8,28 @@ use super::{AGE, Column, NAME};
 
 pub(super) const SCHEMA_COLUMNS: &[Column] = &[
     NAME,
-    Column::string("PriorityLevel").of(
-        "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationReference",
-        "name",
-    ),
-    Column::string("MatchingPrecedence").of(
-        "io.k8s.api.flowcontrol.v1.FlowSchemaSpec",
-        "matchingPrecedence",
-    ),
-    Column::string("DistinguisherMethod").of(
-        "io.k8s.api.flowcontrol.v1.FlowSchemaSpec",
-        "distinguisherMethod",
-    ),
+    Column::string("PriorityLevel").of("io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationReference", "name"),
+    Column::string("MatchingPrecedence").of("io.k8s.api.flowcontrol.v1.FlowSchemaSpec", "matchingPrecedence"),
+    Column::string("DistinguisherMethod").of("io.k8s.api.flowcontrol.v1.FlowSchemaSpec", "distinguisherMethod"),
     AGE,
-    Column::string("MissingPL")
-        .about("references a broken or non-existent PriorityLevelConfiguration"),
+    Column::string("MissingPL").about("references a broken or non-existent PriorityLevelConfiguration"),
 ];
 pub(super) const LEVEL_COLUMNS: &[Column] = &[
     NAME,
-    Column::string("Type").of(
-        "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationSpec",
-        "type",
-    ),
-    Column::string("NominalConcurrencyShares").of(
-        "io.k8s.api.flowcontrol.v1.LimitedPriorityLevelConfiguration",
-        "nominalConcurrencyShares",
-    ),
+    Column::string("Type").of("io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationSpec", "type"),
+    Column::string("NominalConcurrencyShares")
+        .of("io.k8s.api.flowcontrol.v1.LimitedPriorityLevelConfiguration", "nominalConcurrencyShares"),
     Column::string("Queues").of("io.k8s.api.flowcontrol.v1.QueuingConfiguration", "queues"),
     Column::string("HandSize").of("io.k8s.api.flowcontrol.v1.QueuingConfiguration", "handSize"),
-    Column::string("QueueLengthLimit").of(
-        "io.k8s.api.flowcontrol.v1.QueuingConfiguration",
-        "queueLengthLimit",
-    ),
+    Column::string("QueueLengthLimit").of("io.k8s.api.flowcontrol.v1.QueuingConfiguration", "queueLengthLimit"),
     AGE,
 ];
 pub(super) fn schema_row(schema: &Value, now: Timestamp) -> Vec<Value> {
-    let dangling = cells::condition(schema, &["status", "conditions"], "Dangling")
-        .map_or("?", |c| text(c, &["status"]));
+    let dangling =
+        cells::condition(schema, &["status", "conditions"], "Dangling").map_or("?", |c| text(c, &["status"]));
     vec![
         json!(cells::name(schema)),
-        json!(text(
-            schema,
-            &["spec", "priorityLevelConfiguration", "name"]
-        )),
+        json!(text(schema, &["spec", "priorityLevelConfiguration", "name"])),
         json!(int(schema, &["spec", "matchingPrecedence"])),
         json!(opt_text(schema, &["spec", "distinguisherMethod", "type"]).unwrap_or("<none>")),
         cells::age(schema, now),

@@ -12,15 +12,9 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::string("Completions").of("io.k8s.api.batch.v1.JobStatus", "succeeded"),
     Column::string("Duration").about("Time required to complete the job."),
     AGE,
-    Column::string("Containers")
-        .about("Names of each container in the template.")
-        .wide(),
-    Column::string("Images")
-        .about("Images referenced by each container in the template.")
-        .wide(),
-    Column::string("Selector")
-        .of("io.k8s.api.batch.v1.JobSpec", "selector")
-        .wide(),
+    Column::string("Containers").about("Names of each container in the template.").wide(),
+    Column::string("Images").about("Images referenced by each container in the template.").wide(),
+    Column::string("Selector").of("io.k8s.api.batch.v1.JobSpec", "selector").wide(),
 ];
 pub(super) const CRON_JOB_COLUMNS: &[Column] = &[
     NAME,
@@ -30,15 +24,9 @@ pub(super) const CRON_JOB_COLUMNS: &[Column] = &[
     Column::integer("Active").of("io.k8s.api.batch.v1.CronJobStatus", "active"),
     Column::string("Last Schedule").of("io.k8s.api.batch.v1.CronJobStatus", "lastScheduleTime"),
     AGE,
-    Column::string("Containers")
-        .about("Names of each container in the template.")
-        .wide(),
-    Column::string("Images")
-        .about("Images referenced by each container in the template.")
-        .wide(),
-    Column::string("Selector")
-        .of("io.k8s.api.batch.v1.JobSpec", "selector")
-        .wide(),
+    Column::string("Containers").about("Names of each container in the template.").wide(),
+    Column::string("Images").about("Images referenced by each container in the template.").wide(),
+    Column::string("Selector").of("io.k8s.api.batch.v1.JobSpec", "selector").wide(),
 ];
 pub(super) fn row(job: &Value, now: Timestamp) -> Vec<Value> {
     let (names, images) = cells::containers(list(job, &["spec", "template", "spec", "containers"]));
@@ -84,8 +72,7 @@ pub(super) fn cron_job_row(cron_job: &Value, now: Timestamp) -> Vec<Value> {
 /// The first that holds, in upstream's order.
 fn status(job: &Value) -> &'static str {
     let holds = |r#type| {
-        cells::condition(job, &["status", "conditions"], r#type)
-            .is_some_and(|c| text(c, &["status"]) == "True")
+        cells::condition(job, &["status", "conditions"], r#type).is_some_and(|c| text(c, &["status"]) == "True")
     };
     if holds("Complete") {
         "Complete"

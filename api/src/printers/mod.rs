@@ -77,13 +77,7 @@ const AGE: Column = Column::string("Age").of(META, "creationTimestamp");
 
 impl Column {
     const fn new(name: &'static str, r#type: &'static str) -> Self {
-        Column {
-            name,
-            r#type,
-            format: "",
-            priority: 0,
-            description: Description::Empty,
-        }
+        Column { name, r#type, format: "", priority: 0, description: Description::Empty }
     }
     const fn string(name: &'static str) -> Self {
         Self::new(name, "string")
@@ -120,9 +114,7 @@ impl Column {
         let description = match self.description {
             Description::Empty => String::new(),
             Description::Text(text) => text.to_owned(),
-            Description::Field(definition, field) => {
-                field_text(definition, field).unwrap_or_default()
-            }
+            Description::Field(definition, field) => field_text(definition, field).unwrap_or_default(),
         };
         json!({
             "name": self.name,
@@ -155,13 +147,7 @@ const fn printer(
     columns: &'static [Column],
     row: fn(&Value, Timestamp) -> Vec<Value>,
 ) -> Printer {
-    Printer {
-        group,
-        resource,
-        columns,
-        row,
-        conditions: no_conditions,
-    }
+    Printer { group, resource, columns, row, conditions: no_conditions }
 }
 
 fn no_conditions(_: &Value) -> Vec<Value> {
@@ -173,58 +159,20 @@ pub static DEFAULT: Printer = printer("", "", generic::COLUMNS, generic::row);
 
 /// Every kind with a printer, sorted by group and resource.
 static PRINTERS: &[Printer] = &[
-    printer(
-        "",
-        "componentstatuses",
-        registration::COMPONENT_STATUS_COLUMNS,
-        registration::component_status_row,
-    ),
-    printer(
-        "",
-        "configmaps",
-        config::CONFIG_MAP_COLUMNS,
-        config::config_map_row,
-    ),
-    printer(
-        "",
-        "endpoints",
-        endpoints::ENDPOINTS_COLUMNS,
-        endpoints::endpoints_row,
-    ),
+    printer("", "componentstatuses", registration::COMPONENT_STATUS_COLUMNS, registration::component_status_row),
+    printer("", "configmaps", config::CONFIG_MAP_COLUMNS, config::config_map_row),
+    printer("", "endpoints", endpoints::ENDPOINTS_COLUMNS, endpoints::endpoints_row),
     printer("", "events", event::COLUMNS, event::row),
     printer("", "namespaces", namespace::COLUMNS, namespace::row),
     printer("", "nodes", node::COLUMNS, node::row),
-    printer(
-        "",
-        "persistentvolumeclaims",
-        persistent_volume::CLAIM_COLUMNS,
-        persistent_volume::claim_row,
-    ),
-    printer(
-        "",
-        "persistentvolumes",
-        persistent_volume::COLUMNS,
-        persistent_volume::row,
-    ),
-    Printer {
-        conditions: pod::conditions,
-        ..printer("", "pods", pod::COLUMNS, pod::row)
-    },
+    printer("", "persistentvolumeclaims", persistent_volume::CLAIM_COLUMNS, persistent_volume::claim_row),
+    printer("", "persistentvolumes", persistent_volume::COLUMNS, persistent_volume::row),
+    Printer { conditions: pod::conditions, ..printer("", "pods", pod::COLUMNS, pod::row) },
     printer("", "podtemplates", pod::TEMPLATE_COLUMNS, pod::template_row),
-    printer(
-        "",
-        "replicationcontrollers",
-        replica_set::CONTROLLER_COLUMNS,
-        replica_set::controller_row,
-    ),
+    printer("", "replicationcontrollers", replica_set::CONTROLLER_COLUMNS, replica_set::controller_row),
     printer("", "resourcequotas", quota::COLUMNS, quota::row),
     printer("", "secrets", config::SECRET_COLUMNS, config::secret_row),
-    printer(
-        "",
-        "serviceaccounts",
-        config::SERVICE_ACCOUNT_COLUMNS,
-        config::service_account_row,
-    ),
+    printer("", "serviceaccounts", config::SERVICE_ACCOUNT_COLUMNS, config::service_account_row),
     printer("", "services", service::COLUMNS, service::row),
     printer(
         "admissionregistration.k8s.io",
@@ -262,44 +210,14 @@ static PRINTERS: &[Printer] = &[
         admission::WEBHOOK_COLUMNS,
         admission::webhook_row,
     ),
-    printer(
-        "apiregistration.k8s.io",
-        "apiservices",
-        registration::API_SERVICE_COLUMNS,
-        registration::api_service_row,
-    ),
-    printer(
-        "apps",
-        "controllerrevisions",
-        stateful_set::REVISION_COLUMNS,
-        stateful_set::revision_row,
-    ),
+    printer("apiregistration.k8s.io", "apiservices", registration::API_SERVICE_COLUMNS, registration::api_service_row),
+    printer("apps", "controllerrevisions", stateful_set::REVISION_COLUMNS, stateful_set::revision_row),
     printer("apps", "daemonsets", daemon_set::COLUMNS, daemon_set::row),
     printer("apps", "deployments", deployment::COLUMNS, deployment::row),
-    printer(
-        "apps",
-        "replicasets",
-        replica_set::COLUMNS,
-        replica_set::row,
-    ),
-    printer(
-        "apps",
-        "statefulsets",
-        stateful_set::COLUMNS,
-        stateful_set::row,
-    ),
-    printer(
-        "autoscaling",
-        "horizontalpodautoscalers",
-        autoscaling::COLUMNS,
-        autoscaling::row,
-    ),
-    printer(
-        "batch",
-        "cronjobs",
-        job::CRON_JOB_COLUMNS,
-        job::cron_job_row,
-    ),
+    printer("apps", "replicasets", replica_set::COLUMNS, replica_set::row),
+    printer("apps", "statefulsets", stateful_set::COLUMNS, stateful_set::row),
+    printer("autoscaling", "horizontalpodautoscalers", autoscaling::COLUMNS, autoscaling::row),
+    printer("batch", "cronjobs", job::CRON_JOB_COLUMNS, job::cron_job_row),
     printer("batch", "jobs", job::COLUMNS, job::row),
     printer(
         "certificates.k8s.io",
@@ -319,31 +237,11 @@ static PRINTERS: &[Printer] = &[
         certificates::POD_REQUEST_COLUMNS,
         certificates::pod_request_row,
     ),
-    printer(
-        "coordination.k8s.io",
-        "leasecandidates",
-        coordination::CANDIDATE_COLUMNS,
-        coordination::candidate_row,
-    ),
-    printer(
-        "coordination.k8s.io",
-        "leases",
-        coordination::LEASE_COLUMNS,
-        coordination::lease_row,
-    ),
-    printer(
-        "discovery.k8s.io",
-        "endpointslices",
-        endpoints::SLICE_COLUMNS,
-        endpoints::slice_row,
-    ),
+    printer("coordination.k8s.io", "leasecandidates", coordination::CANDIDATE_COLUMNS, coordination::candidate_row),
+    printer("coordination.k8s.io", "leases", coordination::LEASE_COLUMNS, coordination::lease_row),
+    printer("discovery.k8s.io", "endpointslices", endpoints::SLICE_COLUMNS, endpoints::slice_row),
     printer("events.k8s.io", "events", event::COLUMNS, event::row),
-    printer(
-        "flowcontrol.apiserver.k8s.io",
-        "flowschemas",
-        flow_control::SCHEMA_COLUMNS,
-        flow_control::schema_row,
-    ),
+    printer("flowcontrol.apiserver.k8s.io", "flowschemas", flow_control::SCHEMA_COLUMNS, flow_control::schema_row),
     printer(
         "flowcontrol.apiserver.k8s.io",
         "prioritylevelconfigurations",
@@ -356,138 +254,28 @@ static PRINTERS: &[Printer] = &[
         registration::STORAGE_VERSION_COLUMNS,
         registration::storage_version_row,
     ),
-    printer(
-        "networking.k8s.io",
-        "ingressclasses",
-        network::INGRESS_CLASS_COLUMNS,
-        network::ingress_class_row,
-    ),
-    printer(
-        "networking.k8s.io",
-        "ingresses",
-        network::INGRESS_COLUMNS,
-        network::ingress_row,
-    ),
-    printer(
-        "networking.k8s.io",
-        "ipaddresses",
-        network::IP_ADDRESS_COLUMNS,
-        network::ip_address_row,
-    ),
-    printer(
-        "networking.k8s.io",
-        "networkpolicies",
-        network::POLICY_COLUMNS,
-        network::policy_row,
-    ),
-    printer(
-        "networking.k8s.io",
-        "servicecidrs",
-        network::SERVICE_CIDR_COLUMNS,
-        network::service_cidr_row,
-    ),
-    printer(
-        "node.k8s.io",
-        "runtimeclasses",
-        node::RUNTIME_CLASS_COLUMNS,
-        node::runtime_class_row,
-    ),
-    printer(
-        "policy",
-        "poddisruptionbudgets",
-        pod_disruption_budget::COLUMNS,
-        pod_disruption_budget::row,
-    ),
-    printer(
-        "rbac.authorization.k8s.io",
-        "clusterrolebindings",
-        rbac::CLUSTER_BINDING_COLUMNS,
-        rbac::binding_row,
-    ),
-    printer(
-        "rbac.authorization.k8s.io",
-        "rolebindings",
-        rbac::BINDING_COLUMNS,
-        rbac::binding_row,
-    ),
-    printer(
-        "resource.k8s.io",
-        "deviceclasses",
-        device::CLASS_COLUMNS,
-        cells::name_and_age,
-    ),
-    printer(
-        "resource.k8s.io",
-        "devicetaintrules",
-        device::TAINT_COLUMNS,
-        device::taint_row,
-    ),
-    printer(
-        "resource.k8s.io",
-        "resourceclaims",
-        device::CLAIM_COLUMNS,
-        device::claim_row,
-    ),
-    printer(
-        "resource.k8s.io",
-        "resourceclaimtemplates",
-        device::CLAIM_TEMPLATE_COLUMNS,
-        cells::name_and_age,
-    ),
-    printer(
-        "resource.k8s.io",
-        "resourcepoolstatusrequests",
-        device::POOL_STATUS_COLUMNS,
-        device::pool_status_row,
-    ),
-    printer(
-        "resource.k8s.io",
-        "resourceslices",
-        device::SLICE_COLUMNS,
-        device::slice_row,
-    ),
-    printer(
-        "scheduling.k8s.io",
-        "podgroups",
-        scheduling::POD_GROUP_COLUMNS,
-        scheduling::pod_group_row,
-    ),
-    printer(
-        "scheduling.k8s.io",
-        "priorityclasses",
-        scheduling::COLUMNS,
-        scheduling::row,
-    ),
-    printer(
-        "scheduling.k8s.io",
-        "workloads",
-        scheduling::WORKLOAD_COLUMNS,
-        cells::name_and_age,
-    ),
-    printer(
-        "storage.k8s.io",
-        "csidrivers",
-        storage::DRIVER_COLUMNS,
-        storage::driver_row,
-    ),
-    printer(
-        "storage.k8s.io",
-        "csinodes",
-        storage::NODE_COLUMNS,
-        storage::node_row,
-    ),
-    printer(
-        "storage.k8s.io",
-        "storageclasses",
-        storage::CLASS_COLUMNS,
-        storage::class_row,
-    ),
-    printer(
-        "storage.k8s.io",
-        "volumeattachments",
-        storage::ATTACHMENT_COLUMNS,
-        storage::attachment_row,
-    ),
+    printer("networking.k8s.io", "ingressclasses", network::INGRESS_CLASS_COLUMNS, network::ingress_class_row),
+    printer("networking.k8s.io", "ingresses", network::INGRESS_COLUMNS, network::ingress_row),
+    printer("networking.k8s.io", "ipaddresses", network::IP_ADDRESS_COLUMNS, network::ip_address_row),
+    printer("networking.k8s.io", "networkpolicies", network::POLICY_COLUMNS, network::policy_row),
+    printer("networking.k8s.io", "servicecidrs", network::SERVICE_CIDR_COLUMNS, network::service_cidr_row),
+    printer("node.k8s.io", "runtimeclasses", node::RUNTIME_CLASS_COLUMNS, node::runtime_class_row),
+    printer("policy", "poddisruptionbudgets", pod_disruption_budget::COLUMNS, pod_disruption_budget::row),
+    printer("rbac.authorization.k8s.io", "clusterrolebindings", rbac::CLUSTER_BINDING_COLUMNS, rbac::binding_row),
+    printer("rbac.authorization.k8s.io", "rolebindings", rbac::BINDING_COLUMNS, rbac::binding_row),
+    printer("resource.k8s.io", "deviceclasses", device::CLASS_COLUMNS, cells::name_and_age),
+    printer("resource.k8s.io", "devicetaintrules", device::TAINT_COLUMNS, device::taint_row),
+    printer("resource.k8s.io", "resourceclaims", device::CLAIM_COLUMNS, device::claim_row),
+    printer("resource.k8s.io", "resourceclaimtemplates", device::CLAIM_TEMPLATE_COLUMNS, cells::name_and_age),
+    printer("resource.k8s.io", "resourcepoolstatusrequests", device::POOL_STATUS_COLUMNS, device::pool_status_row),
+    printer("resource.k8s.io", "resourceslices", device::SLICE_COLUMNS, device::slice_row),
+    printer("scheduling.k8s.io", "podgroups", scheduling::POD_GROUP_COLUMNS, scheduling::pod_group_row),
+    printer("scheduling.k8s.io", "priorityclasses", scheduling::COLUMNS, scheduling::row),
+    printer("scheduling.k8s.io", "workloads", scheduling::WORKLOAD_COLUMNS, cells::name_and_age),
+    printer("storage.k8s.io", "csidrivers", storage::DRIVER_COLUMNS, storage::driver_row),
+    printer("storage.k8s.io", "csinodes", storage::NODE_COLUMNS, storage::node_row),
+    printer("storage.k8s.io", "storageclasses", storage::CLASS_COLUMNS, storage::class_row),
+    printer("storage.k8s.io", "volumeattachments", storage::ATTACHMENT_COLUMNS, storage::attachment_row),
     printer(
         "storage.k8s.io",
         "volumeattributesclasses",
@@ -504,15 +292,8 @@ static PRINTERS: &[Printer] = &[
 
 /// The printer of a resource; [`DEFAULT`] when it has none of its own.
 pub fn find(group: &str, resource: &str) -> &'static Printer {
-    PRINTERS
-        .binary_search_by(|p| (p.group, p.resource).cmp(&(group, resource)))
-        .map_or(&DEFAULT, |i| &PRINTERS[i])
+    PRINTERS.binary_search_by(|p| (p.group, p.resource).cmp(&(group, resource))).map_or(&DEFAULT, |i| &PRINTERS[i])
 }
 
 /// The printer of the `scale` subresource, which has a kind of its own.
-pub static SCALE: Printer = printer(
-    "autoscaling",
-    "scale",
-    autoscaling::SCALE_COLUMNS,
-    autoscaling::scale_row,
-);
+pub static SCALE: Printer = printer("autoscaling", "scale", autoscaling::SCALE_COLUMNS, autoscaling::scale_row);

@@ -14,24 +14,11 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::string("Roles").about("The roles of the node"),
     AGE,
     Column::string("Version").of("io.k8s.api.core.v1.NodeSystemInfo", "kubeletVersion"),
-    Column::string("Internal-IP")
-        .of("io.k8s.api.core.v1.NodeStatus", "addresses")
-        .wide(),
-    Column::string("External-IP")
-        .of("io.k8s.api.core.v1.NodeStatus", "addresses")
-        .wide(),
-    Column::string("OS-Image")
-        .of("io.k8s.api.core.v1.NodeSystemInfo", "osImage")
-        .wide(),
-    Column::string("Kernel-Version")
-        .of("io.k8s.api.core.v1.NodeSystemInfo", "kernelVersion")
-        .wide(),
-    Column::string("Container-Runtime")
-        .of(
-            "io.k8s.api.core.v1.NodeSystemInfo",
-            "containerRuntimeVersion",
-        )
-        .wide(),
+    Column::string("Internal-IP").of("io.k8s.api.core.v1.NodeStatus", "addresses").wide(),
+    Column::string("External-IP").of("io.k8s.api.core.v1.NodeStatus", "addresses").wide(),
+    Column::string("OS-Image").of("io.k8s.api.core.v1.NodeSystemInfo", "osImage").wide(),
+    Column::string("Kernel-Version").of("io.k8s.api.core.v1.NodeSystemInfo", "kernelVersion").wide(),
+    Column::string("Container-Runtime").of("io.k8s.api.core.v1.NodeSystemInfo", "containerRuntimeVersion").wide(),
 ];
 pub(super) const RUNTIME_CLASS_COLUMNS: &[Column] = &[NAME, Column::string("Handler"), AGE];
 const ROLE_LABEL_PREFIX: &str = "node-role.kubernetes.io/";
@@ -39,10 +26,7 @@ const ROLE_LABEL: &str = "kubernetes.io/role";
 
 pub(super) fn row(node: &Value, now: Timestamp) -> Vec<Value> {
     // The last condition of a type wins, as in upstream's map.
-    let ready = list(node, &["status", "conditions"])
-        .iter()
-        .rev()
-        .find(|c| text(c, &["type"]) == "Ready");
+    let ready = list(node, &["status", "conditions"]).iter().rev().find(|c| text(c, &["type"]) == "Ready");
     let mut status = match ready.map(|condition| text(condition, &["status"])) {
         Some("True") => "Ready".to_owned(),
         Some(_) => "NotReady".to_owned(),
@@ -96,9 +80,5 @@ fn address<'a>(node: &'a Value, r#type: &str) -> &'a str {
 }
 
 pub(super) fn runtime_class_row(class: &Value, now: Timestamp) -> Vec<Value> {
-    vec![
-        json!(cells::name(class)),
-        json!(text(class, &["handler"])),
-        cells::age(class, now),
-    ]
+    vec![json!(cells::name(class)), json!(text(class, &["handler"])), cells::age(class, now)]
 }

@@ -10,43 +10,32 @@ pub(super) const COLUMNS: &[Column] = &[
     NAME,
     Column::string("Capacity").of("io.k8s.api.core.v1.PersistentVolumeSpec", "capacity"),
     Column::string("Access Modes").of("io.k8s.api.core.v1.PersistentVolumeSpec", "accessModes"),
-    Column::string("Reclaim Policy").of(
-        "io.k8s.api.core.v1.PersistentVolumeSpec",
-        "persistentVolumeReclaimPolicy",
-    ),
+    Column::string("Reclaim Policy").of("io.k8s.api.core.v1.PersistentVolumeSpec", "persistentVolumeReclaimPolicy"),
     Column::string("Status").of("io.k8s.api.core.v1.PersistentVolumeStatus", "phase"),
     Column::string("Claim").of("io.k8s.api.core.v1.PersistentVolumeSpec", "claimRef"),
     Column::string("StorageClass").about("StorageClass of the pv"),
     Column::string("VolumeAttributesClass").about("VolumeAttributesClass of the pv"),
     Column::string("Reason").of("io.k8s.api.core.v1.PersistentVolumeStatus", "reason"),
     AGE,
-    Column::string("VolumeMode")
-        .of("io.k8s.api.core.v1.PersistentVolumeSpec", "volumeMode")
-        .wide(),
+    Column::string("VolumeMode").of("io.k8s.api.core.v1.PersistentVolumeSpec", "volumeMode").wide(),
 ];
 pub(super) const CLAIM_COLUMNS: &[Column] = &[
     NAME,
     Column::string("Status").of("io.k8s.api.core.v1.PersistentVolumeClaimStatus", "phase"),
     Column::string("Volume").of("io.k8s.api.core.v1.PersistentVolumeClaimSpec", "volumeName"),
     Column::string("Capacity").of("io.k8s.api.core.v1.PersistentVolumeClaimStatus", "capacity"),
-    Column::string("Access Modes").of(
-        "io.k8s.api.core.v1.PersistentVolumeClaimStatus",
-        "accessModes",
-    ),
+    Column::string("Access Modes").of("io.k8s.api.core.v1.PersistentVolumeClaimStatus", "accessModes"),
     Column::string("StorageClass").about("StorageClass of the pvc"),
     Column::string("VolumeAttributesClass").about("VolumeAttributesClass of the pvc"),
     AGE,
-    Column::string("VolumeMode")
-        .of("io.k8s.api.core.v1.PersistentVolumeClaimSpec", "volumeMode")
-        .wide(),
+    Column::string("VolumeMode").of("io.k8s.api.core.v1.PersistentVolumeClaimSpec", "volumeMode").wide(),
 ];
 /// Where the storage class was named before it became a field; it still wins.
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
 pub(super) fn row(volume: &Value, now: Timestamp) -> Vec<Value> {
-    let claim = at(volume, &["spec", "claimRef"]).map_or_else(String::new, |claim| {
-        format!("{}/{}", text(claim, &["namespace"]), text(claim, &["name"]))
-    });
+    let claim = at(volume, &["spec", "claimRef"])
+        .map_or_else(String::new, |claim| format!("{}/{}", text(claim, &["namespace"]), text(claim, &["name"])));
     vec![
         json!(cells::name(volume)),
         json!(quantity(volume, &["spec", "capacity", "storage"])),
@@ -67,10 +56,7 @@ pub(super) fn claim_row(claim: &Value, now: Timestamp) -> Vec<Value> {
     let (capacity, modes) = if volume.is_empty() {
         Default::default()
     } else {
-        (
-            quantity(claim, &["status", "capacity", "storage"]),
-            access_modes(list(claim, &["status", "accessModes"])),
-        )
+        (quantity(claim, &["status", "capacity", "storage"]), access_modes(list(claim, &["status", "accessModes"])))
     };
     vec![
         json!(cells::name(claim)),
@@ -86,11 +72,7 @@ pub(super) fn claim_row(claim: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 fn phase(object: &Value) -> &str {
-    if cells::deleting(object) {
-        "Terminating"
-    } else {
-        text(object, &["status", "phase"])
-    }
+    if cells::deleting(object) { "Terminating" } else { text(object, &["status", "phase"]) }
 }
 
 /// The storage class of a volume or claim, "" when none.
@@ -101,15 +83,10 @@ pub fn class(object: &Value) -> &str {
 
 /// Access modes abbreviated, each once, in upstream's order.
 pub fn access_modes(modes: &[Value]) -> String {
-    [
-        ("ReadWriteOnce", "RWO"),
-        ("ReadOnlyMany", "ROX"),
-        ("ReadWriteMany", "RWX"),
-        ("ReadWriteOncePod", "RWOP"),
-    ]
-    .into_iter()
-    .filter(|(mode, _)| modes.iter().any(|m| m.as_str() == Some(mode)))
-    .map(|(_, short)| short)
-    .collect::<Vec<_>>()
-    .join(",")
+    [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")]
+        .into_iter()
+        .filter(|(mode, _)| modes.iter().any(|m| m.as_str() == Some(mode)))
+        .map(|(_, short)| short)
+        .collect::<Vec<_>>()
+        .join(",")
 }

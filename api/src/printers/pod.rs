@@ -40,17 +40,11 @@ pub(super) fn row(pod: &Value, now: Timestamp) -> Vec<Value> {
     let summary = summarize(pod);
     let restarts = match summary.last_restart {
         Some(last) if summary.restarts != 0 => {
-            format!(
-                "{} ({} ago)",
-                summary.restarts,
-                duration::human(duration::between(last, now))
-            )
+            format!("{} ({} ago)", summary.restarts, duration::human(duration::between(last, now)))
         }
         _ => summary.restarts.to_string(),
     };
-    let ip = list(pod, &["status", "podIPs"])
-        .first()
-        .map_or("", |ip| text(ip, &["ip"]));
+    let ip = list(pod, &["status", "podIPs"]).first().map_or("", |ip| text(ip, &["ip"]));
     vec![
         json!(cells::name(pod)),
         json!(format!("{}/{}", summary.ready, summary.total)),
@@ -59,10 +53,7 @@ pub(super) fn row(pod: &Value, now: Timestamp) -> Vec<Value> {
         cells::age(pod, now),
         json!(cells::or(ip, "<none>")),
         json!(cells::or(text(pod, &["spec", "nodeName"]), "<none>")),
-        json!(cells::or(
-            text(pod, &["status", "nominatedNodeName"]),
-            "<none>"
-        )),
+        json!(cells::or(text(pod, &["status", "nominatedNodeName"]), "<none>")),
         json!(readiness_gates(pod)),
     ]
 }
@@ -82,16 +73,12 @@ fn readiness_gates(pod: &Value) -> String {
     if gates.is_empty() {
         return "<none>".into();
     }
-    let ready = gates
-        .iter()
-        .filter(|gate| condition_is_true(pod, text(gate, &["conditionType"])))
-        .count();
+    let ready = gates.iter().filter(|gate| condition_is_true(pod, text(gate, &["conditionType"]))).count();
     format!("{ready}/{}", gates.len())
 }
 
 fn condition_is_true(pod: &Value, r#type: &str) -> bool {
-    cells::condition(pod, &["status", "conditions"], r#type)
-        .is_some_and(|c| text(c, &["status"]) == "True")
+    cells::condition(pod, &["status", "conditions"], r#type).is_some_and(|c| text(c, &["status"]) == "True")
 }
 
 /// What the first columns of a pod's row show.
@@ -119,10 +106,7 @@ struct Restarts {
 impl Restarts {
     fn add(&mut self, status: &Value) {
         self.count += int(status, &["restartCount"]);
-        self.last = self.last.max(cells::timestamp(
-            status,
-            &["lastState", "terminated", "finishedAt"],
-        ));
+        self.last = self.last.max(cells::timestamp(status, &["lastState", "terminated", "finishedAt"]));
     }
 }
 
@@ -130,14 +114,9 @@ impl Restarts {
 pub fn summarize(pod: &Value) -> Summary {
     let init_containers = list(pod, &["spec", "initContainers"]);
     let restartable = |name: &str| {
-        init_containers
-            .iter()
-            .any(|c| text(c, &["name"]) == name && text(c, &["restartPolicy"]) == "Always")
+        init_containers.iter().any(|c| text(c, &["name"]) == name && text(c, &["restartPolicy"]) == "Always")
     };
-    let sidecars = init_containers
-        .iter()
-        .filter(|c| text(c, &["restartPolicy"]) == "Always")
-        .count();
+    let sidecars = init_containers.iter().filter(|c| text(c, &["restartPolicy"]) == "Always").count();
     let total = list(pod, &["spec", "containers"]).len() + sidecars;
 
     let phase = text(pod, &["status", "phase"]);
@@ -154,10 +133,7 @@ pub fn summarize(pod: &Value) -> Summary {
     let mut restarts = Restarts::default();
     let mut sidecar_restarts = Restarts::default();
     let mut initializing = false;
-    for (index, status) in list(pod, &["status", "initContainerStatuses"])
-        .iter()
-        .enumerate()
-    {
+    for (index, status) in list(pod, &["status", "initContainerStatuses"]).iter().enumerate() {
         let sidecar = restartable(text(status, &["name"]));
         restarts.add(status);
         if sidecar {
@@ -221,13 +197,7 @@ pub fn summarize(pod: &Value) -> Summary {
             reason = "Terminating".into();
         }
     }
-    Summary {
-        ready,
-        total,
-        reason,
-        restarts: restarts.count,
-        last_restart: restarts.last,
-    }
+    Summary { ready, total, reason, restarts: restarts.count, last_restart: restarts.last }
 }
 
 /// Why a container ended: its reason, else the signal, else the exit code.

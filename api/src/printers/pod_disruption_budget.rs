@@ -10,8 +10,7 @@ pub(super) const COLUMNS: &[Column] = &[
     NAME,
     Column::string("Min Available").about("The minimum number of pods that must be available."),
     Column::string("Max Unavailable").about("The maximum number of pods that may be unavailable."),
-    Column::integer("Allowed Disruptions")
-        .about("Calculated number of pods that may be disrupted at this time."),
+    Column::integer("Allowed Disruptions").about("Calculated number of pods that may be disrupted at this time."),
     AGE,
 ];
 pub(super) fn row(budget: &Value, now: Timestamp) -> Vec<Value> {

@@ -18,18 +18,9 @@ pub(super) fn row(quota: &Value, now: Timestamp) -> Vec<Value> {
         for resource in hard.keys() {
             let used = quantity(quota, &["status", "used", resource]);
             let hard = quantity(quota, &["status", "hard", resource]);
-            let column = if resource.starts_with("limits.") {
-                &mut limits
-            } else {
-                &mut requests
-            };
+            let column = if resource.starts_with("limits.") { &mut limits } else { &mut requests };
             column.push(format!("{resource}: {used}/{hard}"));
         }
     }
-    vec![
-        json!(cells::name(quota)),
-        json!(requests.join(", ")),
-        json!(limits.join(", ")),
-        cells::age(quota, now),
-    ]
+    vec![json!(cells::name(quota)), json!(requests.join(", ")), json!(limits.join(", ")), cells::age(quota, now)]
 }

@@ -10,29 +10,17 @@ pub(super) const BINDING_COLUMNS: &[Column] = &[
     NAME,
     Column::string("Role").of("io.k8s.api.rbac.v1.RoleBinding", "roleRef"),
     AGE,
-    Column::string("Users")
-        .about("Users in the roleBinding")
-        .wide(),
-    Column::string("Groups")
-        .about("Groups in the roleBinding")
-        .wide(),
-    Column::string("ServiceAccounts")
-        .about("ServiceAccounts in the roleBinding")
-        .wide(),
+    Column::string("Users").about("Users in the roleBinding").wide(),
+    Column::string("Groups").about("Groups in the roleBinding").wide(),
+    Column::string("ServiceAccounts").about("ServiceAccounts in the roleBinding").wide(),
 ];
 pub(super) const CLUSTER_BINDING_COLUMNS: &[Column] = &[
     NAME,
     Column::string("Role").of("io.k8s.api.rbac.v1.ClusterRoleBinding", "roleRef"),
     AGE,
-    Column::string("Users")
-        .about("Users in the clusterRoleBinding")
-        .wide(),
-    Column::string("Groups")
-        .about("Groups in the clusterRoleBinding")
-        .wide(),
-    Column::string("ServiceAccounts")
-        .about("ServiceAccounts in the clusterRoleBinding")
-        .wide(),
+    Column::string("Users").about("Users in the clusterRoleBinding").wide(),
+    Column::string("Groups").about("Groups in the clusterRoleBinding").wide(),
+    Column::string("ServiceAccounts").about("ServiceAccounts in the clusterRoleBinding").wide(),
 ];
 pub(super) fn binding_row(binding: &Value, now: Timestamp) -> Vec<Value> {
     let subjects = |kind: &str| {
@@ -40,11 +28,7 @@ pub(super) fn binding_row(binding: &Value, now: Timestamp) -> Vec<Value> {
             .iter()
             .filter(|subject| text(subject, &["kind"]) == kind)
             .map(|subject| match kind {
-                "ServiceAccount" => format!(
-                    "{}/{}",
-                    text(subject, &["namespace"]),
-                    text(subject, &["name"])
-                ),
+                "ServiceAccount" => format!("{}/{}", text(subject, &["namespace"]), text(subject, &["name"])),
                 _ => text(subject, &["name"]).to_owned(),
             })
             .collect();
@@ -52,11 +36,7 @@ pub(super) fn binding_row(binding: &Value, now: Timestamp) -> Vec<Value> {
     };
     vec![
         json!(cells::name(binding)),
-        json!(format!(
-            "{}/{}",
-            text(binding, &["roleRef", "kind"]),
-            text(binding, &["roleRef", "name"])
-        )),
+        json!(format!("{}/{}", text(binding, &["roleRef", "kind"]), text(binding, &["roleRef", "name"]))),
         cells::age(binding, now),
         subjects("User"),
         subjects("Group"),

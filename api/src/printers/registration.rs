@@ -21,14 +21,10 @@ pub(super) const COMPONENT_STATUS_COLUMNS: &[Column] = &[
 ];
 pub(super) const STORAGE_VERSION_COLUMNS: &[Column] = &[
     NAME,
-    Column::string("CommonEncodingVersion").of(
-        "io.k8s.api.apiserverinternal.v1alpha1.StorageVersionStatus",
-        "commonEncodingVersion",
-    ),
-    Column::string("StorageVersions").of(
-        "io.k8s.api.apiserverinternal.v1alpha1.StorageVersionStatus",
-        "storageVersions",
-    ),
+    Column::string("CommonEncodingVersion")
+        .of("io.k8s.api.apiserverinternal.v1alpha1.StorageVersionStatus", "commonEncodingVersion"),
+    Column::string("StorageVersions")
+        .of("io.k8s.api.apiserverinternal.v1alpha1.StorageVersionStatus", "storageVersions"),
     AGE,
 ];
 pub(super) const MIGRATION_COLUMNS: &[Column] = &[
@@ -39,13 +35,7 @@ pub(super) const MIGRATION_COLUMNS: &[Column] = &[
 pub(super) fn api_service_row(service: &Value, now: Timestamp) -> Vec<Value> {
     let backend = at(service, &["spec", "service"]).map_or_else(
         || "Local".to_owned(),
-        |backend| {
-            format!(
-                "{}/{}",
-                text(backend, &["namespace"]),
-                text(backend, &["name"])
-            )
-        },
+        |backend| format!("{}/{}", text(backend, &["namespace"]), text(backend, &["name"])),
     );
     let available = cells::condition(service, &["status", "conditions"], "Available").map_or_else(
         || "Unknown".to_owned(),
@@ -54,12 +44,7 @@ pub(super) fn api_service_row(service: &Value, now: Timestamp) -> Vec<Value> {
             (status, reason) => format!("{status} ({reason})"),
         },
     );
-    vec![
-        json!(cells::name(service)),
-        json!(backend),
-        json!(available),
-        cells::age(service, now),
-    ]
+    vec![json!(cells::name(service)), json!(backend), json!(available), cells::age(service, now)]
 }
 
 pub(super) fn component_status_row(component: &Value, _now: Timestamp) -> Vec<Value> {
@@ -84,13 +69,7 @@ pub(super) fn storage_version_row(version: &Value, now: Timestamp) -> Vec<Value>
     let shown: Vec<String> = servers
         .iter()
         .take(MAX)
-        .map(|server| {
-            format!(
-                "{}={}",
-                text(server, &["apiServerID"]),
-                text(server, &["encodingVersion"])
-            )
-        })
+        .map(|server| format!("{}={}", text(server, &["apiServerID"]), text(server, &["encodingVersion"])))
         .collect();
     vec![
         json!(cells::name(version)),
@@ -101,15 +80,9 @@ pub(super) fn storage_version_row(version: &Value, now: Timestamp) -> Vec<Value>
 }
 
 pub(super) fn migration_row(migration: &Value, _now: Timestamp) -> Vec<Value> {
-    let (group, resource) = (
-        text(migration, &["spec", "resource", "group"]),
-        text(migration, &["spec", "resource", "resource"]),
-    );
-    let target = if group.is_empty() {
-        resource.to_owned()
-    } else {
-        format!("{resource}.{group}")
-    };
+    let (group, resource) =
+        (text(migration, &["spec", "resource", "group"]), text(migration, &["spec", "resource", "resource"]));
+    let target = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
     let status = list(migration, &["status", "conditions"])
         .iter()
         .rev()

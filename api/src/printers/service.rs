@@ -15,9 +15,7 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::string("External-IP").of("io.k8s.api.core.v1.ServiceSpec", "externalIPs"),
     Column::string("Port(s)").of("io.k8s.api.core.v1.ServiceSpec", "ports"),
     AGE,
-    Column::string("Selector")
-        .of("io.k8s.api.core.v1.ServiceSpec", "selector")
-        .wide(),
+    Column::string("Selector").of("io.k8s.api.core.v1.ServiceSpec", "selector").wide(),
 ];
 pub(super) fn row(service: &Value, now: Timestamp) -> Vec<Value> {
     let ports = ports(list(service, &["spec", "ports"]));
@@ -53,10 +51,7 @@ pub fn ports(ports: &[Value]) -> String {
 }
 
 fn external_ip(service: &Value) -> String {
-    let external: Vec<&str> = list(service, &["spec", "externalIPs"])
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
+    let external: Vec<&str> = list(service, &["spec", "externalIPs"]).iter().filter_map(Value::as_str).collect();
     match text(service, &["spec", "type"]) {
         "ClusterIP" | "NodePort" if external.is_empty() => "<none>".into(),
         "ClusterIP" | "NodePort" => external.join(","),
@@ -64,11 +59,7 @@ fn external_ip(service: &Value) -> String {
             let balancer = load_balancer(list(service, &["status", "loadBalancer", "ingress"]));
             let mut all: Vec<&str> = balancer.split(',').filter(|ip| !ip.is_empty()).collect();
             all.extend(external);
-            if all.is_empty() {
-                "<pending>".into()
-            } else {
-                all.join(",")
-            }
+            if all.is_empty() { "<pending>".into() } else { all.join(",") }
         }
         "ExternalName" => text(service, &["spec", "externalName"]).into(),
         _ => "<unknown>".into(),

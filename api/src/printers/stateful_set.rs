@@ -10,12 +10,8 @@ pub(super) const COLUMNS: &[Column] = &[
     NAME,
     Column::string("Ready").about("Number of the pod with ready state"),
     AGE,
-    Column::string("Containers")
-        .about("Names of each container in the template.")
-        .wide(),
-    Column::string("Images")
-        .about("Images referenced by each container in the template.")
-        .wide(),
+    Column::string("Containers").about("Names of each container in the template.").wide(),
+    Column::string("Images").about("Images referenced by each container in the template.").wide(),
 ];
 pub(super) const REVISION_COLUMNS: &[Column] = &[
     NAME,
@@ -27,11 +23,7 @@ pub(super) fn row(set: &Value, now: Timestamp) -> Vec<Value> {
     let (names, images) = cells::containers(list(set, &["spec", "template", "spec", "containers"]));
     vec![
         json!(cells::name(set)),
-        json!(format!(
-            "{}/{}",
-            int(set, &["status", "readyReplicas"]),
-            int(set, &["spec", "replicas"])
-        )),
+        json!(format!("{}/{}", int(set, &["status", "readyReplicas"]), int(set, &["spec", "replicas"]))),
         cells::age(set, now),
         json!(names),
         json!(images),
@@ -39,9 +31,7 @@ pub(super) fn row(set: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 pub(super) fn revision_row(revision: &Value, now: Timestamp) -> Vec<Value> {
-    let owner = list(revision, &["metadata", "ownerReferences"])
-        .iter()
-        .find(|owner| flag(owner, &["controller"]));
+    let owner = list(revision, &["metadata", "ownerReferences"]).iter().find(|owner| flag(owner, &["controller"]));
     let controller = owner.map_or_else(
         || "<none>".to_owned(),
         |owner| {

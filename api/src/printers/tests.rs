@@ -16,11 +16,7 @@ fn shared(path: &str) -> Option<PathBuf> {
         Some(root.join("../../shared")),
         Some(root.join("../../../shared")),
     ];
-    let found = candidates
-        .into_iter()
-        .flatten()
-        .map(|dir| dir.join(path))
-        .find(|file| file.exists());
+    let found = candidates.into_iter().flatten().map(|dir| dir.join(path)).find(|file| file.exists());
     if found.is_none() {
         println!("skipped: needs ../shared");
     }
@@ -37,8 +33,7 @@ fn columns_equal_upstreams() {
     let Some(path) = shared("spec/tables.json") else {
         return;
     };
-    let tables: Value =
-        serde_json::from_slice(&std::fs::read(path).expect("readable")).expect("JSON");
+    let tables: Value = serde_json::from_slice(&std::fs::read(path).expect("readable")).expect("JSON");
     for (url, served) in tables.as_object().expect("a map by URL") {
         let mut parts: Vec<&str> = url.trim_start_matches('/').split('/').collect();
         let resource = parts.pop().expect("a resource");
@@ -73,28 +68,18 @@ fn pod(status: Value) -> Value {
 
 fn check_pod(pod: &Value, ready: &str, status: &str, restarts: &str) {
     let row = (find("", "pods").row)(pod, NOW.parse().expect("a time"));
-    assert_eq!(
-        row[1..4],
-        [json!(ready), json!(status), json!(restarts)],
-        "{pod}"
-    );
+    assert_eq!(row[1..4], [json!(ready), json!(status), json!(restarts)], "{pod}");
 }
 
 #[test]
 fn pod_status() {
     let running = json!({"running": {"startedAt": "2026-03-01T11:00:01Z"}});
-    let ended =
-        |code: i64, reason: &str| json!({"terminated": {"exitCode": code, "reason": reason}});
+    let ended = |code: i64, reason: &str| json!({"terminated": {"exitCode": code, "reason": reason}});
     let container = |name: &str, ready: bool, restarts: i64, state: &Value| json!({"name": name, "ready": ready, "restartCount": restarts, "state": state});
     let ready = json!([{"type": "Ready", "status": "True"}]);
 
     check_pod(&pod(json!({"phase": "Pending"})), "0/2", "Pending", "0");
-    check_pod(
-        &pod(json!({"phase": "Failed", "reason": "Evicted"})),
-        "0/2",
-        "Evicted",
-        "0",
-    );
+    check_pod(&pod(json!({"phase": "Failed", "reason": "Evicted"})), "0/2", "Evicted", "0");
     check_pod(
         &pod(
             json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]}),
@@ -111,18 +96,10 @@ fn pod_status() {
         "Running",
         "0",
     );
-    let mut crashing = container(
-        "b",
-        false,
-        3,
-        &json!({"waiting": {"reason": "CrashLoopBackOff"}}),
-    );
-    crashing["lastState"] =
-        json!({"terminated": {"exitCode": 1, "finishedAt": "2026-03-01T11:57:30Z"}});
+    let mut crashing = container("b", false, 3, &json!({"waiting": {"reason": "CrashLoopBackOff"}}));
+    crashing["lastState"] = json!({"terminated": {"exitCode": 1, "finishedAt": "2026-03-01T11:57:30Z"}});
     check_pod(
-        &pod(
-            json!({"phase": "Running", "containerStatuses": [container("a", true, 1, &running), crashing]}),
-        ),
+        &pod(json!({"phase": "Running", "containerStatuses": [container("a", true, 1, &running), crashing]})),
         "1/2",
         "CrashLoopBackOff",
         "4 (2m30s ago)",
@@ -163,20 +140,15 @@ fn pod_status() {
     ]}));
     initializing["spec"]["initContainers"] = json!([{"name": "x"}, {"name": "y"}]);
     check_pod(&initializing, "0/2", "Init:1/2", "0");
-    initializing["status"]["initContainerStatuses"][1] =
-        container("y", false, 2, &ended(7, "Error"));
+    initializing["status"]["initContainerStatuses"][1] = container("y", false, 2, &ended(7, "Error"));
     check_pod(&initializing, "0/2", "Init:Error", "2");
     // A started sidecar counts as ready and does not hold the pod back.
     initializing["spec"]["initContainers"][1]["restartPolicy"] = json!("Always");
     let mut sidecar = container("y", true, 1, &running);
     sidecar["started"] = json!(true);
     initializing["status"]["initContainerStatuses"][1] = sidecar;
-    initializing["status"]["containerStatuses"] = json!([container(
-        "a",
-        false,
-        0,
-        &json!({"waiting": {"reason": "ContainerCreating"}})
-    )]);
+    initializing["status"]["containerStatuses"] =
+        json!([container("a", false, 0, &json!({"waiting": {"reason": "ContainerCreating"}}))]);
     check_pod(&initializing, "1/3", "ContainerCreating", "1");
 }
 
@@ -252,11 +224,7 @@ fn rows() {
         "",
         "endpoints",
         json!({"metadata": meta, "subsets": [{"addresses": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}], "ports": [{"port": 80}, {"port": 443}]}]}),
-        &[
-            json!("x"),
-            json!("10.0.0.1:80,[fd00::1]:80,10.0.0.1:443 + 1 more..."),
-            json!("60m"),
-        ],
+        &[json!("x"), json!("10.0.0.1:80,[fd00::1]:80,10.0.0.1:443 + 1 more..."), json!("60m")],
     );
     check(
         "",
@@ -315,13 +283,9 @@ fn rows() {
 #[test]
 fn kinds_without_a_printer() {
     let object = json!({"metadata": {"name": "r", "creationTimestamp": "2026-03-01T11:00:00Z"}});
-    let row =
-        (find("rbac.authorization.k8s.io", "roles").row)(&object, NOW.parse().expect("a time"));
+    let row = (find("rbac.authorization.k8s.io", "roles").row)(&object, NOW.parse().expect("a time"));
     assert_eq!(row, [json!("r"), json!("2026-03-01T11:00:00Z")]);
-    assert_eq!(
-        find("example.com", "widgets").columns.len(),
-        DEFAULT.columns.len()
-    );
+    assert_eq!(find("example.com", "widgets").columns.len(), DEFAULT.columns.len());
 }
 
 #[test]

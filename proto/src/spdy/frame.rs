@@ -33,17 +33,9 @@ pub enum Error {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
     /// Opens a stream; `fin` half-closes the opener's side at once.
-    SynStream {
-        id: u32,
-        fin: bool,
-        headers: Headers,
-    },
+    SynStream { id: u32, fin: bool, headers: Headers },
     /// Accepts a stream.
-    SynReply {
-        id: u32,
-        fin: bool,
-        headers: Headers,
-    },
+    SynReply { id: u32, fin: bool, headers: Headers },
     /// Aborts a stream; 1 is protocol error, 3 refused, 5 cancel.
     RstStream { id: u32, status: u32 },
     /// Answered with the same id by the side that did not choose it.
@@ -67,8 +59,7 @@ pub struct Encoder {
 impl Default for Encoder {
     fn default() -> Self {
         let mut zlib = Compress::new(Compression::default(), true);
-        zlib.set_dictionary(&dictionary())
-            .expect("a fresh compressor takes a dictionary");
+        zlib.set_dictionary(&dictionary()).expect("a fresh compressor takes a dictionary");
         Self { zlib }
     }
 }
@@ -107,9 +98,7 @@ impl Encoder {
             }
             Frame::Data { id, fin, data } => {
                 out.put_u32(*id & 0x7fff_ffff);
-                out.put_u32(
-                    (data.len() as u32 & 0x00ff_ffff) | u32::from(if *fin { FIN } else { 0 }) << 24,
-                );
+                out.put_u32((data.len() as u32 & 0x00ff_ffff) | u32::from(if *fin { FIN } else { 0 }) << 24);
                 out.put_slice(data);
             }
             Frame::Ignored => {}
@@ -157,9 +146,7 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self {
-            zlib: Decompress::new(true),
-        }
+        Self { zlib: Decompress::new(true) }
     }
 }
 
@@ -182,49 +169,30 @@ impl Decoder {
         let mut body = buffer.split_to(length).freeze();
         let fin = flags & FIN != 0;
         if first & 0x8000_0000 == 0 {
-            return Ok(Some(Frame::Data {
-                id: first,
-                fin,
-                data: body,
-            }));
+            return Ok(Some(Frame::Data { id: first, fin, data: body }));
         }
         let version = (first >> 16 & 0x7fff) as u16;
         if version != 3 {
             return Err(Error::Version(version));
         }
         let need = |n: usize| {
-            if body.len() < n {
-                Err(Error::Truncated)
-            } else {
-                Ok(())
-            }
+            if body.len() < n { Err(Error::Truncated) } else { Ok(()) }
         };
         Ok(Some(match first & 0xffff {
             1 => {
                 need(10)?;
                 let id = body.get_u32() & 0x7fff_ffff;
                 body.advance(6);
-                Frame::SynStream {
-                    id,
-                    fin,
-                    headers: self.headers(&body)?,
-                }
+                Frame::SynStream { id, fin, headers: self.headers(&body)? }
             }
             2 => {
                 need(4)?;
                 let id = body.get_u32() & 0x7fff_ffff;
-                Frame::SynReply {
-                    id,
-                    fin,
-                    headers: self.headers(&body)?,
-                }
+                Frame::SynReply { id, fin, headers: self.headers(&body)? }
             }
             3 => {
                 need(8)?;
-                Frame::RstStream {
-                    id: body.get_u32() & 0x7fff_ffff,
-                    status: body.get_u32(),
-                }
+                Frame::RstStream { id: body.get_u32() & 0x7fff_ffff, status: body.get_u32() }
             }
             6 => {
                 need(4)?;
@@ -232,9 +200,7 @@ impl Decoder {
             }
             7 => {
                 need(4)?;
-                Frame::GoAway {
-                    last: body.get_u32() & 0x7fff_ffff,
-                }
+                Frame::GoAway { last: body.get_u32() & 0x7fff_ffff }
             }
             8 => {
                 // The compression state is shared by every header block, so a HEADERS frame has to be
@@ -259,10 +225,7 @@ impl Decoder {
             plain.reserve(1024);
             let room = plain.capacity() - plain.len();
             let before = plain.len();
-            match self
-                .zlib
-                .decompress_vec(&block[consumed..], &mut plain, FlushDecompress::Sync)
-            {
+            match self.zlib.decompress_vec(&block[consumed..], &mut plain, FlushDecompress::Sync) {
                 Ok(Status::StreamEnd) => break,
                 Ok(_) => {
                     let done = (self.zlib.total_in() - start) as usize == block.len();
@@ -270,15 +233,12 @@ impl Decoder {
                     if done && written < room {
                         break;
                     }
-                    if !done && written == 0 && (self.zlib.total_in() - start) as usize == consumed
-                    {
+                    if !done && written == 0 && (self.zlib.total_in() - start) as usize == consumed {
                         return Err(Error::Headers);
                     }
                 }
                 Err(error) if error.needs_dictionary().is_some() => {
-                    self.zlib
-                        .set_dictionary(&dictionary())
-                        .map_err(|_| Error::Headers)?;
+                    self.zlib.set_dictionary(&dictionary()).map_err(|_| Error::Headers)?;
                 }
                 Err(_) => return Err(Error::Headers),
             }
@@ -302,10 +262,7 @@ fn parse_block(mut plain: &[u8]) -> Option<Headers> {
     for _ in 0..count {
         let name = text(&mut plain)?;
         let value = text(&mut plain)?;
-        headers.insert(
-            name.to_ascii_lowercase(),
-            value.split('\0').map(str::to_owned).collect(),
-        );
+        headers.insert(name.to_ascii_lowercase(), value.split('\0').map(str::to_owned).collect());
     }
     Some(headers)
 }
@@ -315,40 +272,17 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&str, &str)]) -> Headers {
-        pairs
-            .iter()
-            .map(|(n, v)| (n.to_string(), vec![v.to_string()]))
-            .collect()
+        pairs.iter().map(|(n, v)| (n.to_string(), vec![v.to_string()])).collect()
     }
 
     #[test]
     fn frames_round_trip_one_byte_at_a_time() {
         let frames = [
-            Frame::SynStream {
-                id: 1,
-                fin: false,
-                headers: headers(&[("streamtype", "error")]),
-            },
-            Frame::SynStream {
-                id: 3,
-                fin: true,
-                headers: headers(&[("streamtype", "stdin"), ("port", "80")]),
-            },
-            Frame::SynReply {
-                id: 1,
-                fin: false,
-                headers: Headers::new(),
-            },
-            Frame::Data {
-                id: 3,
-                fin: false,
-                data: Bytes::from_static(b"hello"),
-            },
-            Frame::Data {
-                id: 3,
-                fin: true,
-                data: Bytes::new(),
-            },
+            Frame::SynStream { id: 1, fin: false, headers: headers(&[("streamtype", "error")]) },
+            Frame::SynStream { id: 3, fin: true, headers: headers(&[("streamtype", "stdin"), ("port", "80")]) },
+            Frame::SynReply { id: 1, fin: false, headers: Headers::new() },
+            Frame::Data { id: 3, fin: false, data: Bytes::from_static(b"hello") },
+            Frame::Data { id: 3, fin: true, data: Bytes::new() },
             Frame::Ping { id: 7 },
             Frame::RstStream { id: 3, status: 5 },
             Frame::GoAway { last: 3 },
@@ -372,49 +306,24 @@ mod tests {
 
     #[test]
     fn many_headers_compress_across_buffer_growth() {
-        let big: Headers = (0..400)
-            .map(|i| (format!("name-{i}"), vec![format!("value-{}", i * 7919)]))
-            .collect();
+        let big: Headers = (0..400).map(|i| (format!("name-{i}"), vec![format!("value-{}", i * 7919)])).collect();
         let mut encoder = Encoder::default();
         let mut decoder = Decoder::default();
         for _ in 0..3 {
             let mut wire = BytesMut::new();
-            encoder.encode(
-                &Frame::SynReply {
-                    id: 1,
-                    fin: false,
-                    headers: big.clone(),
-                },
-                &mut wire,
-            );
+            encoder.encode(&Frame::SynReply { id: 1, fin: false, headers: big.clone() }, &mut wire);
             let frame = decoder.decode(&mut wire).unwrap();
-            assert_eq!(
-                frame,
-                Some(Frame::SynReply {
-                    id: 1,
-                    fin: false,
-                    headers: big.clone()
-                })
-            );
+            assert_eq!(frame, Some(Frame::SynReply { id: 1, fin: false, headers: big.clone() }));
         }
     }
 
     #[test]
     fn garbage_is_an_error_not_a_panic() {
         let mut wire = BytesMut::from(&[0x80, 3, 0, 2, 0, 0, 0, 8, 0, 0, 0, 1, 9, 9, 9, 9][..]);
-        assert!(matches!(
-            Decoder::default().decode(&mut wire),
-            Err(Error::Headers)
-        ));
+        assert!(matches!(Decoder::default().decode(&mut wire), Err(Error::Headers)));
         let mut wire = BytesMut::from(&[0x80, 2, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1][..]);
-        assert!(matches!(
-            Decoder::default().decode(&mut wire),
-            Err(Error::Version(2))
-        ));
+        assert!(matches!(Decoder::default().decode(&mut wire), Err(Error::Version(2))));
         let mut wire = BytesMut::from(&[0x80, 3, 0, 3, 0, 0, 0, 2, 0, 0][..]);
-        assert!(matches!(
-            Decoder::default().decode(&mut wire),
-            Err(Error::Truncated)
-        ));
+        assert!(matches!(Decoder::default().decode(&mut wire), Err(Error::Truncated)));
     }
 }

@@ -76,10 +76,7 @@ impl Session {
         let (commands, queue) = mpsc::channel(STREAM_QUEUE);
         let (accepted, incoming) = mpsc::channel(64);
         let first = if role == Role::Client { 1 } else { 2 };
-        let session = Self {
-            commands: commands.clone(),
-            next: Arc::new(AtomicU32::new(first)),
-        };
+        let session = Self { commands: commands.clone(), next: Arc::new(AtomicU32::new(first)) };
         tokio::spawn(run(io, role, queue, commands.downgrade(), accepted));
         (session, incoming)
     }
@@ -88,27 +85,10 @@ impl Session {
     pub async fn open(&self, headers: Headers) -> Result<Stream, Closed> {
         let id = self.next.fetch_add(2, Ordering::Relaxed);
         let (data_tx, data) = mpsc::channel(STREAM_QUEUE);
-        self.commands
-            .send(Command::Register { id, data: data_tx })
-            .await
-            .map_err(|_| Closed)?;
-        let syn = Frame::SynStream {
-            id,
-            fin: false,
-            headers: headers.clone(),
-        };
-        self.commands
-            .send(Command::Send(syn))
-            .await
-            .map_err(|_| Closed)?;
-        Ok(Stream {
-            headers,
-            data,
-            writer: StreamWriter {
-                id,
-                commands: self.commands.clone(),
-            },
-        })
+        self.commands.send(Command::Register { id, data: data_tx }).await.map_err(|_| Closed)?;
+        let syn = Frame::SynStream { id, fin: false, headers: headers.clone() };
+        self.commands.send(Command::Send(syn)).await.map_err(|_| Closed)?;
+        Ok(Stream { headers, data, writer: StreamWriter { id, commands: self.commands.clone() } })
     }
 }
 
@@ -134,41 +114,21 @@ impl StreamWriter {
     pub async fn send(&self, mut data: Bytes) -> Result<(), Closed> {
         while !data.is_empty() {
             let chunk = data.split_to(data.len().min(CHUNK));
-            let frame = Frame::Data {
-                id: self.id,
-                fin: false,
-                data: chunk,
-            };
-            self.commands
-                .send(Command::Send(frame))
-                .await
-                .map_err(|_| Closed)?;
+            let frame = Frame::Data { id: self.id, fin: false, data: chunk };
+            self.commands.send(Command::Send(frame)).await.map_err(|_| Closed)?;
         }
         Ok(())
     }
 
     /// Half-closes: the peer reads end of file.
     pub async fn close(&self) -> Result<(), Closed> {
-        let frame = Frame::Data {
-            id: self.id,
-            fin: true,
-            data: Bytes::new(),
-        };
-        self.commands
-            .send(Command::Send(frame))
-            .await
-            .map_err(|_| Closed)
+        let frame = Frame::Data { id: self.id, fin: true, data: Bytes::new() };
+        self.commands.send(Command::Send(frame)).await.map_err(|_| Closed)
     }
 
     /// Aborts both directions.
     pub async fn reset(&self) -> Result<(), Closed> {
-        self.commands
-            .send(Command::Send(Frame::RstStream {
-                id: self.id,
-                status: 5,
-            }))
-            .await
-            .map_err(|_| Closed)
+        self.commands.send(Command::Send(Frame::RstStream { id: self.id, status: 5 })).await.map_err(|_| Closed)
     }
 }
 
@@ -236,16 +196,8 @@ async fn run<IO>(
                         if !fin {
                             streams.insert(id, data_tx);
                         }
-                        let _ = control_tx.send(Frame::SynReply {
-                            id,
-                            fin: false,
-                            headers: Headers::new(),
-                        });
-                        let stream = Stream {
-                            headers,
-                            data,
-                            writer: StreamWriter { id, commands },
-                        };
+                        let _ = control_tx.send(Frame::SynReply { id, fin: false, headers: Headers::new() });
+                        let stream = Stream { headers, data, writer: StreamWriter { id, commands } };
                         if accepted.send(stream).await.is_err() {
                             let _ = control_tx.send(Frame::RstStream { id, status: 3 });
                             streams.remove(&id);
@@ -303,10 +255,7 @@ mod tests {
         let (_server, mut incoming) = Session::start(b, Role::Server);
         let headers = Headers::from([("streamtype".to_owned(), vec!["stdin".to_owned()])]);
         let mut near = client.open(headers).await.unwrap();
-        near.writer()
-            .send(Bytes::from(vec![7u8; 100_000]))
-            .await
-            .unwrap();
+        near.writer().send(Bytes::from(vec![7u8; 100_000])).await.unwrap();
         near.writer().close().await.unwrap();
         let mut far = incoming.recv().await.unwrap();
         assert_eq!(far.header("streamtype"), Some("stdin"));
