@@ -40,11 +40,7 @@ pub struct EndpointsUpdate {
 impl EndpointsChangeTracker {
     /// A tracker of one family; endpoints on `node_name` are local.
     pub fn new(family: IpFamily, node_name: &str) -> Self {
-        Self {
-            family,
-            node_name: node_name.to_owned(),
-            services: HashMap::new(),
-        }
+        Self { family, node_name: node_name.to_owned(), services: HashMap::new() }
     }
 
     /// Takes a slice in (or out, when `remove`); `true` when this needs a sync.
@@ -52,18 +48,11 @@ impl EndpointsChangeTracker {
         if slice.address_type != self.family.as_str() {
             return false;
         }
-        let Some(service) = slice
-            .metadata
-            .labels
-            .get(LABEL_SERVICE_NAME)
-            .filter(|name| !name.is_empty())
-        else {
+        let Some(service) = slice.metadata.labels.get(LABEL_SERVICE_NAME).filter(|name| !name.is_empty()) else {
             return false;
         };
-        let service = NamespacedName {
-            namespace: slice.metadata.namespace.clone().unwrap_or_default(),
-            name: service.clone(),
-        };
+        let service =
+            NamespacedName { namespace: slice.metadata.namespace.clone().unwrap_or_default(), name: service.clone() };
         let name = slice.metadata.name.clone();
         let wanted = (!remove).then(|| slice.clone());
         let tracker = self.services.entry(service.clone()).or_default();
@@ -101,10 +90,8 @@ impl EndpointsChangeTracker {
                 };
             }
             let current = endpoints_of(service, tracker.applied.values(), node_name);
-            update.conntrack_cleanup_required |= previous
-                .keys()
-                .chain(current.keys())
-                .any(|port| port.protocol == Protocol::Udp);
+            update.conntrack_cleanup_required |=
+                previous.keys().chain(current.keys()).any(|port| port.protocol == Protocol::Udp);
             for port in previous.keys() {
                 map.remove(port);
             }
@@ -136,17 +123,11 @@ fn endpoints_of<'a>(
             let (Some(name), Some(number)) = (&port.name, port.port.filter(|p| *p != 0)) else {
                 continue;
             };
-            let Some(protocol) = Protocol::parse(port.protocol.as_deref().unwrap_or_default())
-            else {
+            let Some(protocol) = Protocol::parse(port.protocol.as_deref().unwrap_or_default()) else {
                 continue;
             };
-            let endpoints = grouped
-                .entry(ServicePortName {
-                    service: service.clone(),
-                    port: name.clone(),
-                    protocol,
-                })
-                .or_default();
+            let endpoints =
+                grouped.entry(ServicePortName { service: service.clone(), port: name.clone(), protocol }).or_default();
             for spec in &slice.endpoints {
                 let Some(endpoint) = endpoint(spec, number, node_name) else {
                     continue;
@@ -169,8 +150,7 @@ fn endpoints_of<'a>(
 
 fn endpoint(spec: &EndpointSpec, port: u16, node_name: &str) -> Option<Endpoint> {
     let ip: IpAddr = spec.addresses.first()?.parse().ok()?;
-    let names =
-        |hints: &[crate::objects::NamedHint]| hints.iter().map(|h| h.name.clone()).collect();
+    let names = |hints: &[crate::objects::NamedHint]| hints.iter().map(|h| h.name.clone()).collect();
     Some(Endpoint {
         ip,
         port,
@@ -178,16 +158,8 @@ fn endpoint(spec: &EndpointSpec, port: u16, node_name: &str) -> Option<Endpoint>
         ready: spec.conditions.ready.unwrap_or(true),
         serving: spec.conditions.serving.unwrap_or(true),
         terminating: spec.conditions.terminating.unwrap_or(false),
-        zone_hints: spec
-            .hints
-            .as_ref()
-            .map(|h| names(&h.for_zones))
-            .unwrap_or_default(),
-        node_hints: spec
-            .hints
-            .as_ref()
-            .map(|h| names(&h.for_nodes))
-            .unwrap_or_default(),
+        zone_hints: spec.hints.as_ref().map(|h| names(&h.for_zones)).unwrap_or_default(),
+        node_hints: spec.hints.as_ref().map(|h| names(&h.for_nodes)).unwrap_or_default(),
     })
 }
 
@@ -197,16 +169,10 @@ pub fn local_ready_endpoints(map: &EndpointsMap) -> BTreeMap<NamespacedName, usi
     let mut addresses: BTreeMap<NamespacedName, BTreeSet<IpAddr>> = BTreeMap::new();
     for (port, endpoints) in map {
         for endpoint in endpoints.iter().filter(|e| e.ready && e.is_local) {
-            addresses
-                .entry(port.service.clone())
-                .or_default()
-                .insert(endpoint.ip);
+            addresses.entry(port.service.clone()).or_default().insert(endpoint.ip);
         }
     }
-    addresses
-        .into_iter()
-        .map(|(service, addresses)| (service, addresses.len()))
-        .collect()
+    addresses.into_iter().map(|(service, addresses)| (service, addresses.len())).collect()
 }
 
 #[cfg(test)]
@@ -232,28 +198,15 @@ mod tests {
     fn merges_slices_and_sorts() {
         let mut tracker = EndpointsChangeTracker::new(IpFamily::V4, "n1");
         let mut map = EndpointsMap::new();
-        assert!(tracker.update(
-            &slice(
-                "a",
-                json!([{"addresses": ["10.0.0.2"], "nodeName": "n1"}]),
-                "TCP"
-            ),
-            false
-        ));
-        assert!(tracker.update(
-            &slice("b", json!([{"addresses": ["10.0.0.1"]}]), "TCP"),
-            false
-        ));
+        assert!(tracker.update(&slice("a", json!([{"addresses": ["10.0.0.2"], "nodeName": "n1"}]), "TCP"), false));
+        assert!(tracker.update(&slice("b", json!([{"addresses": ["10.0.0.1"]}]), "TCP"), false));
         let update = tracker.apply(&mut map);
         assert_eq!(update.updated.len(), 1);
         assert!(!update.conntrack_cleanup_required);
         assert_eq!(texts(&map), ["10.0.0.1:80", "10.0.0.2:80"]);
         assert_eq!(local_ready_endpoints(&map).values().sum::<usize>(), 1);
         // the same again is no change
-        assert!(!tracker.update(
-            &slice("b", json!([{"addresses": ["10.0.0.1"]}]), "TCP"),
-            false
-        ));
+        assert!(!tracker.update(&slice("b", json!([{"addresses": ["10.0.0.1"]}]), "TCP"), false));
         assert!(tracker.update(&slice("b", json!([]), "TCP"), true));
         tracker.apply(&mut map);
         assert_eq!(texts(&map), ["10.0.0.2:80"]);
@@ -268,7 +221,8 @@ mod tests {
     fn a_running_endpoint_wins_over_a_terminating_one_of_the_same_address() {
         let mut tracker = EndpointsChangeTracker::new(IpFamily::V4, "n1");
         let mut map = EndpointsMap::new();
-        let terminating = json!([{"addresses": ["10.0.0.1"], "conditions": {"ready": false, "serving": true, "terminating": true}}]);
+        let terminating =
+            json!([{"addresses": ["10.0.0.1"], "conditions": {"ready": false, "serving": true, "terminating": true}}]);
         let running = json!([{"addresses": ["10.0.0.1"]}]);
         tracker.update(&slice("a", running, "TCP"), false);
         tracker.update(&slice("b", terminating, "TCP"), false);
@@ -282,16 +236,10 @@ mod tests {
     fn udp_asks_for_conntrack_cleanup_and_other_families_are_ignored() {
         let mut tracker = EndpointsChangeTracker::new(IpFamily::V4, "n1");
         let mut map = EndpointsMap::new();
-        tracker.update(
-            &slice("a", json!([{"addresses": ["10.0.0.1"]}]), "UDP"),
-            false,
-        );
+        tracker.update(&slice("a", json!([{"addresses": ["10.0.0.1"]}]), "UDP"), false);
         assert!(tracker.apply(&mut map).conntrack_cleanup_required);
         let mut v6 = EndpointsChangeTracker::new(IpFamily::V6, "n1");
-        assert!(!v6.update(
-            &slice("a", json!([{"addresses": ["10.0.0.1"]}]), "UDP"),
-            false
-        ));
+        assert!(!v6.update(&slice("a", json!([{"addresses": ["10.0.0.1"]}]), "UDP"), false));
     }
 
     #[test]
@@ -299,7 +247,8 @@ mod tests {
         let bad: EndpointSlice = serde_json::from_value(json!({
             "metadata": {"namespace": "ns", "name": "a", "labels": {LABEL_SERVICE_NAME: "svc"}},
             "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}],
-            "ports": [{"port": 80}, {"name": "x"}, {"name": "y", "port": 0}, {"name": "", "port": 9}]})).unwrap();
+            "ports": [{"port": 80}, {"name": "x"}, {"name": "y", "port": 0}, {"name": "", "port": 9}]}))
+        .unwrap();
         let mut tracker = EndpointsChangeTracker::new(IpFamily::V4, "n1");
         let mut map = EndpointsMap::new();
         tracker.update(&Arc::new(bad), false);

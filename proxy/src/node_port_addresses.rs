@@ -16,11 +16,7 @@ impl NodePortAddresses {
     /// Keeps the ranges of `family`; without any, all addresses match (even if there are ranges of
     /// the other family).
     pub fn new(family: IpFamily, ranges: &[IpNet]) -> Self {
-        let mut ranges: Vec<IpNet> = ranges
-            .iter()
-            .filter(|net| IpFamily::of_net(net) == family)
-            .copied()
-            .collect();
+        let mut ranges: Vec<IpNet> = ranges.iter().filter(|net| IpFamily::of_net(net) == family).copied().collect();
         if ranges.is_empty() || ranges.iter().any(|net| net.prefix_len() == 0) {
             ranges = vec![match family {
                 IpFamily::V4 => IpNet::V4(ipnet::Ipv4Net::default()),
@@ -38,18 +34,13 @@ impl NodePortAddresses {
     /// Whether `127.0.0.0/8` is among them.
     pub fn contains_ipv4_loopback(&self) -> bool {
         let start = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 0));
-        self.ranges.iter().any(|net| {
-            matches!(net, IpNet::V4(_)) && (net.addr().is_loopback() || net.contains(&start))
-        })
+        self.ranges.iter().any(|net| matches!(net, IpNet::V4(_)) && (net.addr().is_loopback() || net.contains(&start)))
     }
 
     /// Those of the node's addresses that match, sorted.
     pub fn select(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
-        let mut selected: Vec<IpAddr> = addresses
-            .iter()
-            .filter(|ip| self.ranges.iter().any(|net| net.contains(*ip)))
-            .copied()
-            .collect();
+        let mut selected: Vec<IpAddr> =
+            addresses.iter().filter(|ip| self.ranges.iter().any(|net| net.contains(*ip))).copied().collect();
         selected.sort();
         selected.dedup();
         selected
@@ -78,15 +69,10 @@ mod tests {
             assert_eq!(npa.contains_ipv4_loopback(), *loopback, "{nets:?}");
         }
         let npa = NodePortAddresses::new(IpFamily::V4, &parse(&["10.0.0.0/8"]));
-        let addresses: Vec<IpAddr> = ["127.0.0.1", "10.2.0.1", "192.168.0.1", "10.1.0.1", "::1"]
-            .iter()
-            .map(|s| s.parse().unwrap())
-            .collect();
+        let addresses: Vec<IpAddr> =
+            ["127.0.0.1", "10.2.0.1", "192.168.0.1", "10.1.0.1", "::1"].iter().map(|s| s.parse().unwrap()).collect();
         assert_eq!(
-            npa.select(&addresses)
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>(),
+            npa.select(&addresses).iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["10.1.0.1", "10.2.0.1"]
         );
     }

@@ -9,9 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::objects::Service;
-use crate::types::{
-    IpFamily, NamespacedName, Protocol, ServicePort, ServicePortMap, ServicePortName,
-};
+use crate::types::{IpFamily, NamespacedName, Protocol, ServicePort, ServicePortMap, ServicePortName};
 
 /// The default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const DEFAULT_CLIENT_IP_SERVICE_AFFINITY_SECONDS: u32 = 10_800;
@@ -32,10 +30,7 @@ struct ServiceChange {
 impl ServiceChangeTracker {
     /// A tracker of one family.
     pub fn new(family: IpFamily) -> Self {
-        Self {
-            family,
-            items: HashMap::new(),
-        }
+        Self { family, items: HashMap::new() }
     }
 
     /// Takes a change in; `true` when there is anything to sync afterwards.
@@ -44,18 +39,11 @@ impl ServiceChangeTracker {
             return false;
         };
         let name = namespaced_name(service);
-        let after = current
-            .map(|s| service_ports(s, self.family))
-            .unwrap_or_default();
-        let change = self
-            .items
-            .entry(name.clone())
-            .or_insert_with(|| ServiceChange {
-                previous: previous
-                    .map(|s| service_ports(s, self.family))
-                    .unwrap_or_default(),
-                current: ServicePortMap::new(),
-            });
+        let after = current.map(|s| service_ports(s, self.family)).unwrap_or_default();
+        let change = self.items.entry(name.clone()).or_insert_with(|| ServiceChange {
+            previous: previous.map(|s| service_ports(s, self.family)).unwrap_or_default(),
+            current: ServicePortMap::new(),
+        });
         change.current = after;
         if change.previous == change.current {
             self.items.remove(&name);
@@ -126,10 +114,7 @@ pub fn service_ports(service: &Service, family: IpFamily) -> ServicePortMap {
         .map(|range| range.trunc())
         .collect();
     // A zero-length range allows everybody: the same as none.
-    if load_balancer_source_ranges
-        .iter()
-        .any(|range| range.prefix_len() == 0)
-    {
+    if load_balancer_source_ranges.iter().any(|range| range.prefix_len() == 0) {
         load_balancer_source_ranges.clear();
     }
     let load_balancer_vips: Vec<IpAddr> = service
@@ -147,21 +132,14 @@ pub fn service_ports(service: &Service, family: IpFamily) -> ServicePortMap {
         .filter_map(|ip| ip.trim().parse().ok())
         .filter(|ip| IpFamily::of(ip) == family)
         .collect();
-    let health_check_node_port = if spec.type_ == "LoadBalancer" && external_policy_local {
-        spec.health_check_node_port
-    } else {
-        0
-    };
+    let health_check_node_port =
+        if spec.type_ == "LoadBalancer" && external_policy_local { spec.health_check_node_port } else { 0 };
     for port in &spec.ports {
         let Some(protocol) = Protocol::parse(&port.protocol) else {
             continue;
         };
         ports.insert(
-            ServicePortName {
-                service: namespaced_name(service),
-                port: port.name.clone(),
-                protocol,
-            },
+            ServicePortName { service: namespaced_name(service), port: port.name.clone(), protocol },
             ServicePort {
                 cluster_ip,
                 port: port.port,
@@ -182,11 +160,8 @@ pub fn service_ports(service: &Service, family: IpFamily) -> ServicePortMap {
 
 fn cluster_ip_of_family(service: &Service, family: IpFamily) -> Option<IpAddr> {
     let spec = &service.spec;
-    let from_list = spec
-        .cluster_ips
-        .iter()
-        .filter_map(|ip| ip.parse::<IpAddr>().ok())
-        .find(|ip| IpFamily::of(ip) == family);
+    let from_list =
+        spec.cluster_ips.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()).find(|ip| IpFamily::of(ip) == family);
     // Objects written before dual stack carry only the single field.
     from_list.or_else(|| {
         let ip: IpAddr = spec.cluster_ip.parse().ok()?;
@@ -236,10 +211,7 @@ mod tests {
         let v4 = v4.values().next().expect("one port");
         assert_eq!(v4.cluster_ip.to_string(), "10.0.0.1");
         assert_eq!(v4.external_ips.len(), 1);
-        assert_eq!(
-            v4.load_balancer_vips,
-            ["5.6.7.8".parse::<IpAddr>().unwrap()]
-        );
+        assert_eq!(v4.load_balancer_vips, ["5.6.7.8".parse::<IpAddr>().unwrap()]);
         assert_eq!(v4.load_balancer_source_ranges[0].to_string(), "10.0.0.0/8");
         assert_eq!(v4.sticky_seconds, Some(10_800));
         assert_eq!(v4.health_check_node_port, 31000);
@@ -255,14 +227,7 @@ mod tests {
         let mut svc = plain("a", "10.0.0.1", 80);
         svc.spec.load_balancer_source_ranges = vec!["10.0.0.0/8".into(), "0.0.0.0/0".into()];
         let ports = service_ports(&svc, IpFamily::V4);
-        assert!(
-            ports
-                .values()
-                .next()
-                .unwrap()
-                .load_balancer_source_ranges
-                .is_empty()
-        );
+        assert!(ports.values().next().unwrap().load_balancer_source_ranges.is_empty());
     }
 
     #[test]
@@ -293,9 +258,6 @@ mod tests {
         tracker.apply(&mut map);
         tracker.update(Some(&a), Some(&b));
         tracker.apply(&mut map);
-        assert_eq!(
-            map.keys().map(|k| k.port.as_str()).collect::<Vec<_>>(),
-            ["q"]
-        );
+        assert_eq!(map.keys().map(|k| k.port.as_str()).collect::<Vec<_>>(), ["q"]);
     }
 }

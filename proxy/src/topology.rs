@@ -21,12 +21,7 @@ pub struct Categorized<'a> {
 
 /// Sorts `endpoints` out. "Usable" means ready; when none is ready, serving but terminating ones
 /// stand in, independently for Cluster and Local.
-pub fn categorize<'a>(
-    endpoints: &'a [Endpoint],
-    port: &ServicePort,
-    node_name: &str,
-    zone: &str,
-) -> Categorized<'a> {
+pub fn categorize<'a>(endpoints: &'a [Endpoint], port: &ServicePort, node_name: &str, zone: &str) -> Categorized<'a> {
     let mut out = Categorized::default();
     if endpoints.is_empty() {
         return out;
@@ -35,10 +30,7 @@ pub fn categorize<'a>(
     let mut mode = Mode::Everywhere;
     if port.uses_cluster_endpoints() {
         mode = topology_mode(endpoints, node_name, zone);
-        out.cluster = endpoints
-            .iter()
-            .filter(|e| e.ready && mode.allows(e, node_name, zone))
-            .collect();
+        out.cluster = endpoints.iter().filter(|e| e.ready && mode.allows(e, node_name, zone)).collect();
         if out.cluster.is_empty() {
             out.cluster = endpoints.iter().filter(draining).collect();
         }
@@ -51,21 +43,11 @@ pub fn categorize<'a>(
     out.has_any |= endpoints.iter().any(|e| e.ready || draining(&e));
     out.local = endpoints.iter().filter(|e| e.is_local && e.ready).collect();
     if out.local.is_empty() {
-        out.local = endpoints
-            .iter()
-            .filter(|e| e.is_local && draining(e))
-            .collect();
+        out.local = endpoints.iter().filter(|e| e.is_local && draining(e)).collect();
     }
     // Both lists keep the order of `endpoints`, and so does their union.
-    out.reachable = endpoints
-        .iter()
-        .filter(|e| {
-            out.cluster
-                .iter()
-                .chain(&out.local)
-                .any(|c| std::ptr::eq(*c, *e))
-        })
-        .collect();
+    out.reachable =
+        endpoints.iter().filter(|e| out.cluster.iter().chain(&out.local).any(|c| std::ptr::eq(*c, *e))).collect();
     out
 }
 
@@ -93,9 +75,7 @@ fn topology_mode(endpoints: &[Endpoint], node_name: &str, zone: &str) -> Mode {
     if ready().next().is_none() {
         return Mode::Everywhere;
     }
-    if ready().all(|e| !e.node_hints.is_empty())
-        && ready().any(|e| e.node_hints.contains(node_name))
-    {
+    if ready().all(|e| !e.node_hints.is_empty()) && ready().any(|e| e.node_hints.contains(node_name)) {
         return Mode::SameNode;
     }
     if ready().all(|e| !e.zone_hints.is_empty()) && ready().any(|e| e.zone_hints.contains(zone)) {
@@ -109,14 +89,7 @@ mod tests {
     use super::*;
     use crate::types::Protocol;
 
-    fn ep(
-        ip: &str,
-        ready: bool,
-        terminating: bool,
-        zones: &[&str],
-        nodes: &[&str],
-        local: bool,
-    ) -> Endpoint {
+    fn ep(ip: &str, ready: bool, terminating: bool, zones: &[&str], nodes: &[&str], local: bool) -> Endpoint {
         Endpoint {
             ip: ip.parse().unwrap(),
             port: 80,
@@ -167,14 +140,7 @@ mod tests {
         let a = ep("10.1.2.3", true, false, &["zone-a"], &[], false);
         let b = ep("10.1.2.4", true, false, &["zone-b"], &[], false);
         let none = ep("10.1.2.5", true, false, &[], &[], false);
-        check(
-            &p,
-            &[a.clone(), b.clone()],
-            &["10.1.2.3"],
-            &[],
-            &["10.1.2.3"],
-            true,
-        );
+        check(&p, &[a.clone(), b.clone()], &["10.1.2.3"], &[], &["10.1.2.3"], true);
         // one endpoint without a hint disables hints
         check(
             &p,
@@ -185,14 +151,7 @@ mod tests {
             true,
         );
         // no endpoint for our zone disables hints
-        check(
-            &p,
-            std::slice::from_ref(&b),
-            &["10.1.2.4"],
-            &[],
-            &["10.1.2.4"],
-            true,
-        );
+        check(&p, std::slice::from_ref(&b), &["10.1.2.4"], &[], &["10.1.2.4"], true);
     }
 
     #[test]
@@ -200,23 +159,9 @@ mod tests {
         let p = port(false, false, 0);
         let a = ep("10.1.2.3", true, false, &["zone-a"], &["node"], false);
         let b = ep("10.1.2.4", true, false, &["zone-a"], &["other"], false);
-        check(
-            &p,
-            &[a.clone(), b.clone()],
-            &["10.1.2.3"],
-            &[],
-            &["10.1.2.3"],
-            true,
-        );
+        check(&p, &[a.clone(), b.clone()], &["10.1.2.3"], &[], &["10.1.2.3"], true);
         // hints for other nodes only: the zone decides
-        check(
-            &p,
-            std::slice::from_ref(&b),
-            &["10.1.2.4"],
-            &[],
-            &["10.1.2.4"],
-            true,
-        );
+        check(&p, std::slice::from_ref(&b), &["10.1.2.4"], &[], &["10.1.2.4"], true);
     }
 
     #[test]
@@ -224,14 +169,7 @@ mod tests {
         let p = port(true, false, 0);
         let here = ep("10.0.0.1", true, false, &[], &[], true);
         let there = ep("10.0.0.2", true, false, &[], &[], false);
-        check(
-            &p,
-            &[here, there.clone()],
-            &[],
-            &["10.0.0.1"],
-            &["10.0.0.1"],
-            true,
-        );
+        check(&p, &[here, there.clone()], &[], &["10.0.0.1"], &["10.0.0.1"], true);
         // endpoints elsewhere count for "has any", but none is reachable
         check(&p, &[there], &[], &[], &[], true);
     }
@@ -241,47 +179,19 @@ mod tests {
         let cluster = port(false, false, 0);
         let draining = ep("10.0.0.1", false, true, &[], &[], false);
         let ready = ep("10.0.0.2", true, false, &[], &[], false);
-        check(
-            &cluster,
-            &[draining.clone(), ready],
-            &["10.0.0.2"],
-            &[],
-            &["10.0.0.2"],
-            true,
-        );
-        check(
-            &cluster,
-            std::slice::from_ref(&draining),
-            &["10.0.0.1"],
-            &[],
-            &["10.0.0.1"],
-            true,
-        );
+        check(&cluster, &[draining.clone(), ready], &["10.0.0.2"], &[], &["10.0.0.2"], true);
+        check(&cluster, std::slice::from_ref(&draining), &["10.0.0.1"], &[], &["10.0.0.1"], true);
         // Local with only a draining local endpoint, while others are ready elsewhere
         let p = port(false, true, 30000);
         let local = ep("10.0.0.1", false, true, &[], &[], true);
         let remote = ep("10.0.0.2", true, false, &[], &[], false);
-        check(
-            &p,
-            &[local, remote],
-            &["10.0.0.2"],
-            &["10.0.0.1"],
-            &["10.0.0.1", "10.0.0.2"],
-            true,
-        );
+        check(&p, &[local, remote], &["10.0.0.2"], &["10.0.0.1"], &["10.0.0.1", "10.0.0.2"], true);
     }
 
     #[test]
     fn nothing_usable() {
         let p = port(false, true, 30000);
-        check(
-            &p,
-            &[ep("10.0.0.1", false, false, &[], &[], true)],
-            &[],
-            &[],
-            &[],
-            false,
-        );
+        check(&p, &[ep("10.0.0.1", false, false, &[], &[], true)], &[], &[], &[], false);
         check(&p, &[], &[], &[], &[], false);
     }
 }

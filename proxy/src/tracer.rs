@@ -45,28 +45,13 @@ impl Ruleset {
     pub fn new(local_addresses: &[&str]) -> Self {
         let mut tables = BTreeMap::new();
         for (table, chains) in [
-            (
-                "mangle",
-                &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"][..],
-            ),
+            ("mangle", &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"][..]),
             ("nat", &["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"][..]),
             ("filter", &["INPUT", "FORWARD", "OUTPUT"][..]),
         ] {
-            tables.insert(
-                table.to_owned(),
-                chains
-                    .iter()
-                    .map(|c| ((*c).to_owned(), Vec::new()))
-                    .collect(),
-            );
+            tables.insert(table.to_owned(), chains.iter().map(|c| ((*c).to_owned(), Vec::new())).collect());
         }
-        Self {
-            tables,
-            local_addresses: local_addresses
-                .iter()
-                .map(|ip| ip.parse().expect("an address"))
-                .collect(),
-        }
+        Self { tables, local_addresses: local_addresses.iter().map(|ip| ip.parse().expect("an address")).collect() }
     }
 
     /// Applies text as `iptables-restore --noflush` would; an error leaves the table as it was.
@@ -94,10 +79,7 @@ impl Ruleset {
             }
             let (_, chains) = table.as_mut().ok_or_else(|| fail("no table"))?;
             if let Some(rest) = line.strip_prefix(':') {
-                let name = rest
-                    .split_whitespace()
-                    .next()
-                    .ok_or_else(|| fail("no name"))?;
+                let name = rest.split_whitespace().next().ok_or_else(|| fail("no name"))?;
                 chains.insert(name.to_owned(), Vec::new());
                 continue;
             }
@@ -108,35 +90,18 @@ impl Ruleset {
             let verb = rule.remove(0);
             let chain = rule.remove(0);
             match verb.as_str() {
-                "-A" => chains
-                    .get_mut(&chain)
-                    .ok_or_else(|| fail("no chain"))?
-                    .push(rule),
-                "-I" => chains
-                    .get_mut(&chain)
-                    .ok_or_else(|| fail("no chain"))?
-                    .insert(0, rule),
+                "-A" => chains.get_mut(&chain).ok_or_else(|| fail("no chain"))?.push(rule),
+                "-I" => chains.get_mut(&chain).ok_or_else(|| fail("no chain"))?.insert(0, rule),
                 "-D" => {
                     let rules = chains.get_mut(&chain).ok_or_else(|| fail("no chain"))?;
-                    let at = rules
-                        .iter()
-                        .position(|r| *r == rule)
-                        .ok_or_else(|| fail("no such rule"))?;
+                    let at = rules.iter().position(|r| *r == rule).ok_or_else(|| fail("no such rule"))?;
                     rules.remove(at);
                 }
                 "-X" => {
-                    if !chains
-                        .get(&chain)
-                        .ok_or_else(|| fail("no chain"))?
-                        .is_empty()
-                    {
+                    if !chains.get(&chain).ok_or_else(|| fail("no chain"))?.is_empty() {
                         return Err(fail("chain is not empty"));
                     }
-                    if chains
-                        .values()
-                        .flatten()
-                        .any(|r| jump_target(r) == Some(&chain))
-                    {
+                    if chains.values().flatten().any(|r| jump_target(r) == Some(&chain)) {
                         return Err(fail("chain is in use"));
                     }
                     chains.remove(&chain);
@@ -144,11 +109,7 @@ impl Ruleset {
                 _ => return Err(fail("unknown command")),
             }
         }
-        if table.is_some() {
-            Err("no COMMIT".to_owned())
-        } else {
-            Ok(())
-        }
+        if table.is_some() { Err("no COMMIT".to_owned()) } else { Ok(()) }
     }
 
     /// As `iptables-save` prints a table.
@@ -165,11 +126,7 @@ impl Ruleset {
                 text.push_str(&format!("-A {chain}"));
                 for word in rule {
                     let quoted = word.contains(' ');
-                    text.push_str(&if quoted {
-                        format!(" \"{word}\"")
-                    } else {
-                        format!(" {word}")
-                    });
+                    text.push_str(&if quoted { format!(" \"{word}\"") } else { format!(" {word}") });
                 }
                 text.push('\n');
             }
@@ -180,28 +137,17 @@ impl Ruleset {
     /// Where a packet can end.
     pub fn trace(&self, packet: &Packet) -> Outcome {
         let mut outcome = Outcome::new();
-        let entry = if packet.from_host {
-            "OUTPUT"
-        } else {
-            "PREROUTING"
-        };
+        let entry = if packet.from_host { "OUTPUT" } else { "PREROUTING" };
         for state in self.walk("nat", entry, State::new(packet)) {
             let end = self.filter(packet, state.clone());
             if end == "DROP" || end == "REJECT" {
                 outcome.insert(end);
                 continue;
             }
-            let mut text = state
-                .translated
-                .clone()
-                .unwrap_or_else(|| "ACCEPT".to_owned());
+            let mut text = state.translated.clone().unwrap_or_else(|| "ACCEPT".to_owned());
             let mut post = state;
             post.ended = None;
-            if self
-                .walk("nat", "POSTROUTING", post)
-                .iter()
-                .any(|s| s.ended.as_deref() == Some("MASQUERADE"))
-            {
+            if self.walk("nat", "POSTROUTING", post).iter().any(|s| s.ended.as_deref() == Some("MASQUERADE")) {
                 text.push_str(" masq");
             }
             outcome.insert(text);
@@ -220,30 +166,18 @@ impl Ruleset {
         state.ended = None;
         let states = self.walk("filter", chain, state);
         assert_eq!(states.len(), 1, "the filter table does not branch");
-        states[0]
-            .ended
-            .clone()
-            .unwrap_or_else(|| "ACCEPT".to_owned())
+        states[0].ended.clone().unwrap_or_else(|| "ACCEPT".to_owned())
     }
 
     /// All states in which a packet can leave a built-in chain.
     fn walk(&self, table: &str, chain: &str, start: State) -> Vec<State> {
         let mut done = Vec::new();
-        self.chain(table, chain, start, &mut done, 0)
-            .into_iter()
-            .for_each(|s| done.push(s));
+        self.chain(table, chain, start, &mut done, 0).into_iter().for_each(|s| done.push(s));
         done
     }
 
     /// Runs a chain; returns the states that fall off its end, and puts ended ones in `done`.
-    fn chain(
-        &self,
-        table: &str,
-        chain: &str,
-        start: State,
-        done: &mut Vec<State>,
-        depth: usize,
-    ) -> Vec<State> {
+    fn chain(&self, table: &str, chain: &str, start: State, done: &mut Vec<State>, depth: usize) -> Vec<State> {
         assert!(depth < 20, "chains form a loop at {chain}");
         let mut states = vec![start];
         for rule in &self.tables[table][chain] {
@@ -350,9 +284,7 @@ impl Ruleset {
                     assert_eq!(value(), "LOCAL");
                     self.is_local(&state.source)
                 }
-                "--ctstate" => value()
-                    .split(',')
-                    .any(|s| s == "NEW" || (s == "DNAT" && state.translated.is_some())),
+                "--ctstate" => value().split(',').any(|s| s == "NEW" || (s == "DNAT" && state.translated.is_some())),
                 "--mark" => {
                     let (value, mask) = value().split_once('/').expect("a mask");
                     state.mark & number(mask) == number(value)
@@ -420,16 +352,11 @@ fn jump_target(rule: &[String]) -> Option<&str> {
 }
 
 fn value_of<'a>(rule: &'a [String], flag: &str) -> Option<&'a str> {
-    rule.windows(2)
-        .find(|pair| pair[0] == flag)
-        .map(|pair| pair[1].as_str())
+    rule.windows(2).find(|pair| pair[0] == flag).map(|pair| pair[1].as_str())
 }
 
 fn is_verdict(target: &str) -> bool {
-    matches!(
-        target,
-        "ACCEPT" | "DROP" | "REJECT" | "RETURN" | "MARK" | "DNAT" | "MASQUERADE"
-    )
+    matches!(target, "ACCEPT" | "DROP" | "REJECT" | "RETURN" | "MARK" | "DNAT" | "MASQUERADE")
 }
 
 fn number(text: &str) -> u32 {
@@ -437,8 +364,7 @@ fn number(text: &str) -> u32 {
 }
 
 fn net(text: &str) -> IpNet {
-    text.parse()
-        .unwrap_or_else(|_| IpNet::from(text.parse::<IpAddr>().expect("an address")))
+    text.parse().unwrap_or_else(|_| IpNet::from(text.parse::<IpAddr>().expect("an address")))
 }
 
 /// An `iptables` whose kernel is a [`Ruleset`].
@@ -451,13 +377,7 @@ impl Iptables for FakeIptables {
     }
 
     fn restore(&self, text: &str) -> Result<(), Error> {
-        self.0
-            .lock()
-            .restore(text)
-            .map_err(|message| Error::Failed {
-                program: "fake".to_owned(),
-                message,
-            })
+        self.0.lock().restore(text).map_err(|message| Error::Failed { program: "fake".to_owned(), message })
     }
 
     fn chain_exists(&self, table: &str, chain: &str) -> Result<bool, Error> {

@@ -59,118 +59,32 @@ const fn jump(
     comment: &'static str,
     only_new: bool,
 ) -> Jump {
-    Jump {
-        table,
-        to,
-        from,
-        comment,
-        only_new,
-    }
+    Jump { table, to, from, comment, only_new }
 }
 
 /// Each is inserted at the head, so the last of a chain comes first in it.
 pub const JUMPS: &[Jump] = &[
-    jump(
-        "filter",
-        KUBE_EXTERNAL_SERVICES,
-        "INPUT",
-        "kubernetes externally-visible service portals",
-        true,
-    ),
-    jump(
-        "filter",
-        KUBE_EXTERNAL_SERVICES,
-        "FORWARD",
-        "kubernetes externally-visible service portals",
-        true,
-    ),
-    jump(
-        "filter",
-        KUBE_NODEPORTS,
-        "INPUT",
-        "kubernetes health check service ports",
-        false,
-    ),
-    jump(
-        "filter",
-        KUBE_SERVICES,
-        "FORWARD",
-        "kubernetes service portals",
-        true,
-    ),
-    jump(
-        "filter",
-        KUBE_SERVICES,
-        "OUTPUT",
-        "kubernetes service portals",
-        true,
-    ),
-    jump(
-        "filter",
-        KUBE_FORWARD,
-        "FORWARD",
-        "kubernetes forwarding rules",
-        false,
-    ),
-    jump(
-        "filter",
-        KUBE_PROXY_FIREWALL,
-        "INPUT",
-        "kubernetes load balancer firewall",
-        true,
-    ),
-    jump(
-        "filter",
-        KUBE_PROXY_FIREWALL,
-        "OUTPUT",
-        "kubernetes load balancer firewall",
-        true,
-    ),
-    jump(
-        "filter",
-        KUBE_PROXY_FIREWALL,
-        "FORWARD",
-        "kubernetes load balancer firewall",
-        true,
-    ),
-    jump(
-        "nat",
-        KUBE_SERVICES,
-        "OUTPUT",
-        "kubernetes service portals",
-        false,
-    ),
-    jump(
-        "nat",
-        KUBE_SERVICES,
-        "PREROUTING",
-        "kubernetes service portals",
-        false,
-    ),
-    jump(
-        "nat",
-        KUBE_POSTROUTING,
-        "POSTROUTING",
-        "kubernetes postrouting rules",
-        false,
-    ),
+    jump("filter", KUBE_EXTERNAL_SERVICES, "INPUT", "kubernetes externally-visible service portals", true),
+    jump("filter", KUBE_EXTERNAL_SERVICES, "FORWARD", "kubernetes externally-visible service portals", true),
+    jump("filter", KUBE_NODEPORTS, "INPUT", "kubernetes health check service ports", false),
+    jump("filter", KUBE_SERVICES, "FORWARD", "kubernetes service portals", true),
+    jump("filter", KUBE_SERVICES, "OUTPUT", "kubernetes service portals", true),
+    jump("filter", KUBE_FORWARD, "FORWARD", "kubernetes forwarding rules", false),
+    jump("filter", KUBE_PROXY_FIREWALL, "INPUT", "kubernetes load balancer firewall", true),
+    jump("filter", KUBE_PROXY_FIREWALL, "OUTPUT", "kubernetes load balancer firewall", true),
+    jump("filter", KUBE_PROXY_FIREWALL, "FORWARD", "kubernetes load balancer firewall", true),
+    jump("nat", KUBE_SERVICES, "OUTPUT", "kubernetes service portals", false),
+    jump("nat", KUBE_SERVICES, "PREROUTING", "kubernetes service portals", false),
+    jump("nat", KUBE_POSTROUTING, "POSTROUTING", "kubernetes postrouting rules", false),
     jump("filter", KUBE_FIREWALL, "INPUT", "", false),
     jump("filter", KUBE_FIREWALL, "OUTPUT", "", false),
 ];
 
-const SERVICE_CHAIN_PREFIXES: &[&str] = &[
-    "KUBE-SVC-",
-    "KUBE-SVL-",
-    "KUBE-SEP-",
-    "KUBE-FW-",
-    "KUBE-EXT-",
-];
+const SERVICE_CHAIN_PREFIXES: &[&str] = &["KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-FW-", "KUBE-EXT-"];
 
 /// Whether a chain belongs to one service.
 pub fn is_service_chain(chain: &str) -> bool {
-    SERVICE_CHAIN_PREFIXES
-        .iter()
-        .any(|prefix| chain.starts_with(prefix))
+    SERVICE_CHAIN_PREFIXES.iter().any(|prefix| chain.starts_with(prefix))
 }
 
 /// The chains of one service port; hashed because a chain's name is limited to 28 characters.
@@ -201,11 +115,7 @@ impl ServiceChains {
 
 /// The chain of one endpoint of a service port.
 pub fn endpoint_chain(port: &ServicePortName, endpoint: &Endpoint) -> String {
-    let hash = hash(&[
-        &port.to_string(),
-        port.protocol.lower(),
-        &endpoint.to_string(),
-    ]);
+    let hash = hash(&[&port.to_string(), port.protocol.lower(), &endpoint.to_string()]);
     format!("KUBE-SEP-{hash}")
 }
 
@@ -218,20 +128,13 @@ fn hash(parts: &[&str]) -> String {
     }
     let digest = sha.finalize();
     // 16 characters of 5 bits are exactly the first 10 bytes.
-    let bits = digest[..10]
-        .iter()
-        .fold(0u128, |bits, byte| (bits << 8) | u128::from(*byte));
-    (0..16)
-        .rev()
-        .map(|i| char::from(ALPHABET[((bits >> (i * 5)) & 31) as usize]))
-        .collect()
+    let bits = digest[..10].iter().fold(0u128, |bits, byte| (bits << 8) | u128::from(*byte));
+    (0..16).rev().map(|i| char::from(ALPHABET[((bits >> (i * 5)) & 31) as usize])).collect()
 }
 
 /// The chains declared in the output of `iptables-save`.
 pub fn chains_of(saved: &str) -> impl Iterator<Item = &str> {
-    saved
-        .lines()
-        .filter_map(|line| line.strip_prefix(':')?.split_whitespace().next())
+    saved.lines().filter_map(|line| line.strip_prefix(':')?.split_whitespace().next())
 }
 
 /// Whether the output of `iptables-save` holds this jump.
@@ -239,15 +142,12 @@ pub fn jump_is_present(saved: &str, jump: &Jump) -> bool {
     let mut wanted = words(&jump.arguments());
     wanted.sort_unstable();
     let head = format!("-A {} ", jump.from);
-    saved
-        .lines()
-        .filter_map(|line| line.strip_prefix(&head))
-        .any(|rest| {
-            // Versions of iptables print the matches in different orders.
-            let mut found = words(rest);
-            found.sort_unstable();
-            found == wanted
-        })
+    saved.lines().filter_map(|line| line.strip_prefix(&head)).any(|rest| {
+        // Versions of iptables print the matches in different orders.
+        let mut found = words(rest);
+        found.sort_unstable();
+        found == wanted
+    })
 }
 
 /// Splits a rule into words; quotes keep blanks together and are dropped.
@@ -281,10 +181,7 @@ mod chain_tests {
     #[test]
     fn names_equal_upstreams() {
         let port = |ns: &str, name: &str, port: &str| ServicePortName {
-            service: NamespacedName {
-                namespace: ns.into(),
-                name: name.into(),
-            },
+            service: NamespacedName { namespace: ns.into(), name: name.into() },
             port: port.into(),
             protocol: Protocol::Tcp,
         };
@@ -305,10 +202,7 @@ mod chain_tests {
             endpoint_chain(&port("ns1", "svc1", "p80"), &endpoint("10.180.0.1", 80)),
             "KUBE-SEP-SXIVWICOYRO3J4NJ"
         );
-        assert_eq!(
-            ServiceChains::new("ns2/svc2:p80", "tcp").cluster,
-            "KUBE-SVC-GNZBNJ2PO5MGZ6GT"
-        );
+        assert_eq!(ServiceChains::new("ns2/svc2:p80", "tcp").cluster, "KUBE-SVC-GNZBNJ2PO5MGZ6GT");
     }
 
     #[test]

@@ -10,18 +10,12 @@ use crate::backend::Error;
 /// kubelet's own chains show that it runs here.
 pub fn cleanup(iptables: &impl Iptables) -> Result<(), Error> {
     let mangle = iptables.save("mangle")?;
-    let kubelet_is_here = chains_of(&mangle)
-        .any(|chain| chain == "KUBE-IPTABLES-HINT" || chain == "KUBE-KUBELET-CANARY");
+    let kubelet_is_here =
+        chains_of(&mangle).any(|chain| chain == "KUBE-IPTABLES-HINT" || chain == "KUBE-KUBELET-CANARY");
     let mut text = String::new();
     for table in ["filter", "nat", "mangle"] {
-        let saved = if table == "mangle" {
-            mangle.clone()
-        } else {
-            iptables.save(table)?
-        };
-        let ours: Vec<&str> = chains_of(&saved)
-            .filter(|chain| is_ours(chain, kubelet_is_here))
-            .collect();
+        let saved = if table == "mangle" { mangle.clone() } else { iptables.save(table)? };
+        let ours: Vec<&str> = chains_of(&saved).filter(|chain| is_ours(chain, kubelet_is_here)).collect();
         if ours.is_empty() {
             continue;
         }
@@ -34,12 +28,8 @@ pub fn cleanup(iptables: &impl Iptables) -> Result<(), Error> {
                 continue;
             };
             let words = words(rule);
-            let from_ours = words
-                .first()
-                .is_some_and(|from| ours.contains(&from.as_str()));
-            let to_ours = words
-                .windows(2)
-                .any(|pair| pair[0] == "-j" && ours.contains(&pair[1].as_str()));
+            let from_ours = words.first().is_some_and(|from| ours.contains(&from.as_str()));
+            let to_ours = words.windows(2).any(|pair| pair[0] == "-j" && ours.contains(&pair[1].as_str()));
             if to_ours && !from_ours {
                 let _ = writeln!(text, "-D {rule}");
             }
@@ -49,17 +39,12 @@ pub fn cleanup(iptables: &impl Iptables) -> Result<(), Error> {
         }
         text.push_str("COMMIT\n");
     }
-    if text.is_empty() {
-        Ok(())
-    } else {
-        iptables.restore(&text)
-    }
+    if text.is_empty() { Ok(()) } else { iptables.restore(&text) }
 }
 
 fn is_ours(chain: &str, kubelet_is_here: bool) -> bool {
     is_service_chain(chain)
         || chain == chains::KUBE_MARK_MASQ
         || chain == chains::KUBE_PROXY_CANARY
-        || (JUMPS.iter().any(|jump| jump.to == chain)
-            && !(kubelet_is_here && chain == chains::KUBE_FIREWALL))
+        || (JUMPS.iter().any(|jump| jump.to == chain) && !(kubelet_is_here && chain == chains::KUBE_FIREWALL))
 }

@@ -63,12 +63,7 @@ impl Programs {
 
     /// Whether the programs exist and the kernel has the nat table for this family.
     pub fn present(&self) -> Result<(), Error> {
-        run(
-            &self.program(""),
-            &["-w", WAIT_SECONDS, "-t", "nat", "-S", "POSTROUTING"],
-            None,
-        )
-        .map(|_| ())
+        run(&self.program(""), &["-w", WAIT_SECONDS, "-t", "nat", "-S", "POSTROUTING"], None).map(|_| ())
     }
 
     /// Whether `MASQUERADE --random-fully` is understood: since 1.6.2.
@@ -90,20 +85,13 @@ impl Iptables for Programs {
         let arguments = ["-w", WAIT_SECONDS, "--noflush", "--counters"];
         match run(&program, &arguments, Some(text)) {
             Ok(_) => Ok(()),
-            Err(Error::Failed { program, message }) => Err(Error::Failed {
-                program,
-                message: explain(text, &message),
-            }),
+            Err(Error::Failed { program, message }) => Err(Error::Failed { program, message: explain(text, &message) }),
             Err(other) => Err(other),
         }
     }
 
     fn chain_exists(&self, table: &str, chain: &str) -> Result<bool, Error> {
-        match run(
-            &self.program(""),
-            &["-w", WAIT_SECONDS, "-t", table, "-S", chain],
-            None,
-        ) {
+        match run(&self.program(""), &["-w", WAIT_SECONDS, "-t", table, "-S", chain], None) {
             Ok(_) => Ok(true),
             Err(Error::Failed { message, .. })
                 if message.contains("No chain") || message.contains("does not exist") =>
@@ -125,18 +113,14 @@ pub fn detect() -> Flavour {
         return Flavour::Nft;
     }
     // Asking iptables-legacy loads its kernel modules; do so only where it already is in use.
-    let legacy_in_use = std::fs::read_to_string("/proc/net/ip_tables_names")
-        .is_ok_and(|names| !names.trim().is_empty());
+    let legacy_in_use =
+        std::fs::read_to_string("/proc/net/ip_tables_names").is_ok_and(|names| !names.trim().is_empty());
     if legacy_in_use {
         if hinted(&save("iptables-legacy-save", "mangle")) {
             return Flavour::Legacy;
         }
         let rules = |program: &str| {
-            run(program, &[], None)
-                .unwrap_or_default()
-                .lines()
-                .filter(|line| line.starts_with('-'))
-                .count()
+            run(program, &[], None).unwrap_or_default().lines().filter(|line| line.starts_with('-')).count()
         };
         if rules("iptables-legacy-save") > rules("iptables-nft-save") {
             return Flavour::Legacy;
@@ -146,15 +130,9 @@ pub fn detect() -> Flavour {
 }
 
 fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
-    let version = text
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix('v'))?;
+    let version = text.split_whitespace().find_map(|word| word.strip_prefix('v'))?;
     let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
-    Some((
-        parts.next()??,
-        parts.next()??,
-        parts.next().flatten().unwrap_or(0),
-    ))
+    Some((parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0)))
 }
 
 /// Adds the offending line, which iptables-restore names only by its number.
@@ -163,13 +141,7 @@ fn explain(text: &str, message: &str) -> String {
         .split("line ")
         .nth(1)
         .or_else(|| message.split("line: ").nth(1))
-        .and_then(|rest| {
-            rest.chars()
-                .take_while(char::is_ascii_digit)
-                .collect::<String>()
-                .parse::<usize>()
-                .ok()
-        });
+        .and_then(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<usize>().ok());
     match number.and_then(|n| text.lines().nth(n.checked_sub(1)?)) {
         Some(line) => format!("{} ({line})", message.trim()),
         None => message.trim().to_owned(),
@@ -178,18 +150,11 @@ fn explain(text: &str, message: &str) -> String {
 
 /// Runs a program to its end; standard output on success.
 pub fn run(program: &str, arguments: &[&str], input: Option<&str>) -> Result<String, Error> {
-    let start = |source| Error::Start {
-        program: program.to_owned(),
-        source,
-    };
+    let start = |source| Error::Start { program: program.to_owned(), source };
     let mut child = Command::new(program)
         .args(arguments)
         .env("LC_ALL", "C")
-        .stdin(if input.is_some() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        })
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -38,19 +38,10 @@ pub struct IptablesBackend<I> {
 impl<I: Iptables> IptablesBackend<I> {
     /// A backend that has synced nothing yet: its first sync must be full.
     pub fn new(iptables: I, settings: Settings) -> Self {
-        Self {
-            iptables,
-            settings,
-            chains: BTreeMap::new(),
-            rules: BTreeMap::new(),
-        }
+        Self { iptables, settings, chains: BTreeMap::new(), rules: BTreeMap::new() }
     }
 
-    fn restore_text(
-        &self,
-        generated: &rules::Generated,
-        scope: Scope<'_>,
-    ) -> Result<String, Error> {
+    fn restore_text(&self, generated: &rules::Generated, scope: Scope<'_>) -> Result<String, Error> {
         let mut filter_new = String::new();
         let mut nat_new = String::new();
         let mut filter_extra = String::new();
@@ -60,11 +51,7 @@ impl<I: Iptables> IptablesBackend<I> {
         match scope {
             Scope::Full => {
                 // The canary: when it is gone from a table, somebody flushed that table.
-                let _ = writeln!(
-                    text,
-                    "*mangle\n:{} - [0:0]\nCOMMIT",
-                    chains::KUBE_PROXY_CANARY
-                );
+                let _ = writeln!(text, "*mangle\n:{} - [0:0]\nCOMMIT", chains::KUBE_PROXY_CANARY);
                 let filter = self.iptables.save("filter")?;
                 let nat = self.iptables.save("nat")?;
                 for jump in JUMPS {
@@ -77,8 +64,7 @@ impl<I: Iptables> IptablesBackend<I> {
                     }
                 }
                 // These are created but never emptied: the kubelet may share the last.
-                let missing =
-                    |saved: &str, chain: &str| !chains::chains_of(saved).any(|c| c == chain);
+                let missing = |saved: &str, chain: &str| !chains::chains_of(saved).any(|c| c == chain);
                 for chain in [chains::KUBE_PROXY_CANARY, chains::KUBE_FIREWALL] {
                     if missing(&filter, chain) {
                         let _ = writeln!(filter_new, ":{chain} - [0:0]");
@@ -87,12 +73,7 @@ impl<I: Iptables> IptablesBackend<I> {
                 if missing(&nat, chains::KUBE_PROXY_CANARY) {
                     let _ = writeln!(nat_new, ":{} - [0:0]", chains::KUBE_PROXY_CANARY);
                 }
-                let wanted: HashSet<&str> = generated
-                    .chains
-                    .values()
-                    .flatten()
-                    .map(String::as_str)
-                    .collect();
+                let wanted: HashSet<&str> = generated.chains.values().flatten().map(String::as_str).collect();
                 stale.extend(
                     chains::chains_of(&nat)
                         .filter(|chain| is_service_chain(chain) && !wanted.contains(chain))
@@ -103,11 +84,7 @@ impl<I: Iptables> IptablesBackend<I> {
                 for service in services {
                     if let Some(old) = self.chains.get(service) {
                         let new = generated.chains.get(service);
-                        stale.extend(
-                            old.iter()
-                                .filter(|c| !new.is_some_and(|n| n.contains(*c)))
-                                .cloned(),
-                        );
+                        stale.extend(old.iter().filter(|c| !new.is_some_and(|n| n.contains(*c))).cloned());
                     }
                 }
             }
@@ -160,11 +137,8 @@ impl<I: Iptables> Backend for IptablesBackend<I> {
     }
 
     fn damaged(&mut self) -> bool {
-        ["mangle", "nat", "filter"].iter().any(|table| {
-            matches!(
-                self.iptables.chain_exists(table, chains::KUBE_PROXY_CANARY),
-                Ok(false)
-            )
-        })
+        ["mangle", "nat", "filter"]
+            .iter()
+            .any(|table| matches!(self.iptables.chain_exists(table, chains::KUBE_PROXY_CANARY), Ok(false)))
     }
 }

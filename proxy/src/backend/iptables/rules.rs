@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::chains::{
-    KUBE_EXTERNAL_SERVICES, KUBE_FIREWALL, KUBE_FORWARD, KUBE_MARK_MASQ, KUBE_NODEPORTS,
-    KUBE_POSTROUTING, KUBE_PROXY_FIREWALL, KUBE_SERVICES, ServiceChains, endpoint_chain,
+    KUBE_EXTERNAL_SERVICES, KUBE_FIREWALL, KUBE_FORWARD, KUBE_MARK_MASQ, KUBE_NODEPORTS, KUBE_POSTROUTING,
+    KUBE_PROXY_FIREWALL, KUBE_SERVICES, ServiceChains, endpoint_chain,
 };
 use crate::backend::{Scope, View};
 use crate::local_detector::LocalTrafficDetector;
@@ -82,32 +82,15 @@ macro_rules! line {
 pub fn generate(settings: &Settings, view: View<'_>, scope: Scope<'_>) -> Generated {
     let mut out = Generated::default();
     write_shared_chains(settings, &mut out, matches!(scope, Scope::Full));
-    let endpoints_total: usize = view
-        .services
-        .keys()
-        .filter_map(|port| view.endpoints.get(port))
-        .map(Vec::len)
-        .sum();
+    let endpoints_total: usize = view.services.keys().filter_map(|port| view.endpoints.get(port)).map(Vec::len).sum();
     let comments = endpoints_total <= LARGE_CLUSTER_ENDPOINTS_THRESHOLD;
     let mut own = String::new();
     for (name, port) in view.services {
-        let endpoints = view
-            .endpoints
-            .get(name)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let endpoints = view.endpoints.get(name).map(Vec::as_slice).unwrap_or_default();
         let selected = categorize(endpoints, port, &settings.node_name, view.zone);
         let text = name.to_string();
         let chains = ServiceChains::new(&text, name.protocol.lower());
-        let writer = PortWriter {
-            settings,
-            name,
-            text: &text,
-            port,
-            chains: &chains,
-            selected: &selected,
-            comments,
-        };
+        let writer = PortWriter { settings, name, text: &text, port, chains: &chains, selected: &selected, comments };
         writer.dispatch(&mut out);
         let in_scope = match scope {
             Scope::Full => true,
@@ -116,9 +99,7 @@ pub fn generate(settings: &Settings, view: View<'_>, scope: Scope<'_>) -> Genera
         if in_scope {
             let before = own.len();
             writer.own_chains(&mut out, &mut own);
-            *out.rules_per_service
-                .entry(name.service.clone())
-                .or_default() += own[before..].lines().count();
+            *out.rules_per_service.entry(name.service.clone()).or_default() += own[before..].lines().count();
         }
     }
     write_node_ports_jump(settings, &mut out);
@@ -129,46 +110,22 @@ pub fn generate(settings: &Settings, view: View<'_>, scope: Scope<'_>) -> Genera
 }
 
 fn write_shared_chains(settings: &Settings, out: &mut Generated, full: bool) {
-    for chain in [
-        KUBE_SERVICES,
-        KUBE_EXTERNAL_SERVICES,
-        KUBE_FORWARD,
-        KUBE_NODEPORTS,
-        KUBE_PROXY_FIREWALL,
-    ] {
+    for chain in [KUBE_SERVICES, KUBE_EXTERNAL_SERVICES, KUBE_FORWARD, KUBE_NODEPORTS, KUBE_PROXY_FIREWALL] {
         line!(out.filter_chains, ":{chain} - [0:0]");
     }
-    for chain in [
-        KUBE_SERVICES,
-        KUBE_NODEPORTS,
-        KUBE_POSTROUTING,
-        KUBE_MARK_MASQ,
-    ] {
+    for chain in [KUBE_SERVICES, KUBE_NODEPORTS, KUBE_POSTROUTING, KUBE_MARK_MASQ] {
         line!(out.nat_chains, ":{chain} - [0:0]");
     }
     let mark = format!("{:#08x}", settings.masquerade_mark);
-    line!(
-        out.nat_rules,
-        "-A {KUBE_POSTROUTING} -m mark ! --mark {mark}/{mark} -j RETURN"
-    );
+    line!(out.nat_rules, "-A {KUBE_POSTROUTING} -m mark ! --mark {mark}/{mark} -j RETURN");
     // Clear the mark, or a packet that passes again would be masqueraded again.
-    line!(
-        out.nat_rules,
-        "-A {KUBE_POSTROUTING} -j MARK --xor-mark {mark}"
-    );
-    let random_fully = if settings.random_fully {
-        " --random-fully"
-    } else {
-        ""
-    };
+    line!(out.nat_rules, "-A {KUBE_POSTROUTING} -j MARK --xor-mark {mark}");
+    let random_fully = if settings.random_fully { " --random-fully" } else { "" };
     line!(
         out.nat_rules,
         "-A {KUBE_POSTROUTING} -m comment --comment \"kubernetes service traffic requiring SNAT\" -j MASQUERADE{random_fully}"
     );
-    line!(
-        out.nat_rules,
-        "-A {KUBE_MARK_MASQ} -j MARK --or-mark {mark}"
-    );
+    line!(out.nat_rules, "-A {KUBE_MARK_MASQ} -j MARK --or-mark {mark}");
     // route_localnet lets neighbours reach services bound to 127.0.0.1; this rule closes that
     // again (CVE-2020-8558). The kubelet writes the same rule, hence both only on a full sync.
     if full && settings.family == IpFamily::V4 && settings.localhost_node_ports {
@@ -181,7 +138,8 @@ fn write_shared_chains(settings: &Settings, out: &mut Generated, full: bool) {
 }
 
 fn write_node_ports_jump(settings: &Settings, out: &mut Generated) {
-    const COMMENT: &str = "-m comment --comment \"kubernetes service nodeports; NOTE: this must be the last rule in this chain\"";
+    const COMMENT: &str =
+        "-m comment --comment \"kubernetes service nodeports; NOTE: this must be the last rule in this chain\"";
     if settings.node_port_addresses.match_all() {
         let not_loopback = match settings.family {
             IpFamily::V6 => " ! -d ::1/128",
@@ -194,17 +152,11 @@ fn write_node_ports_jump(settings: &Settings, out: &mut Generated) {
         );
         return;
     }
-    for ip in settings
-        .node_port_addresses
-        .select(&settings.node_addresses)
-    {
+    for ip in settings.node_port_addresses.select(&settings.node_addresses) {
         if ip.is_loopback() && !(settings.family == IpFamily::V4 && settings.localhost_node_ports) {
             continue;
         }
-        line!(
-            out.nat_rules,
-            "-A {KUBE_SERVICES} {COMMENT} -d {ip} -j {KUBE_NODEPORTS}"
-        );
+        line!(out.nat_rules, "-A {KUBE_SERVICES} {COMMENT} -d {ip} -j {KUBE_NODEPORTS}");
     }
 }
 
@@ -212,10 +164,7 @@ fn write_forward_rules(settings: &Settings, out: &mut Generated) {
     let mark = format!("{:#08x}", settings.masquerade_mark);
     // Packets that conntrack calls invalid pass untranslated and would reset connections.
     if !settings.conntrack_tcp_liberal {
-        line!(
-            out.filter_rules,
-            "-A {KUBE_FORWARD} -m conntrack --ctstate INVALID -j DROP"
-        );
+        line!(out.filter_rules, "-A {KUBE_FORWARD} -m conntrack --ctstate INVALID -j DROP");
     }
     // Service traffic passes even where the FORWARD policy is DROP.
     line!(
@@ -241,13 +190,11 @@ struct PortWriter<'a> {
 
 impl PortWriter<'_> {
     fn has_internal_endpoints(&self) -> bool {
-        self.selected.has_any
-            && !(self.port.internal_policy_local && self.selected.local.is_empty())
+        self.selected.has_any && !(self.port.internal_policy_local && self.selected.local.is_empty())
     }
 
     fn has_external_endpoints(&self) -> bool {
-        self.selected.has_any
-            && !(self.port.external_policy_local && self.selected.local.is_empty())
+        self.selected.has_any && !(self.port.external_policy_local && self.selected.local.is_empty())
     }
 
     fn uses_firewall(&self) -> bool {
@@ -257,19 +204,11 @@ impl PortWriter<'_> {
     }
 
     fn internal_chain(&self) -> &str {
-        if self.port.internal_policy_local {
-            &self.chains.local
-        } else {
-            &self.chains.cluster
-        }
+        if self.port.internal_policy_local { &self.chains.local } else { &self.chains.cluster }
     }
 
     fn external_policy_chain(&self) -> &str {
-        if self.port.external_policy_local {
-            &self.chains.local
-        } else {
-            &self.chains.cluster
-        }
+        if self.port.external_policy_local { &self.chains.local } else { &self.chains.cluster }
     }
 
     /// The rules in the chains all services share.
@@ -280,11 +219,7 @@ impl PortWriter<'_> {
         let to = |ip: &IpAddr| format!("-m {protocol} -p {protocol} -d {ip} --dport {}", port.port);
         // Without endpoints anywhere the client is told so; with endpoints only elsewhere its
         // packets vanish, so that a load balancer may still send it to another node.
-        let (verdict, reason) = if has_any {
-            ("DROP", "local endpoints")
-        } else {
-            ("REJECT", "endpoints")
-        };
+        let (verdict, reason) = if has_any { ("DROP", "local endpoints") } else { ("REJECT", "endpoints") };
 
         if self.has_internal_endpoints() {
             line!(
@@ -322,11 +257,7 @@ impl PortWriter<'_> {
         }
         for ip in &port.load_balancer_vips {
             if has_any {
-                let chain = if self.uses_firewall() {
-                    &self.chains.firewall
-                } else {
-                    &self.chains.external
-                };
+                let chain = if self.uses_firewall() { &self.chains.firewall } else { &self.chains.external };
                 line!(
                     out.nat_rules,
                     "-A {KUBE_SERVICES} -m comment --comment \"{text} loadbalancer IP\" {} -j {chain}",
@@ -376,14 +307,7 @@ impl PortWriter<'_> {
 
     /// The chains that belong to this port alone.
     fn own_chains(&self, out: &mut Generated, rules: &mut String) {
-        let Self {
-            settings,
-            text,
-            port,
-            chains,
-            selected,
-            ..
-        } = self;
+        let Self { settings, text, port, chains, selected, .. } = self;
         let mut declared: Vec<&str> = Vec::new();
         let uses_cluster = !selected.cluster.is_empty();
         let uses_local = !selected.local.is_empty();
@@ -394,10 +318,7 @@ impl PortWriter<'_> {
             } else {
                 // A client outside the cluster may route the service range to any node: its
                 // answers must come back through this one.
-                settings
-                    .local_detector
-                    .if_not_local()
-                    .map(|m| format!(" {m}"))
+                settings.local_detector.if_not_local().map(|m| format!(" {m}"))
             };
             if let Some(from) = from {
                 line!(
@@ -438,13 +359,7 @@ impl PortWriter<'_> {
     }
 
     fn external_chain(&self, rules: &mut String) {
-        let Self {
-            settings,
-            text,
-            port,
-            chains,
-            ..
-        } = self;
+        let Self { settings, text, port, chains, .. } = self;
         let external = &chains.external;
         if !port.external_policy_local {
             // The endpoint may be on another node, whose answer must come back here.
@@ -478,13 +393,7 @@ impl PortWriter<'_> {
     }
 
     fn firewall_chain(&self, rules: &mut String) {
-        let Self {
-            settings,
-            text,
-            port,
-            chains,
-            ..
-        } = self;
+        let Self { settings, text, port, chains, .. } = self;
         let firewall = &chains.firewall;
         let mut allow_from_node = false;
         for range in &port.load_balancer_source_ranges {
@@ -515,11 +424,7 @@ impl PortWriter<'_> {
     /// Picks one of the endpoints with equal probability, or the one the client had before.
     fn spread(&self, rules: &mut String, chain: &str, endpoints: &[&Endpoint]) {
         let comment = |endpoint: &Endpoint| {
-            if self.comments {
-                format!(" -m comment --comment \"{} -> {endpoint}\"", self.text)
-            } else {
-                String::new()
-            }
+            if self.comments { format!(" -m comment --comment \"{} -> {endpoint}\"", self.text) } else { String::new() }
         };
         if let Some(seconds) = self.port.sticky_seconds {
             for endpoint in endpoints {
@@ -551,26 +456,12 @@ impl PortWriter<'_> {
     fn endpoint(&self, rules: &mut String, endpoint: &Endpoint) -> String {
         let chain = endpoint_chain(self.name, endpoint);
         let protocol = self.name.protocol.lower();
-        let comment = if self.comments {
-            format!(" -m comment --comment {}", self.text)
-        } else {
-            String::new()
-        };
+        let comment = if self.comments { format!(" -m comment --comment {}", self.text) } else { String::new() };
         // An endpoint that talks to itself through the service must not see its own address.
-        line!(
-            rules,
-            "-A {chain}{comment} -s {} -j {KUBE_MARK_MASQ}",
-            endpoint.ip
-        );
-        let remember = if self.port.sticky_seconds.is_some() {
-            format!(" -m recent --name {chain} --set")
-        } else {
-            String::new()
-        };
-        line!(
-            rules,
-            "-A {chain}{comment}{remember} -m {protocol} -p {protocol} -j DNAT --to-destination {endpoint}"
-        );
+        line!(rules, "-A {chain}{comment} -s {} -j {KUBE_MARK_MASQ}", endpoint.ip);
+        let remember =
+            if self.port.sticky_seconds.is_some() { format!(" -m recent --name {chain} --set") } else { String::new() };
+        line!(rules, "-A {chain}{comment}{remember} -m {protocol} -p {protocol} -j DNAT --to-destination {endpoint}");
         chain
     }
 }
