@@ -1,1 +1,4 @@
 //! kube-apiserver.
+
+pub mod cache;
+pub mod storage;

@@ -1,0 +1,458 @@
+//! The cache of one resource: loading it, feeding it, and reading from it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::entry::Entry;
+use super::scope::{Channels, Waker};
+use super::snapshot::{Snapshot, Stash};
+use super::spec::ResourceSpec;
+use super::state::{RingLimits, State};
+use super::write::Prepared;
+use super::{Error, Result};
+use crate::storage::{self, Change, RangeRequest, Revision, Sink, Storage, Watch};
+
+/// How long a read waits for a resource version that has not happened yet; upstream's figure.
+pub(super) const FRESHNESS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Objects read from the store at a time when loading.
+const LOAD_PAGE: usize = 1000;
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Whatever is cached (`resourceVersion=0`).
+    Any,
+    /// Not older than this resource version.
+    AtLeast(Revision),
+    /// Every write acknowledged before the read began (no `resourceVersion`).
+    Consistent,
+}
+
+/// The watch cache of one resource. Loads itself on first use.
+pub struct ResourceCache {
+    pub(super) spec: Arc<ResourceSpec>,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) state: RwLock<State>,
+    /// Locked after `state`, where both are.
+    pub(super) channels: Mutex<Channels>,
+    pub(super) stash: Stash,
+    /// Counts how often the cache started over; watchers of an older generation get 410.
+    pub(super) generation: AtomicU64,
+    limits: RingLimits,
+    waker: Waker,
+    feed: tokio::sync::Mutex<Option<Feed>>,
+    /// Whether the feed is up and the map loaded: spares readers the async lock.
+    ready: AtomicBool,
+    this: Weak<ResourceCache>,
+}
+
+impl std::fmt::Debug for ResourceCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ResourceCache").field(&self.spec).finish()
+    }
+}
+
+struct Feed {
+    _watch: Watch,
+}
+
+impl ResourceCache {
+    pub(super) fn new(
+        spec: ResourceSpec,
+        storage: Arc<dyn Storage>,
+        limits: RingLimits,
+        waker: Waker,
+    ) -> Arc<ResourceCache> {
+        Arc::new_cyclic(|this| ResourceCache {
+            state: RwLock::new(State::new(&spec)),
+            spec: Arc::new(spec),
+            storage,
+            channels: Mutex::default(),
+            stash: Stash::default(),
+            generation: AtomicU64::new(0),
+            limits,
+            waker,
+            feed: tokio::sync::Mutex::new(None),
+            ready: AtomicBool::new(false),
+            this: this.clone(),
+        })
+    }
+
+    /// What is cached here.
+    pub fn spec(&self) -> &Arc<ResourceSpec> {
+        &self.spec
+    }
+
+    /// Loads the resource if that has not happened yet. Every read and watch does so itself.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the store cannot be read.
+    pub async fn load(&self) -> Result<()> {
+        if self.ready.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut feed = self.feed.lock().await;
+        if self.ready.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // Dropping an old feed first detaches it: two feeds would deliver everything twice.
+        *feed = None;
+        let sink = Arc::new(FeedSink {
+            cache: self.this.clone(),
+            buffer: Mutex::new(Some(Vec::new())),
+            broken: AtomicBool::new(false),
+        });
+        // Attached before reading, so that what changes while reading is in the buffer.
+        let watch = self
+            .storage
+            .watch(&self.spec.prefix, None, sink.clone())
+            .await?;
+        let (entries, revision) = self.read_all(None).await?;
+
+        let mut buffer = sink.buffer.lock();
+        if sink.broken.load(Ordering::Acquire) {
+            return Err(Error::Unavailable(
+                "the feed broke while loading".to_owned(),
+            ));
+        }
+        self.state.write().reset(entries, revision);
+        let missed = buffer.take().expect("only loading takes the buffer");
+        self.publish(&missed);
+        self.ready.store(true, Ordering::Release);
+        drop(buffer);
+        *feed = Some(Feed { _watch: watch });
+        Ok(())
+    }
+
+    /// Every object as of `revision` (`None`: now), read and decoded from the store.
+    pub(super) async fn read_all(
+        &self,
+        revision: Option<Revision>,
+    ) -> Result<(Vec<Arc<Entry>>, Revision)> {
+        let mut request = RangeRequest {
+            prefix: self.spec.prefix.clone(),
+            limit: LOAD_PAGE,
+            revision,
+            ..RangeRequest::default()
+        };
+        let mut entries = Vec::new();
+        loop {
+            let page = self.storage.range(request.clone()).await?;
+            // Later pages must be of the first one's revision.
+            request.revision = Some(page.revision);
+            if let Some(last) = page.items.last() {
+                request.start = format!("{}\0", last.key);
+            }
+            for item in &page.items {
+                let entry = Entry::decode(
+                    &self.spec,
+                    item.key.clone(),
+                    item.mod_revision,
+                    item.create_revision,
+                    &item.value,
+                );
+                match entry {
+                    Ok(entry) => entries.push(entry),
+                    // One bad value must not take the resource down; it stays in the store.
+                    Err(error) => tracing::error!(%error, "left out of the cache"),
+                }
+            }
+            if !page.more {
+                return Ok((entries, page.revision));
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Applies changes and tells whoever watches. In revision order, from one caller at a time.
+    fn publish(&self, changes: &[Change]) {
+        let entries: Vec<_> = changes.iter().map(|change| self.entry_of(change)).collect();
+        let now = Instant::now();
+        let mut touched = Vec::new();
+        {
+            let mut state = self.state.write();
+            let channels = self.channels.lock();
+            for (change, entry) in changes.iter().zip(entries) {
+                let Ok(entry) = entry else { continue };
+                if let Some(event) = state.apply(&change.key, change.revision, entry, now) {
+                    channels.dispatch(&event, &mut touched);
+                }
+            }
+            state.trim(&self.limits, now);
+        }
+        self.waker.wake(touched);
+    }
+
+    fn entry_of(&self, change: &Change) -> Result<Option<Arc<Entry>>, ()> {
+        let Some(value) = &change.value else {
+            return Ok(None);
+        };
+        let prepared = change
+            .attachment
+            .as_ref()
+            .and_then(|a| a.downcast_ref::<Prepared>());
+        if let Some(prepared) = prepared {
+            return Ok(Some(prepared.commit(
+                &self.spec,
+                &change.key,
+                change.revision,
+                change.create_revision,
+            )));
+        }
+        Entry::decode(
+            &self.spec,
+            change.key.clone(),
+            change.revision,
+            change.create_revision,
+            value,
+        )
+        .map(Some)
+        .map_err(|error| tracing::error!(%error, "a change was left out of the cache"))
+    }
+
+    /// The feed is gone: watchers must start over, and so must the cache.
+    fn start_over(&self, why: &storage::Error) {
+        tracing::warn!(resource = %self.spec.resource, %why, "the cache starts over");
+        self.ready.store(false, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        let channels = self.channels.lock().every();
+        for channel in channels {
+            channel.notify.notify_waiters();
+        }
+    }
+
+    /// Drops what the limits allow; called from time to time for resources nothing happens to.
+    pub(super) fn sweep(&self) {
+        let now = Instant::now();
+        if self.ready.load(Ordering::Acquire) {
+            self.state.write().trim(&self.limits, now);
+        }
+        self.stash.sweep(now);
+    }
+
+    /// Waits until reads from memory are as fresh as asked.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] if the resource version does not happen within three seconds.
+    pub async fn wait_fresh(&self, freshness: Freshness) -> Result<()> {
+        self.load().await?;
+        let wanted = match freshness {
+            Freshness::Any => return Ok(()),
+            Freshness::Consistent if self.storage.delivers_before_acknowledging() => return Ok(()),
+            Freshness::Consistent => self.storage.current_revision().await?,
+            Freshness::AtLeast(revision) => revision,
+        };
+        if self.revision() >= wanted {
+            return Ok(());
+        }
+        let wait = self.storage.wait_delivered(wanted);
+        if tokio::time::timeout(FRESHNESS_TIMEOUT, wait).await.is_err() {
+            let current = self.revision();
+            return Err(Error::TooLarge {
+                requested: wanted,
+                current,
+            });
+        }
+        Ok(())
+    }
+
+    /// The resource version reads from memory have now.
+    pub fn revision(&self) -> Revision {
+        // Read before the map: what is delivered is applied, so the pair can only be too careful.
+        let delivered = self.storage.delivered();
+        delivered.max(self.state.read().applied)
+    }
+
+    /// One object, by storage key.
+    ///
+    /// # Errors
+    /// As [`ResourceCache::wait_fresh`], and [`Error::Corrupt`].
+    pub async fn get(&self, key: &str, freshness: Freshness) -> Result<Option<Arc<Entry>>> {
+        self.load().await?;
+        if freshness == Freshness::Consistent && !self.storage.delivers_before_acknowledging() {
+            // One round trip either way; asking for the key itself needs no wait for the feed.
+            return self.get_from_storage(key).await;
+        }
+        self.wait_fresh(freshness).await?;
+        Ok(self.cached(key))
+    }
+
+    /// One object as cached now, without waiting for anything. `None` also before loading.
+    pub fn cached(&self, key: &str) -> Option<Arc<Entry>> {
+        self.state.read().map.get(key).cloned()
+    }
+
+    /// One object, certainly as the store has it.
+    pub(super) async fn get_from_storage(&self, key: &str) -> Result<Option<Arc<Entry>>> {
+        let Some(stored) = self.storage.get(key, None).await? else {
+            return Ok(None);
+        };
+        match self.cached(key) {
+            // The usual case: the cache is up to date and nothing needs decoding.
+            Some(entry) if entry.revision() == stored.mod_revision => Ok(Some(entry)),
+            _ => Entry::decode(
+                &self.spec,
+                stored.key,
+                stored.mod_revision,
+                stored.create_revision,
+                &stored.value,
+            )
+            .map(Some),
+        }
+    }
+
+    /// One object as it was at `revision`, as far as history reaches.
+    ///
+    /// # Errors
+    /// [`Error::TooOld`] and [`Error::TooLarge`].
+    pub async fn get_at(&self, key: &str, revision: Revision) -> Result<Option<Arc<Entry>>> {
+        self.load().await?;
+        let stored = self.storage.get(key, Some(revision)).await?;
+        let decode = |s: storage::KeyValue| {
+            Entry::decode(
+                &self.spec,
+                s.key,
+                s.mod_revision,
+                s.create_revision,
+                &s.value,
+            )
+        };
+        stored.map(decode).transpose()
+    }
+
+    /// All objects at one moment, in key order.
+    ///
+    /// # Errors
+    /// As [`ResourceCache::wait_fresh`].
+    pub async fn snapshot(&self, freshness: Freshness) -> Result<Snapshot> {
+        match self.wait_fresh(freshness).await {
+            // An etcd that does not report progress must not fail consistent lists: read it.
+            Err(Error::TooLarge { .. }) if freshness == Freshness::Consistent => {
+                let (entries, revision) = self.read_all(None).await?;
+                let map = entries.into_iter().map(|e| (e.key().clone(), e)).collect();
+                Ok(Snapshot::new(self.spec.clone(), revision, map))
+            }
+            waited => waited.map(|()| self.snapshot_now()),
+        }
+    }
+
+    pub(super) fn snapshot_now(&self) -> Snapshot {
+        let delivered = self.storage.delivered();
+        let state = self.state.read();
+        Snapshot::new(
+            self.spec.clone(),
+            delivered.max(state.applied),
+            state.map.clone(),
+        )
+    }
+
+    /// All objects as they were at exactly `revision` (`resourceVersionMatch=Exact`, and pages
+    /// after the first).
+    ///
+    /// # Errors
+    /// [`Error::TooOld`] when history no longer reaches back that far, [`Error::TooLarge`] when the
+    /// revision does not happen within three seconds.
+    pub async fn snapshot_at(&self, revision: Revision) -> Result<Snapshot> {
+        self.wait_fresh(Freshness::AtLeast(revision)).await?;
+        if let Some(map) = self.stash.get(revision) {
+            return Ok(Snapshot::new(self.spec.clone(), revision, map));
+        }
+        let map = self.state.read().map_at(revision);
+        let map = match map {
+            Some(map) => map,
+            None => {
+                let (entries, _) = self.read_all(Some(revision)).await?;
+                entries.into_iter().map(|e| (e.key().clone(), e)).collect()
+            }
+        };
+        self.stash.put(revision, map.clone());
+        Ok(Snapshot::new(self.spec.clone(), revision, map))
+    }
+
+    /// Keeps a snapshot's map at hand because pages of it will be asked for.
+    pub fn keep_for_paging(&self, snapshot: &Snapshot) {
+        self.stash.put(snapshot.revision(), snapshot.map().clone());
+    }
+
+    /// The objects whose indexed field has `value`, and the resource version they are of; `None` if
+    /// the field has no index (then filter a snapshot).
+    ///
+    /// # Errors
+    /// As [`ResourceCache::wait_fresh`].
+    pub async fn by_field(
+        &self,
+        label: &str,
+        value: &str,
+        freshness: Freshness,
+    ) -> Result<Option<(Vec<Arc<Entry>>, Revision)>> {
+        self.wait_fresh(freshness).await?;
+        let Some(field) = self.spec.field_index(label) else {
+            return Ok(None);
+        };
+        let delivered = self.storage.delivered();
+        let state = self.state.read();
+        Ok(state
+            .by_field(field, value)
+            .map(|found| (found, delivered.max(state.applied))))
+    }
+
+    /// The objects owned by `uid`, likewise.
+    ///
+    /// # Errors
+    /// As [`ResourceCache::wait_fresh`].
+    pub async fn by_owner(
+        &self,
+        uid: &str,
+        freshness: Freshness,
+    ) -> Result<Option<(Vec<Arc<Entry>>, Revision)>> {
+        self.wait_fresh(freshness).await?;
+        let delivered = self.storage.delivered();
+        let state = self.state.read();
+        Ok(state
+            .by_owner(uid)
+            .map(|found| (found, delivered.max(state.applied))))
+    }
+
+    /// Objects cached, and bytes of their JSON; zero before loading.
+    pub fn size(&self) -> (usize, usize) {
+        let state = self.state.read();
+        (state.map.len(), state.json_bytes)
+    }
+}
+
+/// Takes changes from the engine: into a buffer while the cache loads, into the cache afterwards.
+struct FeedSink {
+    cache: Weak<ResourceCache>,
+    buffer: Mutex<Option<Vec<Change>>>,
+    broken: AtomicBool,
+}
+
+impl Sink for FeedSink {
+    fn apply(&self, changes: &[Change]) {
+        {
+            let mut buffer = self.buffer.lock();
+            if let Some(buffer) = buffer.as_mut() {
+                buffer.extend_from_slice(changes);
+                return;
+            }
+        }
+        if let Some(cache) = self.cache.upgrade() {
+            cache.publish(changes);
+        }
+    }
+
+    fn broken(&self, error: storage::Error) {
+        let buffer = self.buffer.lock();
+        self.broken.store(true, Ordering::Release);
+        // While loading, the loader sees the flag itself.
+        if buffer.is_none()
+            && let Some(cache) = self.cache.upgrade()
+        {
+            cache.start_over(&error);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What the cache must know about a resource: where it is stored and what can be selected.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::entry::Labels;
+use crate::storage::Durability;
+
+/// First bytes of a value that upstream wrote as protobuf.
+pub const PROTOBUF_PREFIX: &[u8] = b"k8s\0";
+
+/// Takes one selectable field's value out of an object; missing values are the empty string (or
+/// the field's own default).
+pub type Extract = Arc<dyn Fn(&Value) -> String + Send + Sync>;
+
+/// Turns a stored value that is not JSON (upstream's protobuf) into JSON.
+pub type Decode = Arc<dyn Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync>;
+
+/// A field that field selectors may name.
+#[derive(Clone)]
+pub struct SelectableField {
+    /// Name in selectors, such as `spec.nodeName`.
+    pub label: String,
+    /// How to take its value from an object.
+    pub extract: Extract,
+    /// Whether lists and watches by this field are common enough for an index.
+    pub indexed: bool,
+}
+
+impl SelectableField {
+    /// A field read at a dotted path (`spec.nodeName`), as a string; absent is empty.
+    pub fn at_path(path: &str) -> SelectableField {
+        let parts: Vec<String> = path.split('.').map(str::to_owned).collect();
+        SelectableField {
+            label: path.to_owned(),
+            indexed: false,
+            extract: Arc::new(move |object| {
+                let mut at = object;
+                for part in &parts {
+                    match at.get(part) {
+                        Some(next) => at = next,
+                        None => return String::new(),
+                    }
+                }
+                match at {
+                    Value::String(s) => s.clone(),
+                    Value::Null => String::new(),
+                    other => other.to_string(),
+                }
+            }),
+        }
+    }
+
+    /// The same field, with an index over its values.
+    pub fn indexed(mut self) -> SelectableField {
+        self.indexed = true;
+        self
+    }
+}
+
+impl std::fmt::Debug for SelectableField {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.label)
+    }
+}
+
+/// A resource as the cache sees it. Cheap: a CustomResourceDefinition makes one at run time.
+pub struct ResourceSpec {
+    /// API group, empty for the core group.
+    pub group: String,
+    /// Plural name.
+    pub resource: String,
+    /// Key prefix with a slash at its end, such as `/registry/pods/`.
+    pub prefix: String,
+    /// Whether keys are `prefix/namespace/name` rather than `prefix/name`.
+    pub namespaced: bool,
+    /// Selectable fields besides `metadata.name` and `metadata.namespace`.
+    pub fields: Vec<SelectableField>,
+    /// Whether to index by owner uid.
+    pub index_owners: bool,
+    /// How hard acknowledged writes of this resource must hold.
+    pub durability: Durability,
+    /// How to read values that are not JSON.
+    pub decode: Option<Decode>,
+    labels: Mutex<LabelPool>,
+}
+
+impl std::fmt::Debug for ResourceSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResourceSpec")
+            .field("group", &self.group)
+            .field("resource", &self.resource)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct LabelPool {
+    sets: HashSet<Labels, ahash::RandomState>,
+    sweep_at: usize,
+}
+
+impl ResourceSpec {
+    /// A resource with no selectable fields of its own, stored under `prefix` (a missing slash at
+    /// its end is added). Set the public fields for the rest.
+    pub fn new(group: &str, resource: &str, prefix: &str, namespaced: bool) -> ResourceSpec {
+        let mut prefix = prefix.to_owned();
+        if !prefix.ends_with('/') {
+            prefix.push('/');
+        }
+        ResourceSpec {
+            group: group.to_owned(),
+            resource: resource.to_owned(),
+            prefix,
+            namespaced,
+            fields: Vec::new(),
+            index_owners: false,
+            durability: Durability::Synced,
+            decode: None,
+            labels: Mutex::default(),
+        }
+    }
+
+    /// The storage key of an object.
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        if self.namespaced {
+            format!("{}{namespace}/{name}", self.prefix)
+        } else {
+            format!("{}{name}", self.prefix)
+        }
+    }
+
+    /// The key prefix of a namespace, or of the whole resource when `None` (or not namespaced).
+    pub fn namespace_prefix(&self, namespace: Option<&str>) -> String {
+        match namespace {
+            Some(namespace) if self.namespaced && !namespace.is_empty() => {
+                format!("{}{namespace}/", self.prefix)
+            }
+            _ => self.prefix.clone(),
+        }
+    }
+
+    /// Namespace (empty if cluster-scoped) and name in a storage key of this resource.
+    pub fn split_key<'a>(&self, key: &'a str) -> (&'a str, &'a str) {
+        let rest = key.strip_prefix(self.prefix.as_str()).unwrap_or(key);
+        if !self.namespaced {
+            return ("", rest);
+        }
+        rest.split_once('/').unwrap_or(("", rest))
+    }
+
+    pub(super) fn field_index(&self, label: &str) -> Option<usize> {
+        self.fields.iter().position(|f| f.label == label)
+    }
+
+    pub(super) fn stored_to_json(&self, stored: &Bytes) -> Result<Bytes, String> {
+        if stored.first() == Some(&b'{') {
+            return Ok(stored.clone());
+        }
+        match &self.decode {
+            Some(decode) => decode(stored).map(Bytes::from),
+            None => Err("the stored value is not JSON".to_owned()),
+        }
+    }
+
+    /// The shared copy of a label set. `labels` must be sorted by key, as serde_json's maps are.
+    pub(super) fn intern_labels(&self, labels: Vec<(Box<str>, Box<str>)>) -> Labels {
+        let labels: Labels = labels.into();
+        let mut pool = self.labels.lock();
+        if let Some(shared) = pool.sets.get(&labels) {
+            return shared.clone();
+        }
+        if pool.sets.len() >= pool.sweep_at {
+            // Sets nobody holds any more go; sweeping at twice the survivors keeps the cost
+            // proportional to what was added.
+            pool.sets.retain(|set| Arc::strong_count(set) > 1);
+            pool.sweep_at = 64.max(pool.sets.len() * 2);
+        }
+        pool.sets.insert(labels.clone());
+        labels
+    }
+}
+
+/// Options for a create beyond the resource's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CreateOptions {
+    /// Time to live (Events).
+    pub ttl: Option<Duration>,
+}

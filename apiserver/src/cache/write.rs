@@ -1,0 +1,205 @@
+//! Writing through the cache.
+//!
+//! What the cache needs of the new object (label set, selectable fields, where the resource version
+//! goes) is taken from the tree before the write and travels with it. The embedded engine hands it
+//! back inside the commit, so a write is in the cache before it is acknowledged and its bytes are
+//! never decoded.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::entry::{Entry, Facts};
+use super::resource::{Freshness, ResourceCache};
+use super::spec::{CreateOptions, ResourceSpec};
+use super::splice::Slot;
+use super::{Error, Result};
+use crate::storage::{Revision, WriteOptions};
+
+/// An encoded object waiting for its revision.
+pub(super) struct Prepared {
+    stored: Bytes,
+    slot: Slot,
+    facts: Mutex<Option<Facts>>,
+    entry: OnceLock<Arc<Entry>>,
+}
+
+impl Prepared {
+    /// Encodes `object` as it is stored: without a resource version.
+    fn new(spec: &ResourceSpec, key: &str, mut object: Value) -> Result<Arc<Prepared>> {
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("resourceVersion");
+        }
+        let facts = Facts::of(spec, &object);
+        let stored = Bytes::from(serde_json::to_vec(&object).expect("a JSON tree encodes"));
+        let slot = Slot::find(&stored).ok_or_else(|| Error::Corrupt {
+            key: key.to_owned(),
+            why: "the object has no metadata".to_owned(),
+        })?;
+        Ok(Arc::new(Prepared {
+            stored,
+            slot,
+            facts: Mutex::new(Some(facts)),
+            entry: OnceLock::new(),
+        }))
+    }
+
+    /// The entry this became at `revision`; made once, whoever comes first.
+    pub fn commit(
+        &self,
+        spec: &Arc<ResourceSpec>,
+        key: &Arc<str>,
+        revision: Revision,
+        create_revision: Revision,
+    ) -> Arc<Entry> {
+        self.entry
+            .get_or_init(|| {
+                let facts = self.facts.lock().take().expect("facts are taken once");
+                let json = self.slot.fill(&self.stored, revision);
+                Entry::assemble(spec, key.clone(), revision, create_revision, json, facts)
+            })
+            .clone()
+    }
+}
+
+impl ResourceCache {
+    fn write_options(&self, prepared: &Arc<Prepared>, ttl: Option<Duration>) -> WriteOptions {
+        WriteOptions {
+            ttl,
+            durability: self.spec.durability,
+            attachment: Some(prepared.clone()),
+        }
+    }
+
+    /// Creates an object under storage key `key`; answers it with its resource version.
+    ///
+    /// # Errors
+    /// [`Error::Exists`]; [`Error::Corrupt`] if the object has no metadata.
+    pub async fn create(
+        &self,
+        key: &str,
+        object: Value,
+        options: CreateOptions,
+    ) -> Result<Arc<Entry>> {
+        // Loaded first, so that the change finds a cache to land in with what travels along.
+        self.load().await?;
+        let prepared = Prepared::new(&self.spec, key, object)?;
+        let write = self.write_options(&prepared, options.ttl);
+        let revision = self
+            .storage
+            .create(key, prepared.stored.clone(), write)
+            .await?;
+        Ok(prepared.commit(&self.spec, &key.into(), revision, revision))
+    }
+
+    /// Replaces `current` by `object`, provided nobody else did meanwhile. An object that encodes
+    /// to the same bytes is not written, and `current` is answered.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] or [`Error::NotFound`] if `current` is not current any more.
+    pub async fn update(
+        &self,
+        current: &Arc<Entry>,
+        object: Value,
+        options: CreateOptions,
+    ) -> Result<Arc<Entry>> {
+        let prepared = Prepared::new(&self.spec, current.key(), object)?;
+        if self.is_same(current, &prepared) {
+            return Ok(current.clone());
+        }
+        let write = self.write_options(&prepared, options.ttl);
+        let revision = self
+            .storage
+            .update(
+                current.key(),
+                current.revision(),
+                prepared.stored.clone(),
+                write,
+            )
+            .await?;
+        Ok(prepared.commit(
+            &self.spec,
+            current.key(),
+            revision,
+            current.create_revision(),
+        ))
+    }
+
+    fn is_same(&self, current: &Entry, prepared: &Prepared) -> bool {
+        // Lengths differ by the spliced resource version only, some 20 to 40 bytes.
+        let longer = current.json().len().wrapping_sub(prepared.stored.len());
+        longer < 64 && prepared.slot.fill(&prepared.stored, current.revision()) == current.json()
+    }
+
+    /// Deletes `current`, provided nobody wrote it meanwhile; answers its last state under the
+    /// resource version of the delete.
+    ///
+    /// # Errors
+    /// As [`ResourceCache::update`].
+    pub async fn delete(&self, current: &Arc<Entry>) -> Result<Arc<Entry>> {
+        let revision = self
+            .storage
+            .delete(current.key(), current.revision(), None)
+            .await?;
+        Ok(current.at_revision(revision))
+    }
+
+    /// Reads an object, lets `change` decide on its new tree (`None`: leave it), and writes that;
+    /// again with a fresh copy as long as somebody else gets in between.
+    ///
+    /// `change` may see a stale copy first; whatever it decides on one is only believed after it
+    /// was confirmed on a fresh one or the guarded write succeeded.
+    ///
+    /// # Errors
+    /// Those of `change` as they are; [`Error::NotFound`] if there is no such object.
+    pub async fn guaranteed_update<E, F, Fut>(
+        &self,
+        key: &str,
+        options: CreateOptions,
+        mut change: F,
+    ) -> Result<Arc<Entry>, E>
+    where
+        E: From<Error>,
+        F: FnMut(Arc<Entry>) -> Fut + Send,
+        Fut: Future<Output = Result<Option<Value>, E>> + Send,
+    {
+        self.load().await?;
+        // With an engine that delivers first, the cached copy is the stored one.
+        let mut fresh = self.storage.delivers_before_acknowledging();
+        let mut current = match self.cached(key) {
+            Some(entry) => Some(entry),
+            None => {
+                fresh = true;
+                self.get(key, Freshness::Consistent).await?
+            }
+        };
+        loop {
+            let Some(entry) = current else {
+                return Err(Error::NotFound {
+                    key: key.to_owned(),
+                }
+                .into());
+            };
+            let outcome = match change(entry.clone()).await {
+                Ok(Some(object)) => match self.update(&entry, object, options).await {
+                    // "Nothing changes" may be untrue of the newest state.
+                    Ok(same) if Arc::ptr_eq(&same, &entry) && !fresh => None,
+                    Ok(written) => Some(Ok(written)),
+                    Err(Error::Conflict { .. } | Error::NotFound { .. }) => None,
+                    Err(error) => Some(Err(error.into())),
+                },
+                Ok(None) if fresh => Some(Ok(entry)),
+                Err(error) if fresh => Some(Err(error)),
+                Ok(None) | Err(_) => None,
+            };
+            if let Some(outcome) = outcome {
+                return outcome;
+            }
+            current = self.get(key, Freshness::Consistent).await?;
+            fresh = true;
+        }
+    }
+}
