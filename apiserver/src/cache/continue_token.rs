@@ -37,9 +37,7 @@ pub enum TokenError {
     #[error("continue key is not valid: {0}")]
     Malformed(String),
     /// A zero resource version.
-    #[error(
-        "continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)"
-    )]
+    #[error("continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)")]
     Revision,
     /// No start key.
     #[error("continue key is not valid: encoded start key empty (version meta.k8s.io/v1)")]
@@ -53,11 +51,7 @@ impl ContinueToken {
     /// The token as clients see it. `prefix` is the key prefix listed and must begin `start`.
     pub fn encode(&self, prefix: &str) -> String {
         let start = self.start.strip_prefix(prefix).unwrap_or(&self.start);
-        let wire = Wire {
-            v: VERSION.to_owned(),
-            rv: self.revision,
-            start: start.to_owned(),
-        };
+        let wire = Wire { v: VERSION.to_owned(), rv: self.revision, start: start.to_owned() };
         // Go's field order: v, rv, start.
         let json = serde_json::to_vec(&wire).expect("a struct of strings and a number encodes");
         URL_SAFE_NO_PAD.encode(json)
@@ -70,15 +64,13 @@ impl ContinueToken {
     pub fn decode(token: &str, prefix: &str) -> Result<ContinueToken, TokenError> {
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|e| {
             let at = match e {
-                base64::DecodeError::InvalidByte(at, _)
-                | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
                 base64::DecodeError::InvalidLength(at) => at.saturating_sub(1),
                 base64::DecodeError::InvalidPadding => token.len(),
             };
             TokenError::Malformed(format!("illegal base64 data at input byte {at}"))
         })?;
-        let wire: Wire =
-            serde_json::from_slice(&bytes).map_err(|e| TokenError::Malformed(e.to_string()))?;
+        let wire: Wire = serde_json::from_slice(&bytes).map_err(|e| TokenError::Malformed(e.to_string()))?;
         if wire.v != VERSION {
             return Err(TokenError::Version(wire.v));
         }
@@ -89,16 +81,11 @@ impl ContinueToken {
             return Err(TokenError::Start);
         }
         let relative = wire.start.strip_prefix('/').unwrap_or(&wire.start);
-        let clean = !relative
-            .split('/')
-            .any(|part| matches!(part, "" | "." | ".."));
+        let clean = !relative.split('/').any(|part| matches!(part, "" | "." | ".."));
         if !clean {
             return Err(TokenError::Malformed(wire.start));
         }
-        Ok(ContinueToken {
-            revision: wire.rv,
-            start: format!("{prefix}{relative}"),
-        })
+        Ok(ContinueToken { revision: wire.rv, start: format!("{prefix}{relative}") })
     }
 }
 
@@ -108,20 +95,11 @@ mod tests {
 
     #[test]
     fn round_trips_and_equals_upstreams_form() {
-        let token = ContinueToken {
-            revision: 123,
-            start: "/registry/pods/default/a\0".to_owned(),
-        };
+        let token = ContinueToken { revision: 123, start: "/registry/pods/default/a\0".to_owned() };
         let text = token.encode("/registry/pods/default/");
         let json = URL_SAFE_NO_PAD.decode(&text).unwrap();
-        assert_eq!(
-            json,
-            br#"{"v":"meta.k8s.io/v1","rv":123,"start":"a\u0000"}"#
-        );
-        assert_eq!(
-            ContinueToken::decode(&text, "/registry/pods/default/"),
-            Ok(token)
-        );
+        assert_eq!(json, br#"{"v":"meta.k8s.io/v1","rv":123,"start":"a\u0000"}"#);
+        assert_eq!(ContinueToken::decode(&text, "/registry/pods/default/"), Ok(token));
     }
 
     #[test]

@@ -42,11 +42,7 @@ impl Encodings {
     }
 
     /// As [`Encodings::get_or_make`], for makers that can fail; failures are not kept.
-    pub fn try_get_or_make<E>(
-        &self,
-        key: u32,
-        make: impl FnOnce() -> Result<Bytes, E>,
-    ) -> Result<Bytes, E> {
+    pub fn try_get_or_make<E>(&self, key: u32, make: impl FnOnce() -> Result<Bytes, E>) -> Result<Bytes, E> {
         let mut made = self.0.lock();
         if let Some((_, bytes)) = made.iter().find(|(k, _)| *k == key) {
             return Ok(bytes.clone());
@@ -103,17 +99,9 @@ impl Facts {
             .map(Box::from)
             .collect();
         Facts {
-            uid: metadata
-                .and_then(|m| m.get("uid"))
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .into(),
+            uid: metadata.and_then(|m| m.get("uid")).and_then(Value::as_str).unwrap_or_default().into(),
             labels: spec.intern_labels(labels),
-            fields: spec
-                .fields
-                .iter()
-                .map(|f| (f.extract)(object).into_boxed_str())
-                .collect(),
+            fields: spec.fields.iter().map(|f| (f.extract)(object).into_boxed_str()).collect(),
             owners,
         }
     }
@@ -150,10 +138,7 @@ impl Entry {
         create_revision: Revision,
         stored: &Bytes,
     ) -> Result<Arc<Entry>> {
-        let corrupt = |why: String| Error::Corrupt {
-            key: key.to_string(),
-            why,
-        };
+        let corrupt = |why: String| Error::Corrupt { key: key.to_string(), why };
         let json = spec.stored_to_json(stored).map_err(corrupt)?;
         let tree: Value = serde_json::from_slice(&json).map_err(|e| corrupt(e.to_string()))?;
         let slot = Slot::find(&json).ok_or_else(|| corrupt("no metadata".to_owned()))?;
@@ -190,14 +175,7 @@ impl Entry {
     pub(super) fn at_revision(&self, revision: Revision) -> Arc<Entry> {
         let json = splice::set_resource_version(&self.json, revision)
             .expect("an entry's JSON was spliced before, so it has metadata");
-        Entry::assemble(
-            &self.spec,
-            self.key.clone(),
-            revision,
-            self.create_revision,
-            json,
-            self.facts.clone(),
-        )
+        Entry::assemble(&self.spec, self.key.clone(), revision, self.create_revision, json, self.facts.clone())
     }
 
     /// The storage key, such as `/registry/pods/default/web`.

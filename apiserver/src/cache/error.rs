@@ -76,18 +76,10 @@ impl From<storage::Error> for Error {
             E::NotFound { key } => Error::NotFound { key },
             E::Exists { key } => Error::Exists { key },
             E::Conflict { key, current } => Error::Conflict { key, current },
-            E::Compacted {
-                requested,
-                compacted,
-            } => Error::TooOld {
-                requested,
-                oldest: compacted,
-            },
+            E::Compacted { requested, compacted } => Error::TooOld { requested, oldest: compacted },
             E::Future { requested, current } => Error::TooLarge { requested, current },
             E::TooLarge(why) => Error::ObjectTooLarge(why),
-            E::Locked(_) | E::Unavailable(_) | E::Corrupt(_) | E::Closed => {
-                Error::Unavailable(error.to_string())
-            }
+            E::Locked(_) | E::Unavailable(_) | E::Corrupt(_) | E::Closed => Error::Unavailable(error.to_string()),
         }
     }
 }

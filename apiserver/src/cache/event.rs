@@ -58,11 +58,7 @@ pub struct Event {
 
 impl std::fmt::Debug for Event {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Event({:?} -> {:?} @{})",
-            self.previous, self.object, self.revision
-        )
+        write!(f, "Event({:?} -> {:?} @{})", self.previous, self.object, self.revision)
     }
 }
 
@@ -77,22 +73,12 @@ impl Event {
         at: Instant,
     ) -> Event {
         debug_assert!(object.is_some() || previous.is_some());
-        Event {
-            revision,
-            object,
-            previous,
-            at,
-            gone: OnceLock::new(),
-            frames: Encodings::default(),
-        }
+        Event { revision, object, previous, at, gone: OnceLock::new(), frames: Encodings::default() }
     }
 
     /// Any of the two objects, for what does not change: key, namespace, name.
     pub fn any(&self) -> &Arc<Entry> {
-        self.object
-            .as_ref()
-            .or(self.previous.as_ref())
-            .expect("an event has an object or a previous one")
+        self.object.as_ref().or(self.previous.as_ref()).expect("an event has an object or a previous one")
     }
 
     /// What this change is to somebody who wants the objects that `wanted` accepts; `None` if it is
@@ -111,14 +97,9 @@ impl Event {
     /// there, under the resource version of this change.
     pub fn entry(&self, kind: EventType) -> &Arc<Entry> {
         match kind {
-            EventType::Added | EventType::Modified => {
-                self.object.as_ref().expect("only a delete has no object")
-            }
+            EventType::Added | EventType::Modified => self.object.as_ref().expect("only a delete has no object"),
             EventType::Deleted => self.gone.get_or_init(|| {
-                self.previous
-                    .as_ref()
-                    .expect("only a create has no previous object")
-                    .at_revision(self.revision)
+                self.previous.as_ref().expect("only a create has no previous object").at_revision(self.revision)
             }),
         }
     }
@@ -127,15 +108,9 @@ impl Event {
     ///
     /// `encoding` is the caller's number for a media type and form; it must be above zero (zero is
     /// [`Event::json_frame`]) and below 2^30.
-    pub fn frame(
-        &self,
-        kind: EventType,
-        encoding: u32,
-        make: impl FnOnce(&Entry) -> Bytes,
-    ) -> Bytes {
+    pub fn frame(&self, kind: EventType, encoding: u32, make: impl FnOnce(&Entry) -> Bytes) -> Bytes {
         let entry = self.entry(kind);
-        self.frames
-            .get_or_make((encoding << 2) | kind as u32, || make(entry))
+        self.frames.get_or_make((encoding << 2) | kind as u32, || make(entry))
     }
 
     /// The JSON frame: `{"type":…,"object":…}` and a newline.

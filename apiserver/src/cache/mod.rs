@@ -65,21 +65,14 @@ pub struct Cache {
 
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cache")
-            .field("resources", &self.resources.read().len())
-            .finish()
+        f.debug_struct("Cache").field("resources", &self.resources.read().len()).finish()
     }
 }
 
 impl Cache {
     /// A cache over `storage`. Must be called inside a tokio runtime.
     pub fn new(storage: Arc<dyn Storage>, limits: RingLimits) -> Arc<Cache> {
-        let cache = Arc::new(Cache {
-            storage,
-            limits,
-            waker: Waker::start(),
-            resources: RwLock::default(),
-        });
+        let cache = Arc::new(Cache { storage, limits, waker: Waker::start(), resources: RwLock::default() });
         tokio::spawn(sweep(Arc::downgrade(&cache)));
         cache
     }
@@ -96,25 +89,18 @@ impl Cache {
         self.resources
             .write()
             .entry(key)
-            .or_insert_with(|| {
-                ResourceCache::new(spec, self.storage.clone(), self.limits, self.waker.clone())
-            })
+            .or_insert_with(|| ResourceCache::new(spec, self.storage.clone(), self.limits, self.waker.clone()))
             .clone()
     }
 
     /// Forgets a resource (not its stored objects). Its watches end with the last handle.
     pub fn remove(&self, group: &str, resource: &str) -> Option<Arc<ResourceCache>> {
-        self.resources
-            .write()
-            .remove(&(group.to_owned(), resource.to_owned()))
+        self.resources.write().remove(&(group.to_owned(), resource.to_owned()))
     }
 
     /// A registered resource.
     pub fn resource(&self, group: &str, resource: &str) -> Option<Arc<ResourceCache>> {
-        self.resources
-            .read()
-            .get(&(group.to_owned(), resource.to_owned()))
-            .cloned()
+        self.resources.read().get(&(group.to_owned(), resource.to_owned())).cloned()
     }
 
     /// Every registered resource, in no particular order.

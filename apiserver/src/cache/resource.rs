@@ -107,17 +107,12 @@ impl ResourceCache {
             broken: AtomicBool::new(false),
         });
         // Attached before reading, so that what changes while reading is in the buffer.
-        let watch = self
-            .storage
-            .watch(&self.spec.prefix, None, sink.clone())
-            .await?;
+        let watch = self.storage.watch(&self.spec.prefix, None, sink.clone()).await?;
         let (entries, revision) = self.read_all(None).await?;
 
         let mut buffer = sink.buffer.lock();
         if sink.broken.load(Ordering::Acquire) {
-            return Err(Error::Unavailable(
-                "the feed broke while loading".to_owned(),
-            ));
+            return Err(Error::Unavailable("the feed broke while loading".to_owned()));
         }
         self.state.write().reset(entries, revision);
         let missed = buffer.take().expect("only loading takes the buffer");
@@ -129,16 +124,9 @@ impl ResourceCache {
     }
 
     /// Every object as of `revision` (`None`: now), read and decoded from the store.
-    pub(super) async fn read_all(
-        &self,
-        revision: Option<Revision>,
-    ) -> Result<(Vec<Arc<Entry>>, Revision)> {
-        let mut request = RangeRequest {
-            prefix: self.spec.prefix.clone(),
-            limit: LOAD_PAGE,
-            revision,
-            ..RangeRequest::default()
-        };
+    pub(super) async fn read_all(&self, revision: Option<Revision>) -> Result<(Vec<Arc<Entry>>, Revision)> {
+        let mut request =
+            RangeRequest { prefix: self.spec.prefix.clone(), limit: LOAD_PAGE, revision, ..RangeRequest::default() };
         let mut entries = Vec::new();
         loop {
             let page = self.storage.range(request.clone()).await?;
@@ -148,13 +136,8 @@ impl ResourceCache {
                 request.start = format!("{}\0", last.key);
             }
             for item in &page.items {
-                let entry = Entry::decode(
-                    &self.spec,
-                    item.key.clone(),
-                    item.mod_revision,
-                    item.create_revision,
-                    &item.value,
-                );
+                let entry =
+                    Entry::decode(&self.spec, item.key.clone(), item.mod_revision, item.create_revision, &item.value);
                 match entry {
                     Ok(entry) => entries.push(entry),
                     // One bad value must not take the resource down; it stays in the store.
@@ -191,27 +174,13 @@ impl ResourceCache {
         let Some(value) = &change.value else {
             return Ok(None);
         };
-        let prepared = change
-            .attachment
-            .as_ref()
-            .and_then(|a| a.downcast_ref::<Prepared>());
+        let prepared = change.attachment.as_ref().and_then(|a| a.downcast_ref::<Prepared>());
         if let Some(prepared) = prepared {
-            return Ok(Some(prepared.commit(
-                &self.spec,
-                &change.key,
-                change.revision,
-                change.create_revision,
-            )));
+            return Ok(Some(prepared.commit(&self.spec, &change.key, change.revision, change.create_revision)));
         }
-        Entry::decode(
-            &self.spec,
-            change.key.clone(),
-            change.revision,
-            change.create_revision,
-            value,
-        )
-        .map(Some)
-        .map_err(|error| tracing::error!(%error, "a change was left out of the cache"))
+        Entry::decode(&self.spec, change.key.clone(), change.revision, change.create_revision, value)
+            .map(Some)
+            .map_err(|error| tracing::error!(%error, "a change was left out of the cache"))
     }
 
     /// The feed is gone: watchers must start over, and so must the cache.
@@ -252,10 +221,7 @@ impl ResourceCache {
         let wait = self.storage.wait_delivered(wanted);
         if tokio::time::timeout(FRESHNESS_TIMEOUT, wait).await.is_err() {
             let current = self.revision();
-            return Err(Error::TooLarge {
-                requested: wanted,
-                current,
-            });
+            return Err(Error::TooLarge { requested: wanted, current });
         }
         Ok(())
     }
@@ -294,14 +260,8 @@ impl ResourceCache {
         match self.cached(key) {
             // The usual case: the cache is up to date and nothing needs decoding.
             Some(entry) if entry.revision() == stored.mod_revision => Ok(Some(entry)),
-            _ => Entry::decode(
-                &self.spec,
-                stored.key,
-                stored.mod_revision,
-                stored.create_revision,
-                &stored.value,
-            )
-            .map(Some),
+            _ => Entry::decode(&self.spec, stored.key, stored.mod_revision, stored.create_revision, &stored.value)
+                .map(Some),
         }
     }
 
@@ -312,15 +272,8 @@ impl ResourceCache {
     pub async fn get_at(&self, key: &str, revision: Revision) -> Result<Option<Arc<Entry>>> {
         self.load().await?;
         let stored = self.storage.get(key, Some(revision)).await?;
-        let decode = |s: storage::KeyValue| {
-            Entry::decode(
-                &self.spec,
-                s.key,
-                s.mod_revision,
-                s.create_revision,
-                &s.value,
-            )
-        };
+        let decode =
+            |s: storage::KeyValue| Entry::decode(&self.spec, s.key, s.mod_revision, s.create_revision, &s.value);
         stored.map(decode).transpose()
     }
 
@@ -343,11 +296,7 @@ impl ResourceCache {
     pub(super) fn snapshot_now(&self) -> Snapshot {
         let delivered = self.storage.delivered();
         let state = self.state.read();
-        Snapshot::new(
-            self.spec.clone(),
-            delivered.max(state.applied),
-            state.map.clone(),
-        )
+        Snapshot::new(self.spec.clone(), delivered.max(state.applied), state.map.clone())
     }
 
     /// All objects as they were at exactly `revision` (`resourceVersionMatch=Exact`, and pages
@@ -395,26 +344,18 @@ impl ResourceCache {
         };
         let delivered = self.storage.delivered();
         let state = self.state.read();
-        Ok(state
-            .by_field(field, value)
-            .map(|found| (found, delivered.max(state.applied))))
+        Ok(state.by_field(field, value).map(|found| (found, delivered.max(state.applied))))
     }
 
     /// The objects owned by `uid`, likewise.
     ///
     /// # Errors
     /// As [`ResourceCache::wait_fresh`].
-    pub async fn by_owner(
-        &self,
-        uid: &str,
-        freshness: Freshness,
-    ) -> Result<Option<(Vec<Arc<Entry>>, Revision)>> {
+    pub async fn by_owner(&self, uid: &str, freshness: Freshness) -> Result<Option<(Vec<Arc<Entry>>, Revision)>> {
         self.wait_fresh(freshness).await?;
         let delivered = self.storage.delivered();
         let state = self.state.read();
-        Ok(state
-            .by_owner(uid)
-            .map(|found| (found, delivered.max(state.applied))))
+        Ok(state.by_owner(uid).map(|found| (found, delivered.max(state.applied))))
     }
 
     /// Objects cached, and bytes of their JSON; zero before loading.

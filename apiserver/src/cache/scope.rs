@@ -57,10 +57,7 @@ struct ChannelRing {
 impl Channel {
     fn new() -> Arc<Channel> {
         Arc::new(Channel {
-            ring: Mutex::new(ChannelRing {
-                events: VecDeque::new(),
-                base: 0,
-            }),
+            ring: Mutex::new(ChannelRing { events: VecDeque::new(), base: 0 }),
             notify: Notify::new(),
             watchers: AtomicUsize::new(0),
             dirty: AtomicBool::new(false),
@@ -129,10 +126,7 @@ impl Place {
 
     /// Whether an event concerns this scope: the object was or is in it.
     pub fn concerns(&self, event: &Event) -> bool {
-        [&event.object, &event.previous]
-            .into_iter()
-            .flatten()
-            .any(|entry| self.contains(entry))
+        [&event.object, &event.previous].into_iter().flatten().any(|entry| self.contains(entry))
     }
 }
 
@@ -141,10 +135,7 @@ impl Channels {
     pub fn join(&mut self, place: &Place) -> Arc<Channel> {
         let channel = match place {
             Place::All => self.all.get_or_insert_with(Channel::new),
-            Place::Namespace(n) => self
-                .namespaces
-                .entry(n.clone())
-                .or_insert_with(Channel::new),
+            Place::Namespace(n) => self.namespaces.entry(n.clone()).or_insert_with(Channel::new),
             Place::Key(k) => self.keys.entry(k.clone()).or_insert_with(Channel::new),
             Place::Field(at, v) => {
                 let values = self.fields.entry(*at).or_default();
@@ -205,13 +196,7 @@ impl Channels {
     /// Every channel, to tell all watchers that the cache starts over.
     pub fn every(&self) -> Vec<Arc<Channel>> {
         let fields = self.fields.values().flat_map(|values| values.values());
-        self.all
-            .iter()
-            .chain(self.namespaces.values())
-            .chain(self.keys.values())
-            .chain(fields)
-            .cloned()
-            .collect()
+        self.all.iter().chain(self.namespaces.values()).chain(self.keys.values()).chain(fields).cloned().collect()
     }
 }
 

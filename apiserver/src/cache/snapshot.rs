@@ -23,23 +23,13 @@ pub struct Snapshot {
 
 impl std::fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Snapshot({} {}@{})",
-            self.spec.prefix,
-            self.map.len(),
-            self.revision
-        )
+        write!(f, "Snapshot({} {}@{})", self.spec.prefix, self.map.len(), self.revision)
     }
 }
 
 impl Snapshot {
     pub(super) fn new(spec: Arc<ResourceSpec>, revision: Revision, map: Map) -> Snapshot {
-        Snapshot {
-            spec,
-            revision,
-            map,
-        }
+        Snapshot { spec, revision, map }
     }
 
     /// The resource version of the list.
@@ -78,12 +68,8 @@ impl Snapshot {
             Some(start) if start > prefix.as_str() => start,
             _ => prefix.as_str(),
         };
-        let entries = self
-            .map
-            .range::<_, str>((Bound::Included(from), Bound::Unbounded));
-        entries
-            .map(|(_, entry)| entry)
-            .take_while(move |entry| entry.key().starts_with(&prefix))
+        let entries = self.map.range::<_, str>((Bound::Included(from), Bound::Unbounded));
+        entries.map(|(_, entry)| entry).take_while(move |entry| entry.key().starts_with(&prefix))
     }
 }
 
@@ -113,8 +99,6 @@ impl Stash {
     }
 
     pub fn sweep(&self, now: Instant) {
-        self.0
-            .lock()
-            .retain(|(_, used, _)| now.saturating_duration_since(*used) < KEPT_FOR);
+        self.0.lock().retain(|(_, used, _)| now.saturating_duration_since(*used) < KEPT_FOR);
     }
 }

@@ -129,11 +129,7 @@ impl ResourceSpec {
 
     /// The storage key of an object.
     pub fn key(&self, namespace: &str, name: &str) -> String {
-        if self.namespaced {
-            format!("{}{namespace}/{name}", self.prefix)
-        } else {
-            format!("{}{name}", self.prefix)
-        }
+        if self.namespaced { format!("{}{namespace}/{name}", self.prefix) } else { format!("{}{name}", self.prefix) }
     }
 
     /// The key prefix of a namespace, or of the whole resource when `None` (or not namespaced).

@@ -165,11 +165,7 @@ impl<'a> Scan<'a> {
     fn metadata(&mut self) -> Option<Slot> {
         self.expect(b'{')?;
         if self.peek()? == b'}' {
-            return Some(Slot {
-                start: self.at,
-                end: self.at,
-                shape: Shape::Only,
-            });
+            return Some(Slot { start: self.at, end: self.at, shape: Shape::Only });
         }
         // Members are sorted in what we write, and the slot keeps that order; in what others wrote
         // any place will do.
@@ -180,11 +176,7 @@ impl<'a> Scan<'a> {
                 self.peek()?;
                 let start = self.at;
                 self.skip_value()?;
-                return Some(Slot {
-                    start,
-                    end: self.at,
-                    shape: Shape::Value,
-                });
+                return Some(Slot { start, end: self.at, shape: Shape::Value });
             }
             if before.is_none() && key > b"resourceVersion".as_slice() {
                 before = Some(start);
@@ -195,16 +187,8 @@ impl<'a> Scan<'a> {
             }
         }
         Some(match before {
-            Some(start) => Slot {
-                start,
-                end: start,
-                shape: Shape::Before,
-            },
-            None => Slot {
-                start: self.at,
-                end: self.at,
-                shape: Shape::After,
-            },
+            Some(start) => Slot { start, end: start, shape: Shape::Before },
+            None => Slot { start: self.at, end: self.at, shape: Shape::After },
         })
     }
 }
@@ -224,10 +208,7 @@ mod tests {
 
     #[test]
     fn splices_in_sorted_place() {
-        check(
-            r#"{"metadata":{}}"#,
-            r#"{"metadata":{"resourceVersion":"42"}}"#,
-        );
+        check(r#"{"metadata":{}}"#, r#"{"metadata":{"resourceVersion":"42"}}"#);
         check(
             r#"{"kind":"Pod","metadata":{"name":"a","uid":"u"},"spec":{}}"#,
             r#"{"kind":"Pod","metadata":{"name":"a","resourceVersion":"42","uid":"u"},"spec":{}}"#,
@@ -248,16 +229,7 @@ mod tests {
 
     #[test]
     fn refuses_what_has_no_metadata() {
-        for input in [
-            "",
-            "{",
-            "{}",
-            "[]",
-            "null",
-            r#"{"spec":{}}"#,
-            r#"{"metadata":null}"#,
-            r#"{"metadata":{"a"#,
-        ] {
+        for input in ["", "{", "{}", "[]", "null", r#"{"spec":{}}"#, r#"{"metadata":null}"#, r#"{"metadata":{"a"#] {
             assert_eq!(set_resource_version(input.as_bytes(), 1), None, "{input}");
         }
     }

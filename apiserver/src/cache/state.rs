@@ -135,8 +135,7 @@ impl State {
         while let Some(oldest) = self.ring.front() {
             let over = self.ring.len() > limits.count
                 || (self.ring.len() > limits.soft_count
-                    && (self.ring_bytes > limits.bytes
-                        || now.saturating_duration_since(oldest.at) > limits.age));
+                    && (self.ring_bytes > limits.bytes || now.saturating_duration_since(oldest.at) > limits.age));
             if !over {
                 return;
             }
@@ -165,10 +164,7 @@ impl State {
             if let Some(p) = &previous {
                 p.owners().iter().for_each(|o| unindex(index, o, p.key()));
             }
-            entry
-                .owners()
-                .iter()
-                .for_each(|o| add_index(index, o, entry.key()));
+            entry.owners().iter().for_each(|o| add_index(index, o, entry.key()));
         }
         previous
     }
@@ -180,10 +176,7 @@ impl State {
             unindex(index, previous.field_at(*at), key);
         }
         if let Some(index) = &mut self.owner_index {
-            previous
-                .owners()
-                .iter()
-                .for_each(|o| unindex(index, o, key));
+            previous.owners().iter().for_each(|o| unindex(index, o, key));
         }
         Some(previous)
     }
@@ -289,14 +282,8 @@ mod tests {
         state.apply(a.key(), 4, None, now).unwrap();
         assert_eq!(names(&state.by_field(0, "n1").unwrap()), ["b"]);
         assert_eq!(names(&state.by_owner("o").unwrap()), ["b"]);
-        assert!(
-            state.apply(a.key(), 4, None, now).is_none(),
-            "an old change is not applied"
-        );
-        assert!(
-            state.apply(a.key(), 5, None, now).is_none(),
-            "nothing to delete"
-        );
+        assert!(state.apply(a.key(), 4, None, now).is_none(), "an old change is not applied");
+        assert!(state.apply(a.key(), 5, None, now).is_none(), "nothing to delete");
         assert_eq!(state.applied, 5);
     }
 
@@ -307,32 +294,19 @@ mod tests {
         let now = Instant::now();
         state.reset(vec![pod(&spec, "a", "", 1)], 1);
         let mut maps = vec![(1, state.map.clone())];
-        for (revision, name, delete) in [
-            (2, "b", false),
-            (4, "a", false),
-            (5, "b", true),
-            (7, "b", false),
-            (8, "a", true),
-        ] {
+        for (revision, name, delete) in
+            [(2, "b", false), (4, "a", false), (5, "b", true), (7, "b", false), (8, "a", true)]
+        {
             let entry = pod(&spec, name, "", revision);
-            state
-                .apply(entry.key(), revision, (!delete).then(|| entry.clone()), now)
-                .unwrap();
+            state.apply(entry.key(), revision, (!delete).then(|| entry.clone()), now).unwrap();
             maps.push((revision, state.map.clone()));
         }
         for (revision, expected) in &maps {
             let map = state.map_at(*revision).unwrap();
-            let flat = |m: &Map| {
-                m.values()
-                    .map(|e| (e.key().clone(), e.revision()))
-                    .collect::<Vec<_>>()
-            };
+            let flat = |m: &Map| m.values().map(|e| (e.key().clone(), e.revision())).collect::<Vec<_>>();
             assert_eq!(flat(&map), flat(expected), "at {revision}");
         }
-        let limits = RingLimits {
-            count: 2,
-            ..RingLimits::default()
-        };
+        let limits = RingLimits { count: 2, ..RingLimits::default() };
         state.trim(&limits, now);
         assert_eq!((state.floor, state.ring.len()), (5, 2));
         assert!(state.map_at(4).is_none());
@@ -348,28 +322,14 @@ mod tests {
         state.reset(vec![], 1);
         for revision in 2..12 {
             let entry = pod(&spec, "a", "", revision);
-            state
-                .apply(entry.key(), revision, Some(entry.clone()), now)
-                .unwrap();
+            state.apply(entry.key(), revision, Some(entry.clone()), now).unwrap();
         }
-        let limits = RingLimits {
-            age: Duration::from_secs(1),
-            soft_count: 4,
-            count: 100,
-            bytes: usize::MAX,
-        };
+        let limits = RingLimits { age: Duration::from_secs(1), soft_count: 4, count: 100, bytes: usize::MAX };
         state.trim(&limits, now);
         assert_eq!(state.ring.len(), 10);
         state.trim(&limits, now + Duration::from_secs(2));
         assert_eq!(state.ring.len(), 4);
-        state.trim(
-            &RingLimits {
-                bytes: 1,
-                soft_count: 1,
-                ..limits
-            },
-            now,
-        );
+        state.trim(&RingLimits { bytes: 1, soft_count: 1, ..limits }, now);
         assert_eq!(state.ring.len(), 1);
     }
 }

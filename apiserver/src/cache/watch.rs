@@ -84,10 +84,7 @@ pub struct Watch {
 
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch")
-            .field("place", &self.place)
-            .field("seen", &self.seen)
-            .finish()
+        f.debug_struct("Watch").field("place", &self.place).field("seen", &self.seen).finish()
     }
 }
 
@@ -100,9 +97,7 @@ impl ResourceCache {
     pub async fn watch(self: &Arc<Self>, request: WatchRequest) -> Result<Watch> {
         let place = match request.scope {
             Scope::All => Place::All,
-            Scope::Namespace(namespace) if self.spec.namespaced => {
-                Place::Namespace(namespace.into())
-            }
+            Scope::Namespace(namespace) if self.spec.namespaced => Place::Namespace(namespace.into()),
             Scope::Namespace(_) => Place::All,
             Scope::Key(key) => Place::Key(key.into()),
             Scope::Field { label, value } => match self.spec.field_index(&label) {
@@ -130,16 +125,8 @@ impl ResourceCache {
                 current
             }
         };
-        let position = state.position_after(seen).ok_or(Error::TooOld {
-            requested: seen,
-            oldest: state.floor,
-        })?;
-        let backlog = state
-            .ring
-            .range(position..)
-            .filter(|e| place.concerns(e))
-            .cloned()
-            .collect();
+        let position = state.position_after(seen).ok_or(Error::TooOld { requested: seen, oldest: state.floor })?;
+        let backlog = state.ring.range(position..).filter(|e| place.concerns(e)).cloned().collect();
         let channel = self.channels.lock().join(&place);
         let cursor = channel.end();
         drop(state);
@@ -236,8 +223,7 @@ impl Watch {
                 }
                 self.seen = event.revision;
                 let wanted = |entry: &Entry| {
-                    self.place.contains(entry)
-                        && self.matcher.as_ref().is_none_or(|m| m.matches(entry))
+                    self.place.contains(entry) && self.matcher.as_ref().is_none_or(|m| m.matches(entry))
                 };
                 if let Some(kind) = event.classify(wanted) {
                     events.push((kind, event));
@@ -255,31 +241,16 @@ impl Watch {
     /// Reads what is new into an empty backlog.
     fn fill(&mut self) -> Result<()> {
         if self.generation != self.cache.generation.load(Ordering::Acquire) {
-            return Err(Error::TooOld {
-                requested: self.seen,
-                oldest: self.cache.revision(),
-            });
+            return Err(Error::TooOld { requested: self.seen, oldest: self.cache.revision() });
         }
-        if !self.backlog.is_empty()
-            || self
-                .channel
-                .read(&mut self.cursor, &mut self.backlog, BATCH)
-        {
+        if !self.backlog.is_empty() || self.channel.read(&mut self.cursor, &mut self.backlog, BATCH) {
             return Ok(());
         }
         // Further behind than the channel reaches: the resource's ring is longer.
         let state = self.cache.state.read();
-        let position = state.position_after(self.seen).ok_or(Error::TooOld {
-            requested: self.seen,
-            oldest: state.floor,
-        })?;
-        self.backlog.extend(
-            state
-                .ring
-                .range(position..)
-                .filter(|e| self.place.concerns(e))
-                .cloned(),
-        );
+        let position =
+            state.position_after(self.seen).ok_or(Error::TooOld { requested: self.seen, oldest: state.floor })?;
+        self.backlog.extend(state.ring.range(position..).filter(|e| self.place.concerns(e)).cloned());
         self.cursor = self.channel.end();
         Ok(())
     }

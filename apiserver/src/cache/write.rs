@@ -35,16 +35,9 @@ impl Prepared {
         }
         let facts = Facts::of(spec, &object);
         let stored = Bytes::from(serde_json::to_vec(&object).expect("a JSON tree encodes"));
-        let slot = Slot::find(&stored).ok_or_else(|| Error::Corrupt {
-            key: key.to_owned(),
-            why: "the object has no metadata".to_owned(),
-        })?;
-        Ok(Arc::new(Prepared {
-            stored,
-            slot,
-            facts: Mutex::new(Some(facts)),
-            entry: OnceLock::new(),
-        }))
+        let slot = Slot::find(&stored)
+            .ok_or_else(|| Error::Corrupt { key: key.to_owned(), why: "the object has no metadata".to_owned() })?;
+        Ok(Arc::new(Prepared { stored, slot, facts: Mutex::new(Some(facts)), entry: OnceLock::new() }))
     }
 
     /// The entry this became at `revision`; made once, whoever comes first.
@@ -67,31 +60,19 @@ impl Prepared {
 
 impl ResourceCache {
     fn write_options(&self, prepared: &Arc<Prepared>, ttl: Option<Duration>) -> WriteOptions {
-        WriteOptions {
-            ttl,
-            durability: self.spec.durability,
-            attachment: Some(prepared.clone()),
-        }
+        WriteOptions { ttl, durability: self.spec.durability, attachment: Some(prepared.clone()) }
     }
 
     /// Creates an object under storage key `key`; answers it with its resource version.
     ///
     /// # Errors
     /// [`Error::Exists`]; [`Error::Corrupt`] if the object has no metadata.
-    pub async fn create(
-        &self,
-        key: &str,
-        object: Value,
-        options: CreateOptions,
-    ) -> Result<Arc<Entry>> {
+    pub async fn create(&self, key: &str, object: Value, options: CreateOptions) -> Result<Arc<Entry>> {
         // Loaded first, so that the change finds a cache to land in with what travels along.
         self.load().await?;
         let prepared = Prepared::new(&self.spec, key, object)?;
         let write = self.write_options(&prepared, options.ttl);
-        let revision = self
-            .storage
-            .create(key, prepared.stored.clone(), write)
-            .await?;
+        let revision = self.storage.create(key, prepared.stored.clone(), write).await?;
         Ok(prepared.commit(&self.spec, &key.into(), revision, revision))
     }
 
@@ -100,32 +81,14 @@ impl ResourceCache {
     ///
     /// # Errors
     /// [`Error::Conflict`] or [`Error::NotFound`] if `current` is not current any more.
-    pub async fn update(
-        &self,
-        current: &Arc<Entry>,
-        object: Value,
-        options: CreateOptions,
-    ) -> Result<Arc<Entry>> {
+    pub async fn update(&self, current: &Arc<Entry>, object: Value, options: CreateOptions) -> Result<Arc<Entry>> {
         let prepared = Prepared::new(&self.spec, current.key(), object)?;
         if self.is_same(current, &prepared) {
             return Ok(current.clone());
         }
         let write = self.write_options(&prepared, options.ttl);
-        let revision = self
-            .storage
-            .update(
-                current.key(),
-                current.revision(),
-                prepared.stored.clone(),
-                write,
-            )
-            .await?;
-        Ok(prepared.commit(
-            &self.spec,
-            current.key(),
-            revision,
-            current.create_revision(),
-        ))
+        let revision = self.storage.update(current.key(), current.revision(), prepared.stored.clone(), write).await?;
+        Ok(prepared.commit(&self.spec, current.key(), revision, current.create_revision()))
     }
 
     fn is_same(&self, current: &Entry, prepared: &Prepared) -> bool {
@@ -140,10 +103,7 @@ impl ResourceCache {
     /// # Errors
     /// As [`ResourceCache::update`].
     pub async fn delete(&self, current: &Arc<Entry>) -> Result<Arc<Entry>> {
-        let revision = self
-            .storage
-            .delete(current.key(), current.revision(), None)
-            .await?;
+        let revision = self.storage.delete(current.key(), current.revision(), None).await?;
         Ok(current.at_revision(revision))
     }
 
@@ -178,10 +138,7 @@ impl ResourceCache {
         };
         loop {
             let Some(entry) = current else {
-                return Err(Error::NotFound {
-                    key: key.to_owned(),
-                }
-                .into());
+                return Err(Error::NotFound { key: key.to_owned() }.into());
             };
             let outcome = match change(entry.clone()).await {
                 Ok(Some(object)) => match self.update(&entry, object, options).await {

@@ -30,10 +30,6 @@ impl Delivered {
 
     pub async fn wait(&self, revision: Revision) {
         // The sender lives as long as `self`, so waiting can only end with the value.
-        let _ = self
-            .0
-            .subscribe()
-            .wait_for(|current| *current >= revision)
-            .await;
+        let _ = self.0.subscribe().wait_for(|current| *current >= revision).await;
     }
 }

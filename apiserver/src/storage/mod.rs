@@ -90,9 +90,7 @@ pub struct Watch {
 
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch")
-            .field("revision", &self.revision)
-            .finish_non_exhaustive()
+        f.debug_struct("Watch").field("revision", &self.revision).finish_non_exhaustive()
     }
 }
 
@@ -190,36 +188,20 @@ pub trait Storage: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Error::NotFound`], or [`Error::Conflict`] when somebody else wrote it meanwhile.
-    async fn update(
-        &self,
-        key: &str,
-        expected: Revision,
-        value: Bytes,
-        options: WriteOptions,
-    ) -> Result<Revision>;
+    async fn update(&self, key: &str, expected: Revision, value: Bytes, options: WriteOptions) -> Result<Revision>;
 
     /// Deletes a key last modified at exactly `expected`; answers the revision of the delete.
     ///
     /// # Errors
     /// As [`Storage::update`].
-    async fn delete(
-        &self,
-        key: &str,
-        expected: Revision,
-        attachment: Option<Attachment>,
-    ) -> Result<Revision>;
+    async fn delete(&self, key: &str, expected: Revision, attachment: Option<Attachment>) -> Result<Revision>;
 
     /// Delivers changes of keys beginning with `prefix` to `sink`: those after revision `after`, or,
     /// when `None`, those after the revision the answer names.
     ///
     /// # Errors
     /// [`Error::Compacted`] when history no longer reaches back to `after`.
-    async fn watch(
-        &self,
-        prefix: &str,
-        after: Option<Revision>,
-        sink: Arc<dyn Sink>,
-    ) -> Result<Watch>;
+    async fn watch(&self, prefix: &str, after: Option<Revision>, sink: Arc<dyn Sink>) -> Result<Watch>;
 
     /// Forgets history up to `revision`: reads and watches of it answer [`Error::Compacted`].
     async fn compact(&self, revision: Revision) -> Result<()>;
