@@ -8,7 +8,13 @@ use std::cmp::Ordering;
 
 /// The YAML text of a tree, ending in a newline.
 pub fn emit(value: &Value) -> String {
-    let mut emitter = Emitter { out: String::new(), indent: -1, column: 0, whitespace: true, indention: true };
+    let mut emitter = Emitter {
+        out: String::new(),
+        indent: -1,
+        column: 0,
+        whitespace: true,
+        indention: true,
+    };
     emitter.node(value, false);
     emitter.write_indent_at(0);
     emitter.out
@@ -98,7 +104,13 @@ impl Emitter {
         }
         let outer = self.indent;
         let indentless = in_mapping && !self.indention;
-        self.indent = if outer < 0 { 0 } else if indentless { outer } else { outer + STEP };
+        self.indent = if outer < 0 {
+            0
+        } else if indentless {
+            outer
+        } else {
+            outer + STEP
+        };
         for item in items {
             self.write_indent();
             self.indicator("-", true, false, true);
@@ -134,12 +146,15 @@ impl Emitter {
     }
 
     fn scalar(&mut self, text: &str, simple_key: bool) {
+        let outer = self.indent;
+        self.indent = outer.max(0) + STEP;
         match choose(text, simple_key) {
             Style::Plain => self.plain(text),
             Style::Single => self.single(text),
             Style::Double => self.double(text),
             Style::Literal => self.literal(text),
         }
+        self.indent = outer;
     }
 
     fn plain(&mut self, text: &str) {
@@ -258,7 +273,8 @@ fn is_break(c: char) -> bool {
 
 /// libyaml's printable characters, by the bytes that yaml.v2 looks at (so none beyond U+FFFF).
 fn is_printable(c: char) -> bool {
-    matches!(c, '\n' | '\u{20}'..='\u{7e}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}') && c != '\u{feff}'
+    matches!(c, '\n' | '\u{20}'..='\u{7e}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}')
+        && c != '\u{feff}'
 }
 
 /// What the text allows, found in one pass: libyaml's scalar analysis.
@@ -270,10 +286,15 @@ struct Analysis {
 
 fn analyze(text: &str) -> Analysis {
     if text.is_empty() {
-        return Analysis { plain: true, single: true, block: false };
+        return Analysis {
+            plain: true,
+            single: true,
+            block: false,
+        };
     }
     let mut indicators = text.starts_with("---") || text.starts_with("...");
-    let (mut line_breaks, mut special, mut break_space, mut space_break) = (false, false, false, false);
+    let (mut line_breaks, mut special, mut break_space, mut space_break) =
+        (false, false, false, false);
     let (mut leading, mut trailing_space, mut trailing_break) = (false, false, false);
     let (mut after_blank, mut previous_space, mut previous_break) = (true, false, false);
     let mut chars = text.chars().peekable();
@@ -283,7 +304,8 @@ fn analyze(text: &str) -> Analysis {
         let before_blank = chars.peek().is_none_or(|n| matches!(n, ' ' | '\t'));
         if first {
             indicators |= match c {
-                '#' | ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`' => true,
+                '#' | ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"'
+                | '%' | '@' | '`' => true,
                 '?' | ':' | '-' => before_blank,
                 _ => false,
             };
@@ -310,7 +332,13 @@ fn analyze(text: &str) -> Analysis {
     }
     let hard = space_break || special;
     Analysis {
-        plain: !(leading || trailing_space || trailing_break || break_space || hard || line_breaks || indicators),
+        plain: !(leading
+            || trailing_space
+            || trailing_break
+            || break_space
+            || hard
+            || line_breaks
+            || indicators),
         single: !(break_space || hard),
         block: !(trailing_space || hard),
     }
@@ -319,7 +347,11 @@ fn analyze(text: &str) -> Analysis {
 fn choose(text: &str, simple_key: bool) -> Style {
     let allowed = analyze(text);
     if text.contains('\n') {
-        return if allowed.block && !simple_key { Style::Literal } else { Style::Double };
+        return if allowed.block && !simple_key {
+            Style::Literal
+        } else {
+            Style::Double
+        };
     }
     if !matches!(resolve(text), Resolved::Str) || is_base60(text) {
         return Style::Double;
@@ -336,12 +368,22 @@ fn choose(text: &str, simple_key: bool) -> Style {
 /// yaml.v2's order of keys: letters after other characters, runs of digits by their number.
 fn natural(a: &str, b: &str) -> Ordering {
     if a.is_ascii() && b.is_ascii() {
-        return natural_chars(a.as_bytes().iter().map(|b| char::from(*b)), b.as_bytes().iter().map(|b| char::from(*b)), a, b);
+        return natural_chars(
+            a.as_bytes().iter().map(|b| char::from(*b)),
+            b.as_bytes().iter().map(|b| char::from(*b)),
+            a,
+            b,
+        );
     }
     natural_chars(a.chars(), b.chars(), a, b)
 }
 
-fn natural_chars(ai: impl Iterator<Item = char>, bi: impl Iterator<Item = char>, a: &str, b: &str) -> Ordering {
+fn natural_chars(
+    ai: impl Iterator<Item = char>,
+    bi: impl Iterator<Item = char>,
+    a: &str,
+    b: &str,
+) -> Ordering {
     let Some(i) = ai.zip(bi).position(|(x, y)| x != y) else {
         return a.chars().count().cmp(&b.chars().count());
     };
@@ -362,7 +404,9 @@ fn natural_chars(ai: impl Iterator<Item = char>, bi: impl Iterator<Item = char>,
     let run = |chars: &[char]| {
         let (mut n, mut end) = (start, i);
         while let Some(c) = chars.get(end).filter(|c| c.is_numeric()) {
-            n = n.wrapping_mul(10).wrapping_add(i64::from(*c as u32) - i64::from(b'0'));
+            n = n
+                .wrapping_mul(10)
+                .wrapping_add(i64::from(*c as u32) - i64::from(b'0'));
             end += 1;
         }
         (n, end)

@@ -18,7 +18,9 @@ pub struct Error {
 }
 
 fn error(message: impl Into<String>) -> Error {
-    Error { message: message.into() }
+    Error {
+        message: message.into(),
+    }
 }
 
 /// A document and what strict reading has against it.
@@ -38,15 +40,21 @@ pub fn parse(text: &str) -> Result<Value, Error> {
 pub fn decode(text: &str) -> Result<Parsed, Error> {
     let mut composer = Composer::new(text);
     let value = composer.next_document()?.unwrap_or(Value::Null);
-    let strict = (!composer.duplicates.is_empty())
-        .then(|| format!("yaml: unmarshal errors:\n  {}", composer.duplicates.join("\n  ")));
+    let strict = (!composer.duplicates.is_empty()).then(|| {
+        format!(
+            "yaml: unmarshal errors:\n  {}",
+            composer.duplicates.join("\n  ")
+        )
+    });
     Ok(Parsed { value, strict })
 }
 
 /// Reads every document that is not empty. JSON, also several objects in a row, is read as JSON.
 pub fn parse_documents(text: &str) -> Result<Vec<Value>, Error> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.trim_start().starts_with('{') && let Some(values) = json_stream(text) {
+    if text.trim_start().starts_with('{')
+        && let Some(values) = json_stream(text)
+    {
         return Ok(values);
     }
     let mut composer = Composer::new(text);
@@ -63,7 +71,10 @@ fn json_stream(text: &str) -> Option<Vec<Value>> {
     if let Ok(value) = json::parse(text.as_bytes()) {
         return Some(vec![value]);
     }
-    serde_json::Deserializer::from_str(text).into_iter().collect::<Result<_, _>>().ok()
+    serde_json::Deserializer::from_str(text)
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .ok()
 }
 
 /// Below this many nodes nearly all may come from aliases, above the other nearly none:
@@ -77,8 +88,17 @@ struct Anchor {
 }
 
 enum Frame {
-    Map { map: Map<String, Value>, key: Option<Key>, anchor: usize, nodes: usize },
-    Seq { items: Vec<Value>, anchor: usize, nodes: usize },
+    Map {
+        map: Map<String, Value>,
+        key: Option<Key>,
+        anchor: usize,
+        nodes: usize,
+    },
+    Seq {
+        items: Vec<Value>,
+        anchor: usize,
+        nodes: usize,
+    },
 }
 
 enum Key {
@@ -121,30 +141,49 @@ impl<'a> Composer<'a> {
         let mut stack: Vec<Frame> = Vec::new();
         self.anchors.clear();
         loop {
-            let Some(event) = self.parser.next_event() else { return Ok(None) };
+            let Some(event) = self.parser.next_event() else {
+                return Ok(None);
+            };
             let (event, span) = event.map_err(|e| scan_error(&e))?;
             let line = span.start.line();
             let node = match event {
                 Event::StreamEnd => return Ok(None),
                 Event::DocumentEnd => continue,
-                Event::Scalar(text, style, anchor, tag) => scalar(&text, style, anchor, tag.as_deref(), line)?,
+                Event::Scalar(text, style, anchor, tag) => {
+                    scalar(&text, style, anchor, tag.as_deref(), line)?
+                }
                 Event::SequenceStart(_, anchor, _) => {
-                    stack.push(Frame::Seq { items: Vec::new(), anchor, nodes: 1 });
+                    stack.push(Frame::Seq {
+                        items: Vec::new(),
+                        anchor,
+                        nodes: 1,
+                    });
                     continue;
                 }
                 Event::MappingStart(_, anchor, _) => {
-                    stack.push(Frame::Map { map: Map::new(), key: None, anchor, nodes: 1 });
+                    stack.push(Frame::Map {
+                        map: Map::new(),
+                        key: None,
+                        anchor,
+                        nodes: 1,
+                    });
                     continue;
                 }
                 Event::SequenceEnd | Event::MappingEnd => match stack.pop() {
-                    Some(Frame::Seq { items, anchor, nodes }) => Node {
+                    Some(Frame::Seq {
+                        items,
+                        anchor,
+                        nodes,
+                    }) => Node {
                         value: Value::Array(items),
                         key: Err("invalid map key: a sequence".into()),
                         line,
                         anchor,
                         nodes,
                     },
-                    Some(Frame::Map { map, anchor, nodes, .. }) => Node {
+                    Some(Frame::Map {
+                        map, anchor, nodes, ..
+                    }) => Node {
                         value: Value::Object(map),
                         key: Err("invalid map key: a mapping".into()),
                         line,
@@ -159,7 +198,14 @@ impl<'a> Composer<'a> {
             self.count(1, 0)?;
             if node.anchor != 0 {
                 let plain_merge = matches!(node.key, Ok(Key::Merge));
-                self.anchors.insert(node.anchor, Anchor { value: node.value.clone(), nodes: node.nodes, plain_merge });
+                self.anchors.insert(
+                    node.anchor,
+                    Anchor {
+                        value: node.value.clone(),
+                        nodes: node.nodes,
+                        plain_merge,
+                    },
+                );
             }
             match stack.last_mut() {
                 None => return Ok(Some(node.value)),
@@ -167,14 +213,20 @@ impl<'a> Composer<'a> {
                     *nodes += node.nodes;
                     items.push(node.value);
                 }
-                Some(Frame::Map { map, key, nodes, .. }) => {
+                Some(Frame::Map {
+                    map, key, nodes, ..
+                }) => {
                     *nodes += node.nodes;
                     match key.take() {
                         None => *key = Some(node.key.map_err(error)?),
                         Some(Key::Merge) => merge(map, node.value)?,
                         Some(Key::Name(name)) => {
                             if map.contains_key(&name) {
-                                self.duplicates.push(format!("line {}: key {} already set in map", node.line, quote(&name)));
+                                self.duplicates.push(format!(
+                                    "line {}: key {} already set in map",
+                                    node.line,
+                                    quote(&name)
+                                ));
                             }
                             map.insert(name, node.value);
                         }
@@ -199,7 +251,13 @@ impl<'a> Composer<'a> {
             Value::Bool(b) => Ok(Key::Name(b.to_string())),
             _ => Err("invalid map key".to_owned()),
         };
-        Ok(Node { value: anchor.value.clone(), key, line, anchor: 0, nodes })
+        Ok(Node {
+            value: anchor.value.clone(),
+            key,
+            line,
+            anchor: 0,
+            nodes,
+        })
     }
 
     fn count(&mut self, decoded: usize, aliased: usize) -> Result<(), Error> {
@@ -224,7 +282,9 @@ fn merge(map: &mut Map<String, Value>, value: Value) -> Result<(), Error> {
         Value::Object(other) => map.extend(other),
         Value::Array(items) => {
             for item in items.into_iter().rev() {
-                let Value::Object(other) = item else { return Err(refuse()) };
+                let Value::Object(other) = item else {
+                    return Err(refuse());
+                };
                 map.extend(other);
             }
         }
@@ -233,7 +293,13 @@ fn merge(map: &mut Map<String, Value>, value: Value) -> Result<(), Error> {
     Ok(())
 }
 
-fn scalar(text: &str, style: ScalarStyle, anchor: usize, tag: Option<&Tag>, line: usize) -> Result<Node, Error> {
+fn scalar(
+    text: &str,
+    style: ScalarStyle,
+    anchor: usize,
+    tag: Option<&Tag>,
+    line: usize,
+) -> Result<Node, Error> {
     let string = |text: String| Node {
         key: Ok(Key::Name(text.clone())),
         value: Value::String(text),
@@ -269,26 +335,40 @@ fn scalar(text: &str, style: ScalarStyle, anchor: usize, tag: Option<&Tag>, line
             Resolved::Str => "str",
         };
         if found != wanted {
-            return Err(error(format!("cannot decode !!{found} `{text}` as a !!{wanted}")));
+            return Err(error(format!(
+                "cannot decode !!{found} `{text}` as a !!{wanted}"
+            )));
         }
     }
     let (value, key) = match resolved {
         Resolved::Str | Resolved::Timestamp => return Ok(string(text.to_owned())),
-        Resolved::Null => {
-            (Value::Null, Err("unsupported map key of type: %!s(<nil>), key: <nil>".to_owned()))
-        }
+        Resolved::Null => (
+            Value::Null,
+            Err("unsupported map key of type: %!s(<nil>), key: <nil>".to_owned()),
+        ),
         Resolved::Bool(b) => (Value::Bool(b), Ok(Key::Name(b.to_string()))),
         Resolved::Int(int) => (Value::from(int), Ok(Key::Name(int.to_string()))),
         Resolved::Float(float) => {
             let key = Ok(Key::Name(float_key(float)));
             match float_value(float) {
                 Some(value) => (value, key),
-                None => return Err(error(format!("json: unsupported value: {}", show_float(float)))),
+                None => {
+                    return Err(error(format!(
+                        "json: unsupported value: {}",
+                        show_float(float)
+                    )));
+                }
             }
         }
         Resolved::Merge => (Value::String(text.to_owned()), Ok(Key::Merge)),
     };
-    Ok(Node { value, key, line, anchor, nodes: 1 })
+    Ok(Node {
+        value,
+        key,
+        line,
+        anchor,
+        nodes: 1,
+    })
 }
 
 fn show_float(float: f64) -> &'static str {

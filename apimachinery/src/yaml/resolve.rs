@@ -16,15 +16,21 @@ pub(super) enum Resolved {
 }
 
 pub(super) fn resolve(text: &str) -> Resolved {
-    let Some(first) = text.bytes().next() else { return Resolved::Null };
+    let Some(first) = text.bytes().next() else {
+        return Resolved::Null;
+    };
     match text {
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => return Resolved::Bool(true),
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+            return Resolved::Bool(true);
+        }
         "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
             return Resolved::Bool(false);
         }
         "~" | "null" | "Null" | "NULL" => return Resolved::Null,
         ".nan" | ".NaN" | ".NAN" => return Resolved::Float(f64::NAN),
-        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Resolved::Float(f64::INFINITY),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => {
+            return Resolved::Float(f64::INFINITY);
+        }
         "-.inf" | "-.Inf" | "-.INF" => return Resolved::Float(f64::NEG_INFINITY),
         "<<" => return Resolved::Merge,
         _ => {}
@@ -44,7 +50,9 @@ fn number(text: &str) -> Resolved {
     if let Some(resolved) = integer(&plain) {
         return resolved;
     }
-    if is_float(&plain) && let Some(float) = go_float(&plain) {
+    if is_float(&plain)
+        && let Some(float) = go_float(&plain)
+    {
         return Resolved::Float(float);
     }
     Resolved::Str
@@ -73,7 +81,11 @@ fn integer(text: &str) -> Option<Resolved> {
         return None;
     }
     let magnitude = u64::from_str_radix(body, radix).ok()?;
-    let value = if negative { -i128::from(magnitude) } else { i128::from(magnitude) };
+    let value = if negative {
+        -i128::from(magnitude)
+    } else {
+        i128::from(magnitude)
+    };
     match i64::try_from(value) {
         Ok(int) => Some(Resolved::Int(int)),
         // An unsigned 64-bit number becomes a float once it has passed through JSON.
@@ -105,7 +117,10 @@ fn is_float(text: &str) -> bool {
 }
 
 fn go_float(text: &str) -> Option<f64> {
-    if !text.bytes().all(|b| b.is_ascii_digit() || b".eE+-".contains(&b)) {
+    if !text
+        .bytes()
+        .all(|b| b.is_ascii_digit() || b".eE+-".contains(&b))
+    {
         return None;
     }
     // Out of range is an error to Go, and infinity to Rust.
@@ -118,10 +133,16 @@ fn is_timestamp(text: &str) -> bool {
     if bytes.len() < 8 || !bytes[..4].iter().all(u8::is_ascii_digit) || bytes[4] != b'-' {
         return false;
     }
-    let Some((month, rest)) = small_number(&text[5..]) else { return false };
-    let Some((day, rest)) = rest.strip_prefix('-').and_then(small_number) else { return false };
+    let Some((month, rest)) = small_number(&text[5..]) else {
+        return false;
+    };
+    let Some((day, rest)) = rest.strip_prefix('-').and_then(small_number) else {
+        return false;
+    };
     let year: i16 = text[..4].parse().unwrap_or(0);
-    let (Ok(month), Ok(day)) = (i8::try_from(month), i8::try_from(day)) else { return false };
+    let (Ok(month), Ok(day)) = (i8::try_from(month), i8::try_from(day)) else {
+        return false;
+    };
     if jiff::civil::Date::new(year, month, day).is_err() {
         return false;
     }
@@ -132,9 +153,15 @@ fn is_timestamp(text: &str) -> bool {
     if !zoned && !rest.starts_with(' ') {
         return false;
     }
-    let Some((hour, rest)) = small_number(&rest[1..]) else { return false };
-    let Some((minute, rest)) = rest.strip_prefix(':').and_then(small_number) else { return false };
-    let Some((second, rest)) = rest.strip_prefix(':').and_then(small_number) else { return false };
+    let Some((hour, rest)) = small_number(&rest[1..]) else {
+        return false;
+    };
+    let Some((minute, rest)) = rest.strip_prefix(':').and_then(small_number) else {
+        return false;
+    };
+    let Some((second, rest)) = rest.strip_prefix(':').and_then(small_number) else {
+        return false;
+    };
     if hour > 23 || minute > 59 || second > 59 {
         return false;
     }
@@ -155,7 +182,10 @@ fn is_timestamp(text: &str) -> bool {
         || (rest.len() == 6
             && rest.starts_with(['+', '-'])
             && rest.as_bytes()[3] == b':'
-            && rest.bytes().enumerate().all(|(i, b)| matches!(i, 0 | 3) || b.is_ascii_digit()))
+            && rest
+                .bytes()
+                .enumerate()
+                .all(|(i, b)| matches!(i, 0 | 3) || b.is_ascii_digit()))
 }
 
 fn small_number(text: &str) -> Option<(u8, &str)> {
@@ -170,18 +200,24 @@ pub(super) fn is_base60(text: &str) -> bool {
     let rest = text.strip_prefix(['-', '+']).unwrap_or(text);
     let mut groups = rest.split(':');
     let head = groups.next().unwrap_or_default();
-    if !head.starts_with(|c: char| c.is_ascii_digit()) || !head.bytes().all(|b| b.is_ascii_digit() || b == b'_') {
+    if !head.starts_with(|c: char| c.is_ascii_digit())
+        || !head.bytes().all(|b| b.is_ascii_digit() || b == b'_')
+    {
         return false;
     }
     let groups: Vec<&str> = groups.collect();
-    let Some((last, inner)) = groups.split_last() else { return false };
+    let Some((last, inner)) = groups.split_last() else {
+        return false;
+    };
     let sexagesimal = |g: &str| match g.as_bytes() {
         [d] => d.is_ascii_digit(),
         [t, d] => (b'0'..=b'5').contains(t) && d.is_ascii_digit(),
         _ => false,
     };
     let (last, fraction) = last.split_once('.').unwrap_or((last, ""));
-    inner.iter().all(|g| sexagesimal(g)) && sexagesimal(last) && fraction.bytes().all(|b| b.is_ascii_digit() || b == b'_')
+    inner.iter().all(|g| sexagesimal(g))
+        && sexagesimal(last)
+        && fraction.bytes().all(|b| b.is_ascii_digit() || b == b'_')
 }
 
 /// `strconv.FormatFloat(f, 'g', -1, bits)`; `digits` is Rust's shortest exponent form of the float.
@@ -201,7 +237,11 @@ fn format_g(shortest: &str) -> String {
             out.push('.');
             out.push_str(&digits[1..]);
         }
-        out.push_str(&format!("e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs()));
+        out.push_str(&format!(
+            "e{}{:02}",
+            if exponent < 0 { '-' } else { '+' },
+            exponent.abs()
+        ));
     } else if exponent < 0 {
         out.push_str("0.");
         out.push_str(&"0".repeat((-exponent - 1) as usize));
@@ -230,7 +270,11 @@ pub(super) fn float_key(float: f64) -> String {
     if float.is_nan() {
         ".nan".into()
     } else if float.is_infinite() {
-        if float > 0.0 { ".inf".into() } else { "-.inf".into() }
+        if float > 0.0 {
+            ".inf".into()
+        } else {
+            "-.inf".into()
+        }
     } else {
         format_g(&format!("{:e}", float as f32))
     }
