@@ -29,10 +29,7 @@ enum Segment {
 impl Path {
     /// A root path.
     pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
-        Self(Arc::new(Node {
-            parent: None,
-            segment: Segment::Name(name.into()),
-        }))
+        Self(Arc::new(Node { parent: None, segment: Segment::Name(name.into()) }))
     }
 
     /// The path of nothing, which Go prints as `<nil>`; its children start afresh.
@@ -46,9 +43,7 @@ impl Path {
 
     /// Several names at once: `path.children(&["spec", "template"])`.
     pub fn children(&self, names: &[&'static str]) -> Self {
-        names
-            .iter()
-            .fold(self.clone(), |path, name| path.child(*name))
+        names.iter().fold(self.clone(), |path, name| path.child(*name))
     }
 
     pub fn index(&self, index: usize) -> Self {
@@ -60,12 +55,8 @@ impl Path {
     }
 
     fn extend(&self, segment: Segment) -> Self {
-        let nil =
-            self.0.parent.is_none() && matches!(&self.0.segment, Segment::Name(n) if n == "<nil>");
-        Self(Arc::new(Node {
-            parent: (!nil).then(|| self.clone()),
-            segment,
-        }))
+        let nil = self.0.parent.is_none() && matches!(&self.0.segment, Segment::Name(n) if n == "<nil>");
+        Self(Arc::new(Node { parent: (!nil).then(|| self.clone()), segment }))
     }
 }
 
@@ -79,11 +70,7 @@ impl fmt::Display for Path {
                 if self.0.parent.is_some() && !name.is_empty() {
                     f.write_str(".")?;
                 }
-                if name.is_empty() {
-                    f.write_str("[]")
-                } else {
-                    f.write_str(name)
-                }
+                if name.is_empty() { f.write_str("[]") } else { f.write_str(name) }
             }
             Segment::Index(index) => write!(f, "[{index}]"),
             Segment::Key(key) => write!(f, "[{key}]"),
@@ -219,12 +206,7 @@ pub struct FieldError {
 
 impl FieldError {
     fn new(kind: ErrorType, path: &Path, bad_value: BadValue, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            field: path.to_string(),
-            bad_value,
-            detail: detail.into(),
-        }
+        Self { kind, field: path.to_string(), bad_value, detail: detail.into() }
     }
 
     /// The message without the field name, as it appears in Status causes.
@@ -232,11 +214,7 @@ impl FieldError {
         let mut text = self.kind.to_string();
         let shows_value = !matches!(
             self.kind,
-            ErrorType::Required
-                | ErrorType::Forbidden
-                | ErrorType::TooLong
-                | ErrorType::TooShort
-                | ErrorType::Internal
+            ErrorType::Required | ErrorType::Forbidden | ErrorType::TooLong | ErrorType::TooShort | ErrorType::Internal
         );
         if shows_value {
             match &self.bad_value {
@@ -285,20 +263,12 @@ pub fn invalid(path: &Path, value: impl Into<BadValue>, detail: impl Into<String
     FieldError::new(ErrorType::Invalid, path, value.into(), detail)
 }
 
-pub fn type_invalid(
-    path: &Path,
-    value: impl Into<BadValue>,
-    detail: impl Into<String>,
-) -> FieldError {
+pub fn type_invalid(path: &Path, value: impl Into<BadValue>, detail: impl Into<String>) -> FieldError {
     FieldError::new(ErrorType::TypeInvalid, path, value.into(), detail)
 }
 
 /// `supported` is printed in the order given; sort it where upstream does.
-pub fn not_supported<S: AsRef<str>>(
-    path: &Path,
-    value: impl Into<BadValue>,
-    supported: &[S],
-) -> FieldError {
+pub fn not_supported<S: AsRef<str>>(path: &Path, value: impl Into<BadValue>, supported: &[S]) -> FieldError {
     let mut detail = String::new();
     for (i, value) in supported.iter().enumerate() {
         detail.push_str(if i == 0 { "supported values: " } else { ", " });
@@ -322,70 +292,37 @@ pub fn not_found(path: &Path, value: impl Into<BadValue>) -> FieldError {
 /// More than `max` bytes.
 pub fn too_long(path: &Path, max: usize) -> FieldError {
     let unit = if max == 1 { "byte" } else { "bytes" };
-    FieldError::new(
-        ErrorType::TooLong,
-        path,
-        BadValue::Omitted,
-        format!("may not be more than {max} {unit}"),
-    )
+    FieldError::new(ErrorType::TooLong, path, BadValue::Omitted, format!("may not be more than {max} {unit}"))
 }
 
 /// More than `max` characters.
 pub fn too_long_characters(path: &Path, max: usize) -> FieldError {
     let unit = if max == 1 { "character" } else { "characters" };
-    FieldError::new(
-        ErrorType::TooLong,
-        path,
-        BadValue::Omitted,
-        format!("may not be more than {max} {unit}"),
-    )
+    FieldError::new(ErrorType::TooLong, path, BadValue::Omitted, format!("may not be more than {max} {unit}"))
 }
 
 pub fn too_short(path: &Path, min: usize) -> FieldError {
     let unit = if min == 1 { "character" } else { "characters" };
-    FieldError::new(
-        ErrorType::TooShort,
-        path,
-        BadValue::Omitted,
-        format!("must be at least {min} {unit}"),
-    )
+    FieldError::new(ErrorType::TooShort, path, BadValue::Omitted, format!("must be at least {min} {unit}"))
 }
 
 pub fn too_many(path: &Path, actual: usize, max: usize) -> FieldError {
     let unit = if max == 1 { "item" } else { "items" };
-    FieldError::new(
-        ErrorType::TooMany,
-        path,
-        actual.into(),
-        format!("must have at most {max} {unit}"),
-    )
+    FieldError::new(ErrorType::TooMany, path, actual.into(), format!("must have at most {max} {unit}"))
 }
 
 /// Too many, without saying how many there are.
 pub fn too_many_omitted(path: &Path, max: usize) -> FieldError {
-    FieldError {
-        bad_value: BadValue::Omitted,
-        ..too_many(path, 0, max)
-    }
+    FieldError { bad_value: BadValue::Omitted, ..too_many(path, 0, max) }
 }
 
 pub fn too_few(path: &Path, actual: usize, min: usize) -> FieldError {
     let unit = if min == 1 { "item" } else { "items" };
-    FieldError::new(
-        ErrorType::TooFew,
-        path,
-        actual.into(),
-        format!("must have at least {min} {unit}"),
-    )
+    FieldError::new(ErrorType::TooFew, path, actual.into(), format!("must have at least {min} {unit}"))
 }
 
 pub fn internal(path: &Path, error: impl fmt::Display) -> FieldError {
-    FieldError::new(
-        ErrorType::Internal,
-        path,
-        BadValue::Omitted,
-        error.to_string(),
-    )
+    FieldError::new(ErrorType::Internal, path, BadValue::Omitted, error.to_string())
 }
 
 /// All that is wrong with an object, in upstream's order.
@@ -480,24 +417,12 @@ mod tests {
                 not_supported(&Path::new("type"), "x", &["a", "b"]),
                 "type: Unsupported value: \"x\": supported values: \"a\", \"b\"",
             ),
-            (
-                too_long(&Path::new("m").key("k"), 63),
-                "m[k]: Too long: may not be more than 63 bytes",
-            ),
-            (
-                too_many(&Path::new("l"), 3, 1),
-                "l: Too many: 3: must have at most 1 item",
-            ),
+            (too_long(&Path::new("m").key("k"), 63), "m[k]: Too long: may not be more than 63 bytes"),
+            (too_many(&Path::new("l"), 3, 1), "l: Too many: 3: must have at most 1 item"),
             (invalid(&Path::new("n"), 3i64, ""), "n: Invalid value: 3"),
             (duplicate(&Path::new("d"), "x"), "d: Duplicate value: \"x\""),
-            (
-                invalid(&Path::nil(), "x", "y"),
-                "<nil>: Invalid value: \"x\": y",
-            ),
-            (
-                invalid(&Path::nil().child("key"), "x", "y"),
-                "key: Invalid value: \"x\": y",
-            ),
+            (invalid(&Path::nil(), "x", "y"), "<nil>: Invalid value: \"x\": y"),
+            (invalid(&Path::nil().child("key"), "x", "y"), "key: Invalid value: \"x\": y"),
         ];
         for (error, expected) in cases {
             assert_eq!(error.to_string(), expected);

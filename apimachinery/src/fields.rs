@@ -35,15 +35,9 @@ impl Selector {
         parts.sort_unstable();
         let mut requirements = Vec::new();
         for part in parts.into_iter().filter(|p| !p.is_empty()) {
-            let (field, negated, raw) = split_term(part).ok_or_else(|| ParseError::Term {
-                selector: selector.to_owned(),
-                part: part.to_owned(),
-            })?;
-            requirements.push(Requirement {
-                field: field.to_owned(),
-                negated,
-                value: unescape(raw)?,
-            });
+            let (field, negated, raw) = split_term(part)
+                .ok_or_else(|| ParseError::Term { selector: selector.to_owned(), part: part.to_owned() })?;
+            requirements.push(Requirement { field: field.to_owned(), negated, value: unescape(raw)? });
         }
         Ok(Self { requirements })
     }
@@ -58,17 +52,12 @@ impl Selector {
 
     /// An absent field counts as the empty string.
     pub fn matches<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
-        self.requirements
-            .iter()
-            .all(|r| (get(&r.field).unwrap_or("") == r.value) != r.negated)
+        self.requirements.iter().all(|r| (get(&r.field).unwrap_or("") == r.value) != r.negated)
     }
 
     /// The value this field must have, if the selector fixes one.
     pub fn requires_exact_match(&self, field: &str) -> Option<&str> {
-        self.requirements
-            .iter()
-            .find(|r| !r.negated && r.field == field)
-            .map(|r| r.value.as_str())
+        self.requirements.iter().find(|r| !r.negated && r.field == field).map(|r| r.value.as_str())
     }
 }
 
@@ -165,14 +154,8 @@ mod tests {
     fn errors() {
         for (input, expected) in [
             ("x", "invalid selector: 'x'; can't understand 'x'"),
-            (
-                "a=b=c",
-                "invalid field selector: unescaped character in value: 61",
-            ),
-            (
-                "a=\\x",
-                "invalid field selector: invalid escape sequence: \\x",
-            ),
+            ("a=b=c", "invalid field selector: unescaped character in value: 61"),
+            ("a=\\x", "invalid field selector: invalid escape sequence: \\x"),
         ] {
             assert_eq!(Selector::parse(input).unwrap_err().to_string(), expected);
         }
@@ -181,11 +164,7 @@ mod tests {
     #[test]
     fn matches() {
         let selector = Selector::parse("metadata.name=a,spec.x!=").unwrap();
-        assert!(selector.matches(|f| {
-            (f == "metadata.name")
-                .then_some("a")
-                .or((f == "spec.x").then_some("1"))
-        }));
+        assert!(selector.matches(|f| { (f == "metadata.name").then_some("a").or((f == "spec.x").then_some("1")) }));
         assert!(!selector.matches(|f| (f == "metadata.name").then_some("a")));
         assert_eq!(selector.requires_exact_match("metadata.name"), Some("a"));
     }

@@ -21,12 +21,8 @@ pub fn quote(s: &str) -> String {
             '\t' => out.push_str("\\t"),
             '\u{b}' => out.push_str("\\v"),
             c if is_print(c) => out.push(c),
-            c if (c as u32) < 0x80 => {
-                write!(out, "\\x{:02x}", c as u32).expect("writing to a String")
-            }
-            c if (c as u32) < 0x10000 => {
-                write!(out, "\\u{:04x}", c as u32).expect("writing to a String")
-            }
+            c if (c as u32) < 0x80 => write!(out, "\\x{:02x}", c as u32).expect("writing to a String"),
+            c if (c as u32) < 0x10000 => write!(out, "\\u{:04x}", c as u32).expect("writing to a String"),
             c => write!(out, "\\U{:08x}", c as u32).expect("writing to a String"),
         }
     }
@@ -92,9 +88,6 @@ mod tests {
 
     #[test]
     fn json_escapes_html() {
-        assert_eq!(
-            json(&serde_json::json!({"a": "<b>&"})),
-            "{\"a\":\"\\u003cb\\u003e\\u0026\"}"
-        );
+        assert_eq!(json(&serde_json::json!({"a": "<b>&"})), "{\"a\":\"\\u003cb\\u003e\\u0026\"}");
     }
 }

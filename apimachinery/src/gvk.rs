@@ -19,10 +19,7 @@ pub struct ParseGroupVersionError(pub String);
 
 impl GroupVersion {
     pub fn new(group: impl Into<String>, version: impl Into<String>) -> Self {
-        Self {
-            group: group.into(),
-            version: version.into(),
-        }
+        Self { group: group.into(), version: version.into() }
     }
 
     /// Reads an `apiVersion` value. `""` and `"/"` give the empty group version, as upstream.
@@ -43,29 +40,17 @@ impl GroupVersion {
     }
 
     pub fn with_kind(&self, kind: impl Into<String>) -> GroupVersionKind {
-        GroupVersionKind {
-            group: self.group.clone(),
-            version: self.version.clone(),
-            kind: kind.into(),
-        }
+        GroupVersionKind { group: self.group.clone(), version: self.version.clone(), kind: kind.into() }
     }
 
     pub fn with_resource(&self, resource: impl Into<String>) -> GroupVersionResource {
-        GroupVersionResource {
-            group: self.group.clone(),
-            version: self.version.clone(),
-            resource: resource.into(),
-        }
+        GroupVersionResource { group: self.group.clone(), version: self.version.clone(), resource: resource.into() }
     }
 }
 
 impl fmt::Display for GroupVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.group.is_empty() {
-            f.write_str(&self.version)
-        } else {
-            write!(f, "{}/{}", self.group, self.version)
-        }
+        if self.group.is_empty() { f.write_str(&self.version) } else { write!(f, "{}/{}", self.group, self.version) }
     }
 }
 
@@ -78,16 +63,8 @@ pub struct GroupVersionKind {
 }
 
 impl GroupVersionKind {
-    pub fn new(
-        group: impl Into<String>,
-        version: impl Into<String>,
-        kind: impl Into<String>,
-    ) -> Self {
-        Self {
-            group: group.into(),
-            version: version.into(),
-            kind: kind.into(),
-        }
+    pub fn new(group: impl Into<String>, version: impl Into<String>, kind: impl Into<String>) -> Self {
+        Self { group: group.into(), version: version.into(), kind: kind.into() }
     }
 
     pub fn group_version(&self) -> GroupVersion {
@@ -118,16 +95,8 @@ pub struct GroupVersionResource {
 }
 
 impl GroupVersionResource {
-    pub fn new(
-        group: impl Into<String>,
-        version: impl Into<String>,
-        resource: impl Into<String>,
-    ) -> Self {
-        Self {
-            group: group.into(),
-            version: version.into(),
-            resource: resource.into(),
-        }
+    pub fn new(group: impl Into<String>, version: impl Into<String>, resource: impl Into<String>) -> Self {
+        Self { group: group.into(), version: version.into(), resource: resource.into() }
     }
 
     pub fn group_version(&self) -> GroupVersion {
@@ -141,11 +110,7 @@ impl GroupVersionResource {
 
 impl fmt::Display for GroupVersionResource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}/{}, Resource={}",
-            self.group, self.version, self.resource
-        )
+        write!(f, "{}/{}, Resource={}", self.group, self.version, self.resource)
     }
 }
 
@@ -158,10 +123,7 @@ pub struct GroupKind {
 
 impl GroupKind {
     pub fn new(group: impl Into<String>, kind: impl Into<String>) -> Self {
-        Self {
-            group: group.into(),
-            kind: kind.into(),
-        }
+        Self { group: group.into(), kind: kind.into() }
     }
 }
 
@@ -180,10 +142,7 @@ pub struct GroupResource {
 
 impl GroupResource {
     pub fn new(group: impl Into<String>, resource: impl Into<String>) -> Self {
-        Self {
-            group: group.into(),
-            resource: resource.into(),
-        }
+        Self { group: group.into(), resource: resource.into() }
     }
 
     /// Reads `deployments.apps` or `pods`.
@@ -206,11 +165,7 @@ impl fmt::Display for GroupResource {
 }
 
 fn dotted(f: &mut fmt::Formatter<'_>, name: &str, group: &str) -> fmt::Result {
-    if group.is_empty() {
-        f.write_str(name)
-    } else {
-        write!(f, "{name}.{group}")
-    }
+    if group.is_empty() { f.write_str(name) } else { write!(f, "{name}.{group}") }
 }
 
 #[cfg(test)]
@@ -219,22 +174,10 @@ mod tests {
 
     #[test]
     fn group_versions() {
-        assert_eq!(
-            GroupVersion::parse("apps/v1").unwrap(),
-            GroupVersion::new("apps", "v1")
-        );
+        assert_eq!(GroupVersion::parse("apps/v1").unwrap(), GroupVersion::new("apps", "v1"));
         assert_eq!(GroupVersion::parse("v1").unwrap().to_string(), "v1");
-        assert_eq!(
-            GroupVersion::parse("a/b/c").unwrap_err().to_string(),
-            "unexpected GroupVersion string: a/b/c"
-        );
-        assert_eq!(
-            GroupResource::new("apps", "deployments").to_string(),
-            "deployments.apps"
-        );
-        assert_eq!(
-            GroupVersionKind::new("", "v1", "Pod").to_string(),
-            "/v1, Kind=Pod"
-        );
+        assert_eq!(GroupVersion::parse("a/b/c").unwrap_err().to_string(), "unexpected GroupVersion string: a/b/c");
+        assert_eq!(GroupResource::new("apps", "deployments").to_string(), "deployments.apps");
+        assert_eq!(GroupVersionKind::new("", "v1", "Pod").to_string(), "/v1, Kind=Pod");
     }
 }

@@ -42,9 +42,8 @@ impl IntOrString {
             Self::Int(n) => Ok(i64::from(*n)),
             Self::String(s) => {
                 let digits = s.strip_suffix('%').ok_or(Error::Neither)?;
-                let percent: i64 = digits
-                    .parse()
-                    .map_err(|_| Error::NotPercent(format!("\"{s}\" is not a valid percentage")))?;
+                let percent: i64 =
+                    digits.parse().map_err(|_| Error::NotPercent(format!("\"{s}\" is not a valid percentage")))?;
                 let product = percent.saturating_mul(total);
                 Ok(if round_up {
                     product.div_euclid(100) + i64::from(product.rem_euclid(100) != 0)

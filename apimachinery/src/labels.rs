@@ -76,37 +76,21 @@ impl Requirement {
         let path = nil.child("values");
         let shown = || Value::from(values.clone());
         match operator {
-            Operator::In | Operator::NotIn if values.is_empty() => errors.push(field::invalid(
-                &path,
-                shown(),
-                "for 'in', 'notin' operators, values set can't be empty",
-            )),
-            Operator::Equals | Operator::DoubleEquals | Operator::NotEquals
-                if values.len() != 1 =>
-            {
-                errors.push(field::invalid(
-                    &path,
-                    shown(),
-                    "exact-match compatibility requires one single value",
-                ))
+            Operator::In | Operator::NotIn if values.is_empty() => {
+                errors.push(field::invalid(&path, shown(), "for 'in', 'notin' operators, values set can't be empty"))
+            }
+            Operator::Equals | Operator::DoubleEquals | Operator::NotEquals if values.len() != 1 => {
+                errors.push(field::invalid(&path, shown(), "exact-match compatibility requires one single value"))
             }
             Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
-                errors.push(field::invalid(
-                    &path,
-                    shown(),
-                    "values set must be empty for exists and does not exist",
-                ));
+                errors.push(field::invalid(&path, shown(), "values set must be empty for exists and does not exist"));
             }
             Operator::GreaterThan | Operator::LessThan => {
                 if values.len() != 1 {
                     let detail = "for 'Gt', 'Lt' operators, exactly one value is required";
                     errors.push(field::invalid(&path, shown(), detail));
                 }
-                for (i, value) in values
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, v)| parse_int(v).is_none())
-                {
+                for (i, value) in values.iter().enumerate().filter(|(_, v)| parse_int(v).is_none()) {
                     let detail = "for 'Gt', 'Lt' operators, the value must be an integer";
                     errors.push(field::invalid(&path.index(i), value, detail));
                 }
@@ -116,19 +100,11 @@ impl Requirement {
         for (i, value) in values.iter().enumerate() {
             let messages = names::label_value(value);
             if !messages.is_empty() {
-                errors.push(field::invalid(
-                    &path.index(i).key(key),
-                    value,
-                    messages.join("; "),
-                ));
+                errors.push(field::invalid(&path.index(i).key(key), value, messages.join("; ")));
             }
         }
         if errors.is_empty() {
-            Ok(Self {
-                key: key.to_owned(),
-                operator,
-                values,
-            })
+            Ok(Self { key: key.to_owned(), operator, values })
         } else {
             Err(ParseError(errors.to_aggregate()))
         }
@@ -143,18 +119,13 @@ impl Requirement {
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
             Operator::GreaterThan | Operator::LessThan => {
-                let (Some(left), [right]) = (value.and_then(parse_int), self.values.as_slice())
-                else {
+                let (Some(left), [right]) = (value.and_then(parse_int), self.values.as_slice()) else {
                     return false;
                 };
                 let Some(right) = parse_int(right) else {
                     return false;
                 };
-                if self.operator == Operator::GreaterThan {
-                    left > right
-                } else {
-                    left < right
-                }
+                if self.operator == Operator::GreaterThan { left > right } else { left < right }
             }
         }
     }
@@ -203,18 +174,12 @@ impl Selector {
 
     /// Selects no object: what an absent `LabelSelector` means.
     pub fn nothing() -> Self {
-        Self {
-            requirements: Vec::new(),
-            nothing: true,
-        }
+        Self { requirements: Vec::new(), nothing: true }
     }
 
     pub fn new(mut requirements: Vec<Requirement>) -> Self {
         requirements.sort_by(|a, b| a.key.cmp(&b.key));
-        Self {
-            requirements,
-            nothing: false,
-        }
+        Self { requirements, nothing: false }
     }
 
     /// Every pair must be present; the values are not checked.
@@ -238,48 +203,23 @@ impl Selector {
             return Ok(Self::nothing());
         };
         let mut requirements = Vec::new();
-        for (key, value) in selector
-            .get("matchLabels")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-        {
+        for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
             let value = value.as_str().unwrap_or_default().to_owned();
             requirements.push(Requirement::new(key, Operator::Equals, vec![value])?);
         }
-        for expression in selector
-            .get("matchExpressions")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            let text = |name: &str| {
-                expression
-                    .get(name)
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-            };
+        for expression in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
+            let text = |name: &str| expression.get(name).and_then(Value::as_str).unwrap_or_default();
             let operator = match text("operator") {
                 "In" => Operator::In,
                 "NotIn" => Operator::NotIn,
                 "Exists" => Operator::Exists,
                 "DoesNotExist" => Operator::DoesNotExist,
                 other => {
-                    return Err(ParseError(format!(
-                        "{} is not a valid label selector operator",
-                        quote(other)
-                    )));
+                    return Err(ParseError(format!("{} is not a valid label selector operator", quote(other))));
                 }
             };
-            let values = expression
-                .get("values")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten();
-            let values = values
-                .filter_map(Value::as_str)
-                .map(str::to_owned)
-                .collect();
+            let values = expression.get("values").and_then(Value::as_array).into_iter().flatten();
+            let values = values.filter_map(Value::as_str).map(str::to_owned).collect();
             requirements.push(Requirement::new(text("key"), operator, values)?);
         }
         Ok(Self::new(requirements))
@@ -409,16 +349,11 @@ fn lex(text: &str) -> Vec<(Token, String)> {
             let literal = rest[..taken].to_owned();
             items.push(match found {
                 Some(t) => (t, literal),
-                None => (
-                    Token::Error,
-                    format!("error expected: keyword found '{literal}'"),
-                ),
+                None => (Token::Error, format!("error expected: keyword found '{literal}'")),
             });
             rest = &rest[taken..];
         } else {
-            let end = rest
-                .find(|c| special(c) || blank(c) || c == '\0')
-                .unwrap_or(rest.len());
+            let end = rest.find(|c| special(c) || blank(c) || c == '\0').unwrap_or(rest.len());
             let word = &rest[..end];
             items.push((token(word).unwrap_or(Token::Identifier), word.to_owned()));
             rest = &rest[end..];
@@ -439,10 +374,7 @@ fn fail<T>(text: String) -> Parsed<T> {
 
 impl Parser {
     fn new(text: &str) -> Self {
-        Self {
-            items: lex(text),
-            position: 0,
-        }
+        Self { items: lex(text), position: 0 }
     }
 
     /// In value context `in` and `notin` are plain words.
@@ -472,32 +404,25 @@ impl Parser {
         loop {
             match self.peek() {
                 (Token::Identifier | Token::Not, _) => {
-                    let requirement = self
-                        .requirement()
-                        .map_err(|e| ParseError(format!("unable to parse requirement: {e}")))?;
+                    let requirement =
+                        self.requirement().map_err(|e| ParseError(format!("unable to parse requirement: {e}")))?;
                     requirements.push(requirement);
                     match self.next() {
                         (Token::End, _) => return Ok(requirements),
                         (Token::Comma, _) => {
                             let (next, literal) = self.peek();
                             if !matches!(next, Token::Identifier | Token::Not) {
-                                return fail(format!(
-                                    "found '{literal}', expected: identifier after ','"
-                                ));
+                                return fail(format!("found '{literal}', expected: identifier after ','"));
                             }
                         }
                         (_, literal) => {
-                            return fail(format!(
-                                "found '{literal}', expected: ',' or 'end of string'"
-                            ));
+                            return fail(format!("found '{literal}', expected: ',' or 'end of string'"));
                         }
                     }
                 }
                 (Token::End, _) => return Ok(requirements),
                 (_, literal) => {
-                    return fail(format!(
-                        "found '{literal}', expected: !, identifier, or 'end of string'"
-                    ));
+                    return fail(format!("found '{literal}', expected: !, identifier, or 'end of string'"));
                 }
             }
         }
@@ -540,9 +465,7 @@ impl Parser {
             (Token::NotIn, _) => Operator::NotIn,
             (Token::NotEquals, _) => Operator::NotEquals,
             (_, literal) => {
-                return fail(format!(
-                    "found '{literal}', expected: in, notin, =, ==, !=, gt, lt"
-                ));
+                return fail(format!("found '{literal}', expected: in, notin, =, ==, !=, gt, lt"));
             }
         })
     }
@@ -566,9 +489,7 @@ impl Parser {
                 self.next();
                 Ok(BTreeSet::from([String::new()]))
             }
-            _ => fail(format!(
-                "found '{literal}', expected: ',', ')' or identifier"
-            )),
+            _ => fail(format!("found '{literal}', expected: ',', ')' or identifier")),
         }
     }
 
@@ -632,11 +553,7 @@ mod tests {
             ("x>1,x<3", "x>1,x<3"),
             ("in in (in)", "in in (in)"),
         ] {
-            assert_eq!(
-                Selector::parse(input).unwrap().to_string(),
-                expected,
-                "{input}"
-            );
+            assert_eq!(Selector::parse(input).unwrap().to_string(), expected, "{input}");
         }
     }
 
@@ -645,19 +562,10 @@ mod tests {
         for (input, expected) in [
             ("x=a=b", "found '=', expected: ',' or 'end of string'"),
             ("x,", "found '', expected: identifier after ','"),
-            (
-                "x in",
-                "unable to parse requirement: found '' expected: '('",
-            ),
+            ("x in", "unable to parse requirement: found '' expected: '('"),
             ("x=,,", "found ',', expected: identifier after ','"),
-            (
-                "x ! y",
-                "unable to parse requirement: found '!', expected: in, notin, =, ==, !=, gt, lt",
-            ),
-            (
-                ")",
-                "found ')', expected: !, identifier, or 'end of string'",
-            ),
+            ("x ! y", "unable to parse requirement: found '!', expected: in, notin, =, ==, !=, gt, lt"),
+            (")", "found ')', expected: !, identifier, or 'end of string'"),
             (
                 "x>a",
                 "unable to parse requirement: values[0]: Invalid value: \"a\": for 'Gt', 'Lt' operators, the value must be an integer",
@@ -666,9 +574,12 @@ mod tests {
             let got = Selector::parse(input).map(|s| s.to_string());
             assert_eq!(got.unwrap_err().to_string(), expected, "{input}");
         }
-        assert!(Selector::parse("_x").unwrap_err().0.starts_with(
-            "unable to parse requirement: <nil>: Invalid value: \"_x\": name part must"
-        ));
+        assert!(
+            Selector::parse("_x")
+                .unwrap_err()
+                .0
+                .starts_with("unable to parse requirement: <nil>: Invalid value: \"_x\": name part must")
+        );
     }
 
     #[test]
@@ -686,24 +597,13 @@ mod tests {
             ("b>0", false),
             ("a notin (1)", false),
         ] {
-            assert_eq!(
-                Selector::parse(selector).unwrap().matches(labels),
-                expected,
-                "{selector}"
-            );
+            assert_eq!(Selector::parse(selector).unwrap().matches(labels), expected, "{selector}");
         }
         assert!(!Selector::from_label_selector(None).unwrap().matches(labels));
-        assert!(
-            Selector::from_label_selector(Some(&json!({})))
-                .unwrap()
-                .matches(labels)
-        );
-        let object = json!({"matchLabels": {"a": "1"}, "matchExpressions": [{"key": "b", "operator": "In", "values": ["x"]}]});
-        assert!(
-            Selector::from_label_selector(Some(&object))
-                .unwrap()
-                .matches(labels)
-        );
+        assert!(Selector::from_label_selector(Some(&json!({}))).unwrap().matches(labels));
+        let object =
+            json!({"matchLabels": {"a": "1"}, "matchExpressions": [{"key": "b", "operator": "In", "values": ["x"]}]});
+        assert!(Selector::from_label_selector(Some(&object)).unwrap().matches(labels));
         assert_eq!(format_label_selector(Some(&object)), "a=1,b in (x)");
     }
 }

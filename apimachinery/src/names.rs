@@ -10,11 +10,9 @@ pub const SUBDOMAIN_MAX: usize = 253;
 
 const DNS1123_LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const DNS1123_SUBDOMAIN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
-const DNS1123_SUBDOMAIN_UNDERSCORE: &str =
-    r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*";
+const DNS1123_SUBDOMAIN_UNDERSCORE: &str = r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*";
 const DNS1035_LABEL: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
-const WILDCARD_SUBDOMAIN: &str =
-    r"\*\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+const WILDCARD_SUBDOMAIN: &str = r"\*\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
 const LABEL_KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const LABEL_VALUE: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
 
@@ -48,9 +46,7 @@ fn lower_alnum(b: u8) -> bool {
 fn bounded(value: &str, inner: impl Fn(u8) -> bool, edge: impl Fn(u8) -> bool) -> bool {
     let bytes = value.as_bytes();
     match (bytes.first(), bytes.last()) {
-        (Some(&first), Some(&last)) => {
-            edge(first) && edge(last) && bytes.iter().all(|&b| inner(b) || edge(b))
-        }
+        (Some(&first), Some(&last)) => edge(first) && edge(last) && bytes.iter().all(|&b| inner(b) || edge(b)),
         _ => false,
     }
 }
@@ -64,11 +60,7 @@ fn is_subdomain(value: &str) -> bool {
 }
 
 fn qualified_char(value: &str) -> bool {
-    bounded(
-        value,
-        |b| matches!(b, b'-' | b'_' | b'.'),
-        |b| b.is_ascii_alphanumeric(),
-    )
+    bounded(value, |b| matches!(b, b'-' | b'_' | b'.'), |b| b.is_ascii_alphanumeric())
 }
 
 /// A DNS label per RFC 1123.
@@ -113,13 +105,7 @@ pub fn dns1123_subdomain_with_underscore(value: &str) -> Messages {
     if value.len() > SUBDOMAIN_MAX {
         errors.push(max_len_error(SUBDOMAIN_MAX));
     }
-    let label = |l: &str| {
-        bounded(
-            l.strip_prefix('_').unwrap_or(l),
-            |b| matches!(b, b'-' | b'_'),
-            lower_alnum,
-        )
-    };
+    let label = |l: &str| bounded(l.strip_prefix('_').unwrap_or(l), |b| matches!(b, b'-' | b'_'), lower_alnum);
     if !value.split('.').all(label) {
         errors.push(regex_error(
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character",
@@ -174,11 +160,7 @@ pub fn qualified_name(value: &str) -> Messages {
             if prefix.is_empty() {
                 errors.push("prefix part must be non-empty".into());
             } else {
-                errors.extend(
-                    dns1123_subdomain(prefix)
-                        .into_iter()
-                        .map(|m| format!("prefix part {m}")),
-                );
+                errors.extend(dns1123_subdomain(prefix).into_iter().map(|m| format!("prefix part {m}")));
             }
             name
         }
@@ -195,10 +177,7 @@ pub fn qualified_name(value: &str) -> Messages {
         errors.push(format!("name part {}", max_len_error(LABEL_MAX)));
     }
     if !qualified_char(name) {
-        errors.push(format!(
-            "name part {}",
-            regex_error(MESSAGE, LABEL_KEY, EXAMPLES)
-        ));
+        errors.push(format!("name part {}", regex_error(MESSAGE, LABEL_KEY, EXAMPLES)));
     }
     errors
 }
@@ -221,15 +200,8 @@ pub fn label_value(value: &str) -> Messages {
 
 /// A C identifier.
 pub fn c_identifier(value: &str) -> Messages {
-    let head = value
-        .as_bytes()
-        .first()
-        .is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_');
-    if head
-        && value
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_')
-    {
+    let head = value.as_bytes().first().is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_');
+    if head && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         return Messages::new();
     }
     vec![regex_error(
@@ -245,11 +217,7 @@ pub fn port_num(port: i64) -> Messages {
 }
 
 pub fn in_range(value: i64, low: i64, high: i64) -> Messages {
-    if (low..=high).contains(&value) {
-        Messages::new()
-    } else {
-        vec![inclusive_range_error(low, high)]
-    }
+    if (low..=high).contains(&value) { Messages::new() } else { vec![inclusive_range_error(low, high)] }
 }
 
 /// A uid or gid.
@@ -264,8 +232,7 @@ pub fn port_name(port: &str) -> Messages {
         errors.push(max_len_error(15));
     }
     if port.is_empty() || !port.bytes().all(|b| lower_alnum(b) || b == b'-') {
-        errors
-            .push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
+        errors.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
     }
     if !port.bytes().any(|b| b.is_ascii_lowercase()) {
         errors.push("must contain at least one letter (a-z)".into());
@@ -293,11 +260,7 @@ pub fn percent(value: &str) -> Messages {
 }
 
 pub fn http_header_name(value: &str) -> Messages {
-    if !value.is_empty()
-        && value
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    {
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         return Messages::new();
     }
     vec![regex_error(
@@ -311,10 +274,7 @@ pub fn http_header_name(value: &str) -> Messages {
 pub fn env_var_name(value: &str) -> Messages {
     let mut errors = Messages::new();
     let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    let head = value
-        .as_bytes()
-        .first()
-        .is_some_and(|b| inner(*b) && !b.is_ascii_digit());
+    let head = value.as_bytes().first().is_some_and(|b| inner(*b) && !b.is_ascii_digit());
     if !head || !value.bytes().all(inner) {
         errors.push(regex_error(
             "a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and must not start with a digit",
@@ -333,7 +293,9 @@ pub fn relaxed_env_var_name(value: &str) -> Messages {
         errors.push("environment variable name must be non-empty".into());
     }
     if value.chars().any(|c| !matches!(c, ' '..='~') || c == '=') {
-        errors.push("a valid environment variable name must consist only of printable ASCII characters other than '='".into());
+        errors.push(
+            "a valid environment variable name must consist only of printable ASCII characters other than '='".into(),
+        );
     }
     errors
 }
@@ -344,11 +306,7 @@ pub fn config_map_key(value: &str) -> Messages {
     if value.len() > SUBDOMAIN_MAX {
         errors.push(max_len_error(SUBDOMAIN_MAX));
     }
-    if value.is_empty()
-        || !value
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
-    {
+    if value.is_empty() || !value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')) {
         errors.push(regex_error(
             "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
             "[-._a-zA-Z0-9]+",
@@ -378,11 +336,7 @@ pub fn path_segment(name: &str) -> Messages {
 
 /// The same for a `generateName`.
 pub fn path_segment_prefix(name: &str) -> Messages {
-    ["/", "%"]
-        .iter()
-        .filter(|c| name.contains(**c))
-        .map(|c| format!("may not contain '{c}'"))
-        .collect()
+    ["/", "%"].iter().filter(|c| name.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
 }
 
 /// A `generateName` stands for a longer name, so a trailing dash is judged as if it, and the
@@ -408,45 +362,17 @@ mod tests {
     fn accepts_and_rejects() {
         let long = "a".repeat(64);
         let cases: &[(Check, &[&str], &[&str])] = &[
-            (
-                dns1123_label,
-                &["a", "a-1", "1a"],
-                &["", "-a", "a-", "A", "a.b", &long, "a_b"],
-            ),
-            (
-                dns1123_subdomain,
-                &["a", "a.b", "1.2"],
-                &["", ".", "a..b", "a.", "A.b", "a_b"],
-            ),
+            (dns1123_label, &["a", "a-1", "1a"], &["", "-a", "a-", "A", "a.b", &long, "a_b"]),
+            (dns1123_subdomain, &["a", "a.b", "1.2"], &["", ".", "a..b", "a.", "A.b", "a_b"]),
             (dns1035_label, &["a", "a-1"], &["", "1a", "a-"]),
-            (
-                wildcard_dns1123_subdomain,
-                &["*.a.b"],
-                &["*a.b", "*", "a.b", "*."],
-            ),
-            (
-                qualified_name,
-                &["a", "A_b.c", "x.io/a"],
-                &["", "/a", "x/", "a/b/c", "_a", "X.io/a"],
-            ),
+            (wildcard_dns1123_subdomain, &["*.a.b"], &["*a.b", "*", "a.b", "*."]),
+            (qualified_name, &["a", "A_b.c", "x.io/a"], &["", "/a", "x/", "a/b/c", "_a", "X.io/a"]),
             (label_value, &["", "a", "A_1.b"], &["_", "a-", "a b"]),
-            (
-                port_name,
-                &["http", "a1-b"],
-                &["", "1", "a--b", "-a", "A", "abcdefghijklmnop"],
-            ),
+            (port_name, &["http", "a1-b"], &["", "1", "a--b", "-a", "A", "abcdefghijklmnop"]),
             (percent, &["1%"], &["%", "1", "a%"]),
-            (
-                env_var_name,
-                &["A", "a.b", "_"],
-                &["", "1a", "a=b", "..", "..a"],
-            ),
+            (env_var_name, &["A", "a.b", "_"], &["", "1a", "a=b", "..", "..a"]),
             (relaxed_env_var_name, &["1", "a b", ":"], &["", "a=b", "é"]),
-            (
-                config_map_key,
-                &["a", "A.b_c", ".a"],
-                &["", ".", "..", "..a", "a b"],
-            ),
+            (config_map_key, &["a", "A.b_c", ".a"], &["", ".", "..", "..a", "a b"]),
             (path_segment, &["a", "a:b"], &[".", "..", "a/b", "a%"]),
         ];
         for (check, good, bad) in cases {

@@ -19,10 +19,7 @@ pub struct ObjectKey {
 
 impl ObjectKey {
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { namespace: namespace.into(), name: name.into() }
     }
 
     /// Reads `namespace/name` or `name`.
@@ -36,11 +33,7 @@ impl ObjectKey {
 
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() {
-            f.write_str(&self.name)
-        } else {
-            write!(f, "{}/{}", self.namespace, self.name)
-        }
+        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
     }
 }
 
@@ -65,9 +58,7 @@ pub trait ObjectExt {
     }
     /// The list at the path, empty if absent.
     fn list_at(&self, path: &[&str]) -> &[Value] {
-        self.at(path)
-            .and_then(Value::as_array)
-            .map_or(&[], Vec::as_slice)
+        self.at(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
     fn map_at(&self, path: &[&str]) -> Option<&Map<String, Value>> {
         self.at(path)?.as_object()
@@ -119,18 +110,14 @@ pub trait ObjectExt {
         self.annotations()?.get(key)?.as_str()
     }
     fn finalizers(&self) -> impl Iterator<Item = &str> {
-        self.list_at(&["metadata", "finalizers"])
-            .iter()
-            .filter_map(Value::as_str)
+        self.list_at(&["metadata", "finalizers"]).iter().filter_map(Value::as_str)
     }
     fn owner_references(&self) -> &[Value] {
         self.list_at(&["metadata", "ownerReferences"])
     }
     /// The owner reference with `controller: true`.
     fn controller_ref(&self) -> Option<&Value> {
-        self.owner_references()
-            .iter()
-            .find(|r| r.get("controller") == Some(&Value::Bool(true)))
+        self.owner_references().iter().find(|r| r.get("controller") == Some(&Value::Bool(true)))
     }
     fn key(&self) -> ObjectKey {
         ObjectKey::new(self.namespace(), self.name())

@@ -65,21 +65,13 @@ fn split(text: &str) -> Result<Parts<'_>, ParseError> {
         Some(rest) => rest.split_at(digits(rest)),
         None => ("", rest),
     };
-    let letters = rest
-        .bytes()
-        .take_while(|b| b"eEinumkKMGTP".contains(b))
-        .count();
+    let letters = rest.bytes().take_while(|b| b"eEinumkKMGTP".contains(b)).count();
     let signed = letters + usize::from(matches!(rest.as_bytes().get(letters), Some(b'-' | b'+')));
     let end = signed + digits(&rest[signed..]);
     if end != rest.len() {
         return Err(ParseError::Format);
     }
-    Ok(Parts {
-        negative,
-        integer,
-        fraction,
-        suffix: rest,
-    })
+    Ok(Parts { negative, integer, fraction, suffix: rest })
 }
 
 fn interpret(suffix: &str) -> Option<(u32, i32, Format)> {
@@ -135,9 +127,7 @@ fn parse_digits(integer: &str, fraction: &str) -> Result<(i128, i32), ParseError
     if mantissa == 0 {
         return Ok((0, 0));
     }
-    i32::try_from(scale + i64::from(zeros))
-        .map(|s| (mantissa, s))
-        .map_err(|_| ParseError::Numeric)
+    i32::try_from(scale + i64::from(zeros)).map(|s| (mantissa, s)).map_err(|_| ParseError::Numeric)
 }
 
 impl Quantity {
@@ -147,10 +137,7 @@ impl Quantity {
             return Err(ParseError::Format);
         }
         if text == "0" {
-            return Ok(Self {
-                text: Some("0".into()),
-                ..Self::default()
-            });
+            return Ok(Self { text: Some("0".into()), ..Self::default() });
         }
         let parts = split(text)?;
         let (base, exponent, format) = interpret(parts.suffix).ok_or(ParseError::Suffix)?;
@@ -158,43 +145,21 @@ impl Quantity {
         let sign = if parts.negative { -1 } else { 1 };
 
         if base == 2 {
-            return Ok(Self {
-                text,
-                ..binary(&parts, exponent, sign)?
-            });
+            return Ok(Self { text, ..binary(&parts, exponent, sign)? });
         }
         let (mantissa, scale) = parse_digits(parts.integer, parts.fraction)?;
         let scale = scale.checked_add(exponent).ok_or(ParseError::Numeric)?;
         let (mantissa, scale) = round_up(mantissa, scale, NANO);
-        let (mantissa, scale) = if mantissa == 0 {
-            (0, 0)
-        } else {
-            (mantissa, scale)
-        };
-        Ok(Self {
-            mantissa: sign * mantissa,
-            scale,
-            format,
-            text,
-        })
+        let (mantissa, scale) = if mantissa == 0 { (0, 0) } else { (mantissa, scale) };
+        Ok(Self { mantissa: sign * mantissa, scale, format, text })
     }
 
     pub fn new(value: i64, format: Format) -> Self {
-        Self {
-            mantissa: value.into(),
-            scale: 0,
-            format,
-            text: None,
-        }
+        Self { mantissa: value.into(), scale: 0, format, text: None }
     }
 
     pub fn from_milli(value: i64, format: Format) -> Self {
-        Self {
-            mantissa: value.into(),
-            scale: -3,
-            format,
-            text: None,
-        }
+        Self { mantissa: value.into(), scale: -3, format, text: None }
     }
 
     /// The form the server gives back, or why the text is not a quantity.
@@ -228,14 +193,9 @@ impl Quantity {
     /// Multiples of `10^scale`, rounded up.
     pub fn scaled_value(&self, scale: i32) -> i64 {
         let (mantissa, at) = round_up(self.mantissa, self.scale, scale);
-        let widened = u32::try_from(at - scale)
-            .ok()
-            .and_then(pow10)
-            .and_then(|p| mantissa.checked_mul(p));
+        let widened = u32::try_from(at - scale).ok().and_then(pow10).and_then(|p| mantissa.checked_mul(p));
         match widened {
-            Some(value) => {
-                i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
-            }
+            Some(value) => i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX }),
             None if mantissa == 0 => 0,
             None => {
                 if mantissa < 0 {
@@ -259,11 +219,7 @@ impl Quantity {
             return None;
         }
         let factor = u32::try_from(self.scale.max(0)).ok().and_then(pow10)?;
-        let value = if self.scale < 0 {
-            i128::from(self.value())
-        } else {
-            self.mantissa.checked_mul(factor)?
-        };
+        let value = if self.scale < 0 { i128::from(self.value()) } else { self.mantissa.checked_mul(factor)? };
         i64::try_from(value).ok()
     }
 
@@ -279,21 +235,14 @@ impl Quantity {
             self.format = other.format;
         }
         let scale = self.scale.min(other.scale);
-        let (a, b) = (
-            rescale(self.mantissa, self.scale, scale),
-            rescale(other.mantissa, other.scale, scale),
-        );
+        let (a, b) = (rescale(self.mantissa, self.scale, scale), rescale(other.mantissa, other.scale, scale));
         self.mantissa = a.saturating_add(b);
         self.scale = scale;
     }
 
     /// The difference; the notation is this one's unless this is zero.
     pub fn sub(&mut self, other: &Self) {
-        self.add(&Self {
-            mantissa: -other.mantissa,
-            text: None,
-            ..other.clone()
-        });
+        self.add(&Self { mantissa: -other.mantissa, text: None, ..other.clone() });
     }
 
     pub fn mul(&mut self, factor: i64) {
@@ -330,10 +279,7 @@ impl Quantity {
                 amount /= 1024;
                 power += 1;
             }
-            let suffix = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]
-                .get(power)
-                .copied()
-                .unwrap_or("");
+            let suffix = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"].get(power).copied().unwrap_or("");
             return write!(f, "{amount}{suffix}");
         }
         let (mut amount, mut exponent) = (self.mantissa, self.scale);
@@ -380,29 +326,18 @@ fn keeps_text(parts: &Parts<'_>, exponent: i32, format: Format) -> bool {
     match format {
         Format::BinarySI => {
             let precision = 15 - digits - (exponent as f32 * 3.0 / 10.0) as i32 - 1;
-            parts.fraction.is_empty()
-                && precision >= 0
-                && value.checked_mul(1 << exponent).is_some()
-                && value & 7 != 0
+            parts.fraction.is_empty() && precision >= 0 && value.checked_mul(1 << exponent).is_some() && value & 7 != 0
         }
         _ => {
             let scale = exponent.saturating_sub(parts.fraction.len() as i32);
-            scale >= NANO
-                && scale % 3 == 0
-                && !shifted.ends_with("000")
-                && !shifted.starts_with('0')
+            scale >= NANO && scale % 3 == 0 && !shifted.ends_with("000") && !shifted.starts_with('0')
         }
     }
 }
 
 /// A number with a binary suffix; more than 2^63-1 is capped to it, as upstream does.
 fn binary(parts: &Parts<'_>, exponent: i32, sign: i128) -> Result<Quantity, ParseError> {
-    let capped = Quantity {
-        mantissa: sign * i128::from(i64::MAX),
-        scale: 0,
-        format: Format::BinarySI,
-        text: None,
-    };
+    let capped = Quantity { mantissa: sign * i128::from(i64::MAX), scale: 0, format: Format::BinarySI, text: None };
     let significant = parts.integer.len() > 19 && parts.integer != "0";
     if significant {
         return Ok(capped);
@@ -422,22 +357,9 @@ fn binary(parts: &Parts<'_>, exponent: i32, sign: i128) -> Result<Quantity, Pars
         return Ok(capped);
     }
     let fraction = mantissa > 0 && compare(mantissa, scale, 1, 0) == Ordering::Less;
-    let format = if fraction {
-        Format::DecimalSI
-    } else {
-        Format::BinarySI
-    };
-    let (mantissa, scale) = if mantissa == 0 {
-        (0, 0)
-    } else {
-        (mantissa, scale)
-    };
-    Ok(Quantity {
-        mantissa: sign * mantissa,
-        scale,
-        format,
-        text: None,
-    })
+    let format = if fraction { Format::DecimalSI } else { Format::BinarySI };
+    let (mantissa, scale) = if mantissa == 0 { (0, 0) } else { (mantissa, scale) };
+    Ok(Quantity { mantissa: sign * mantissa, scale, format, text: None })
 }
 
 /// The smallest multiple of `10^to` that is no nearer to zero; `scale >= to` is left alone.
@@ -445,11 +367,7 @@ fn round_up(mantissa: i128, scale: i32, to: i32) -> (i128, i32) {
     if scale >= to {
         return (mantissa, scale);
     }
-    let Some(divisor) = to
-        .checked_sub(scale)
-        .and_then(|d| u32::try_from(d).ok())
-        .and_then(pow10)
-    else {
+    let Some(divisor) = to.checked_sub(scale).and_then(|d| u32::try_from(d).ok()).and_then(pow10) else {
         return (mantissa.signum(), to);
     };
     let (quotient, remainder) = (mantissa / divisor, mantissa % divisor);
@@ -460,10 +378,7 @@ fn rescale(mantissa: i128, from: i32, to: i32) -> i128 {
     if from < to {
         return round_up(mantissa, from, to).0;
     }
-    let factor = from
-        .checked_sub(to)
-        .and_then(|d| u32::try_from(d).ok())
-        .and_then(pow10);
+    let factor = from.checked_sub(to).and_then(|d| u32::try_from(d).ok()).and_then(pow10);
     match factor {
         Some(factor) => mantissa.saturating_mul(factor),
         None if mantissa == 0 => 0,

@@ -9,9 +9,7 @@ const MAX_BASE: usize = 63 - SUFFIX;
 /// `length` characters that are safe in names.
 pub fn suffix(length: usize) -> String {
     let mut rng = rand::rng();
-    (0..length)
-        .map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]))
-        .collect()
+    (0..length).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
 }
 
 /// The name made from a `generateName`, at most 63 bytes.
@@ -25,9 +23,7 @@ pub fn generate_name(base: &str) -> String {
 
 /// Maps a hash's text to the alphabet (pod-template-hash): `SafeEncodeString`.
 pub fn safe_encode(text: &str) -> String {
-    text.bytes()
-        .map(|b| char::from(ALPHABET[usize::from(b) % ALPHABET.len()]))
-        .collect()
+    text.bytes().map(|b| char::from(ALPHABET[usize::from(b) % ALPHABET.len()])).collect()
 }
 
 /// A new uid (UUID version 4).

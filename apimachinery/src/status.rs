@@ -92,16 +92,8 @@ pub struct Cause {
 }
 
 impl Cause {
-    pub fn new(
-        reason: impl Into<String>,
-        message: impl Into<String>,
-        field: impl Into<String>,
-    ) -> Self {
-        Self {
-            reason: reason.into(),
-            message: message.into(),
-            field: field.into(),
-        }
+    pub fn new(reason: impl Into<String>, message: impl Into<String>, field: impl Into<String>) -> Self {
+        Self { reason: reason.into(), message: message.into(), field: field.into() }
     }
 }
 
@@ -127,11 +119,7 @@ impl Status {
 
     /// `Success`, as given for deletions; details name the object.
     pub fn success(details: Option<Details>) -> Self {
-        Self {
-            status: "Success".to_owned(),
-            details: details.map(Box::new),
-            ..Self::default()
-        }
+        Self { status: "Success".to_owned(), details: details.map(Box::new), ..Self::default() }
     }
 
     pub fn with_details(mut self, details: Details) -> Self {
@@ -149,66 +137,38 @@ impl Status {
     }
 
     pub fn not_found(resource: &GroupResource, name: &str) -> Self {
-        Self::failure(
-            404,
-            reason::NOT_FOUND,
-            format!("{resource} {} not found", quote(name)),
-        )
-        .about(resource, name)
+        Self::failure(404, reason::NOT_FOUND, format!("{resource} {} not found", quote(name))).about(resource, name)
     }
 
     pub fn already_exists(resource: &GroupResource, name: &str) -> Self {
-        Self::failure(
-            409,
-            reason::ALREADY_EXISTS,
-            format!("{resource} {} already exists", quote(name)),
-        )
-        .about(resource, name)
+        Self::failure(409, reason::ALREADY_EXISTS, format!("{resource} {} already exists", quote(name)))
+            .about(resource, name)
     }
 
-    pub fn generate_name_conflict(
-        resource: &GroupResource,
-        name: &str,
-        retry_after_seconds: u32,
-    ) -> Self {
+    pub fn generate_name_conflict(resource: &GroupResource, name: &str, retry_after_seconds: u32) -> Self {
         let message = format!(
             "{resource} {} already exists, the server was not able to generate a unique name for the object",
             quote(name)
         );
-        Self::failure(409, reason::ALREADY_EXISTS, message)
-            .about(resource, name)
-            .retry_after(retry_after_seconds)
+        Self::failure(409, reason::ALREADY_EXISTS, message).about(resource, name).retry_after(retry_after_seconds)
     }
 
     pub fn conflict(resource: &GroupResource, name: &str, error: impl fmt::Display) -> Self {
-        let message = format!(
-            "Operation cannot be fulfilled on {resource} {}: {error}",
-            quote(name)
-        );
+        let message = format!("Operation cannot be fulfilled on {resource} {}: {error}", quote(name));
         Self::failure(409, reason::CONFLICT, message).about(resource, name)
     }
 
     /// Conflicts of server-side apply.
     pub fn apply_conflict(causes: Vec<Cause>, message: impl Into<String>) -> Self {
-        Self::failure(409, reason::CONFLICT, message).with_details(Details {
-            causes,
-            ..Details::default()
-        })
+        Self::failure(409, reason::CONFLICT, message).with_details(Details { causes, ..Details::default() })
     }
 
     pub fn invalid(kind: &GroupKind, name: &str, errors: &ErrorList) -> Self {
-        let causes = errors
-            .iter()
-            .map(|e| Cause::new(e.kind.as_str(), e.body(), e.field.clone()))
-            .collect();
+        let causes = errors.iter().map(|e| Cause::new(e.kind.as_str(), e.body(), e.field.clone())).collect();
         let message = if errors.is_empty() {
             format!("{kind} {} is invalid", quote(name))
         } else {
-            format!(
-                "{kind} {} is invalid: {}",
-                quote(name),
-                errors.to_aggregate()
-            )
+            format!("{kind} {} is invalid: {}", quote(name), errors.to_aggregate())
         };
         Self::failure(422, reason::INVALID, message).with_details(Details {
             group: kind.group.clone(),
@@ -236,22 +196,11 @@ impl Status {
 
     /// An empty message becomes `not authorized`; the server itself answers `Unauthorized`.
     pub fn unauthorized(message: &str) -> Self {
-        Self::failure(
-            401,
-            reason::UNAUTHORIZED,
-            if message.is_empty() {
-                "not authorized"
-            } else {
-                message
-            },
-        )
+        Self::failure(401, reason::UNAUTHORIZED, if message.is_empty() { "not authorized" } else { message })
     }
 
     pub fn method_not_supported(resource: &GroupResource, action: &str) -> Self {
-        let message = format!(
-            "{action} is not supported on resources of kind {}",
-            quote(&resource.to_string())
-        );
+        let message = format!("{action} is not supported on resources of kind {}", quote(&resource.to_string()));
         Self::failure(405, reason::METHOD_NOT_ALLOWED, message).about(resource, "")
     }
 
@@ -274,30 +223,17 @@ impl Status {
         Self::failure(503, reason::SERVICE_UNAVAILABLE, message)
     }
 
-    pub fn server_timeout(
-        resource: &GroupResource,
-        operation: &str,
-        retry_after_seconds: u32,
-    ) -> Self {
+    pub fn server_timeout(resource: &GroupResource, operation: &str, retry_after_seconds: u32) -> Self {
         let message = format!(
             "The {operation} operation against {resource} could not be completed at this time, please try again."
         );
-        Self::failure(500, reason::SERVER_TIMEOUT, message)
-            .about(resource, operation)
-            .retry_after(retry_after_seconds)
+        Self::failure(500, reason::SERVER_TIMEOUT, message).about(resource, operation).retry_after(retry_after_seconds)
     }
 
     pub fn internal(error: impl fmt::Display) -> Self {
         let text = error.to_string();
-        Self::failure(
-            500,
-            reason::INTERNAL_ERROR,
-            format!("Internal error occurred: {text}"),
-        )
-        .with_details(Details {
-            causes: vec![Cause::new("", text, "")],
-            ..Details::default()
-        })
+        Self::failure(500, reason::INTERNAL_ERROR, format!("Internal error occurred: {text}"))
+            .with_details(Details { causes: vec![Cause::new("", text, "")], ..Details::default() })
     }
 
     pub fn timeout(message: impl fmt::Display, retry_after_seconds: u32) -> Self {
@@ -307,11 +243,7 @@ impl Status {
     }
 
     pub fn request_entity_too_large(message: impl fmt::Display) -> Self {
-        Self::failure(
-            413,
-            reason::REQUEST_ENTITY_TOO_LARGE,
-            format!("Request entity too large: {message}"),
-        )
+        Self::failure(413, reason::REQUEST_ENTITY_TOO_LARGE, format!("Request entity too large: {message}"))
     }
 
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {
@@ -323,21 +255,12 @@ impl Status {
     }
 
     pub fn not_acceptable(accepted: &[&str]) -> Self {
-        let message = format!(
-            "only the following media types are accepted: {}",
-            accepted.join(", ")
-        );
+        let message = format!("only the following media types are accepted: {}", accepted.join(", "));
         Self::failure(406, reason::NOT_ACCEPTABLE, message)
     }
 
     /// What is said where nothing more specific is known, as for an unknown path.
-    pub fn generic(
-        code: u16,
-        verb: &str,
-        resource: &GroupResource,
-        name: &str,
-        server_message: &str,
-    ) -> Self {
+    pub fn generic(code: u16, verb: &str, resource: &GroupResource, name: &str, server_message: &str) -> Self {
         let (reason, mut message): (&'static str, String) = match code {
             409 => (
                 if verb == "POST" { reason::ALREADY_EXISTS } else { reason::CONFLICT },
@@ -444,26 +367,10 @@ mod tests {
         let deployments = GroupResource::new("apps", "deployments");
         for (status, code, message) in [
             (Status::not_found(&pods, "x"), 404, "pods \"x\" not found"),
-            (
-                Status::already_exists(&deployments, "x"),
-                409,
-                "deployments.apps \"x\" already exists",
-            ),
-            (
-                Status::conflict(&pods, "x", "boom"),
-                409,
-                "Operation cannot be fulfilled on pods \"x\": boom",
-            ),
-            (
-                Status::forbidden(&pods, "", "no"),
-                403,
-                "pods is forbidden: no",
-            ),
-            (
-                Status::method_not_supported(&pods, "patch"),
-                405,
-                "patch is not supported on resources of kind \"pods\"",
-            ),
+            (Status::already_exists(&deployments, "x"), 409, "deployments.apps \"x\" already exists"),
+            (Status::conflict(&pods, "x", "boom"), 409, "Operation cannot be fulfilled on pods \"x\": boom"),
+            (Status::forbidden(&pods, "", "no"), 403, "pods is forbidden: no"),
+            (Status::method_not_supported(&pods, "patch"), 405, "patch is not supported on resources of kind \"pods\""),
             (
                 Status::generic(404, "GET", &GroupResource::default(), "", ""),
                 404,
@@ -476,10 +383,7 @@ mod tests {
 
     #[test]
     fn invalid_names_every_field() {
-        let errors = ErrorList(vec![
-            required(&Path::new("spec"), ""),
-            required(&Path::new("a"), "b"),
-        ]);
+        let errors = ErrorList(vec![required(&Path::new("spec"), ""), required(&Path::new("a"), "b")]);
         let status = Status::invalid(&GroupKind::new("apps", "Deployment"), "d", &errors);
         assert_eq!(
             status.to_value(),

@@ -9,15 +9,7 @@ use jiff::tz::TimeZone;
 /// `2026-01-02T03:04:05Z`, truncated to the second.
 pub fn format(time: Timestamp) -> String {
     let t = TimeZone::UTC.to_datetime(floor_second(time));
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
-        t.year(),
-        t.month(),
-        t.day(),
-        t.hour(),
-        t.minute(),
-        t.second()
-    )
+    format!("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", t.year(), t.month(), t.day(), t.hour(), t.minute(), t.second())
 }
 
 /// `2026-01-02T03:04:05.000006Z`, truncated to the microsecond.
@@ -81,11 +73,7 @@ impl ParseError {
         let bytes = text.as_bytes();
         for (start, end, part) in PARTS {
             let ok = bytes.get(*start..*end).is_some_and(|got| {
-                if part.len() == 1 {
-                    got == part.as_bytes()
-                } else {
-                    got.iter().all(u8::is_ascii_digit)
-                }
+                if part.len() == 1 { got == part.as_bytes() } else { got.iter().all(u8::is_ascii_digit) }
             });
             if !ok {
                 let rest = text.get(*start..).unwrap_or("");
@@ -113,11 +101,7 @@ impl ParseError {
             }
         }
         if let Some(extra) = rest.strip_prefix('Z').filter(|extra| !extra.is_empty()) {
-            return Self(format!(
-                "parsing time {}: extra text: {}",
-                quote(text),
-                quote(extra)
-            ));
+            return Self(format!("parsing time {}: extra text: {}", quote(text), quote(extra)));
         }
         if rest.is_empty() || !rest.starts_with(['Z', '+', '-']) {
             return Self::at(text, layout, rest, "Z07:00");
@@ -140,9 +124,7 @@ fn scan(text: &str, layout: &str) -> Option<Timestamp> {
     let b = text.as_bytes();
     let digits = |from: usize, to: usize| -> Option<i32> {
         let part = b.get(from..to)?;
-        part.iter()
-            .all(u8::is_ascii_digit)
-            .then(|| part.iter().fold(0, |n, d| n * 10 + i32::from(d - b'0')))
+        part.iter().all(u8::is_ascii_digit).then(|| part.iter().fold(0, |n, d| n * 10 + i32::from(d - b'0')))
     };
     let at = |i: usize, c: u8| (b.get(i) == Some(&c)).then_some(());
     let year = digits(0, 4)?;
@@ -165,10 +147,7 @@ fn scan(text: &str, layout: &str) -> Option<Timestamp> {
             return None;
         }
         for k in 0..9 {
-            nanos = nanos * 10
-                + b.get(start + k)
-                    .filter(|_| start + k < end)
-                    .map_or(0, |d| i32::from(d - b'0'));
+            nanos = nanos * 10 + b.get(start + k).filter(|_| start + k < end).map_or(0, |d| i32::from(d - b'0'));
         }
         i = end;
     } else if layout == RFC3339_MICRO {
@@ -206,8 +185,7 @@ fn scan(text: &str, layout: &str) -> Option<Timestamp> {
     )
     .ok()?;
     let utc = TimeZone::UTC.to_timestamp(civil).ok()?;
-    utc.checked_sub(jiff::SignedDuration::from_secs(i64::from(offset)))
-        .ok()
+    utc.checked_sub(jiff::SignedDuration::from_secs(i64::from(offset))).ok()
 }
 
 #[cfg(test)]
@@ -224,31 +202,16 @@ mod tests {
         ] {
             assert_eq!(canonical(input).unwrap(), expected);
         }
-        assert_eq!(
-            canonical_micro("2020-01-02T03:04:05.000006Z").unwrap(),
-            "2020-01-02T03:04:05.000006Z"
-        );
+        assert_eq!(canonical_micro("2020-01-02T03:04:05.000006Z").unwrap(), "2020-01-02T03:04:05.000006Z");
     }
 
     #[test]
     fn errors_as_go() {
         for (input, expected) in [
-            (
-                "x",
-                "parsing time \"x\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"x\" as \"2006\"",
-            ),
-            (
-                "2020-01-02",
-                "parsing time \"2020-01-02\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"T\"",
-            ),
-            (
-                "2020-13-02T00:00:00Z",
-                "parsing time \"2020-13-02T00:00:00Z\": month out of range",
-            ),
-            (
-                "2020-02-31T00:00:00Z",
-                "parsing time \"2020-02-31T00:00:00Z\": day out of range",
-            ),
+            ("x", "parsing time \"x\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"x\" as \"2006\""),
+            ("2020-01-02", "parsing time \"2020-01-02\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"T\""),
+            ("2020-13-02T00:00:00Z", "parsing time \"2020-13-02T00:00:00Z\": month out of range"),
+            ("2020-02-31T00:00:00Z", "parsing time \"2020-02-31T00:00:00Z\": day out of range"),
             (
                 "2020-02-01T00:00:00",
                 "parsing time \"2020-02-01T00:00:00\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"Z07:00\"",

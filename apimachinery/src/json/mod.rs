@@ -45,20 +45,13 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
 /// Reads one document. Under a type, unknown fields are dropped and reported; duplicates are
 /// always reported. Values are not checked against the type.
 pub fn decode(bytes: &[u8], ty: Option<TypeRef<'_>>) -> Result<Decoded, Error> {
-    let mut decoder = Decoder {
-        scanner: Scanner::new(bytes),
-        stack: Vec::new(),
-        strict: Vec::new(),
-    };
+    let mut decoder = Decoder { scanner: Scanner::new(bytes), stack: Vec::new(), strict: Vec::new() };
     let mode = match ty {
         Some(ty) => Mode::Typed { ty, report: true },
         None => Mode::Free { report: true },
     };
     let value = decoder.document(mode)?;
-    Ok(Decoded {
-        value,
-        strict: decoder.strict,
-    })
+    Ok(Decoded { value, strict: decoder.strict })
 }
 
 /// What is known about the value being read.
@@ -74,10 +67,7 @@ enum Mode<'s> {
 
 impl<'s> Mode<'s> {
     fn reports(self) -> bool {
-        matches!(
-            self,
-            Self::Typed { report: true, .. } | Self::Free { report: true }
-        )
+        matches!(self, Self::Typed { report: true, .. } | Self::Free { report: true })
     }
 
     /// Types whose Go form decodes itself see through to the type behind, and keep silent.
@@ -87,17 +77,10 @@ impl<'s> Mode<'s> {
         };
         match ty.ty() {
             Type::SchemaOrBool(id) | Type::SchemaOrArray(id) | Type::SchemaOrStringArray(id) => {
-                Self::Typed {
-                    ty: ty.at(*id),
-                    report: false,
-                }
+                Self::Typed { ty: ty.at(*id), report: false }
             }
-            Type::RawExtension | Type::Json | Type::FieldsV1 | Type::Unknown => {
-                Self::Free { report: false }
-            }
-            Type::Object(object) if object.preserve_unknown && object.fields.is_empty() => {
-                Self::Free { report }
-            }
+            Type::RawExtension | Type::Json | Type::FieldsV1 | Type::Unknown => Self::Free { report: false },
+            Type::Object(object) if object.preserve_unknown && object.fields.is_empty() => Self::Free { report },
             _ => self,
         }
     }
@@ -109,23 +92,15 @@ impl<'s> Mode<'s> {
             Self::Free { .. } => Some(self),
             Self::Typed { ty, report } => match ty.ty() {
                 Type::Object(object) => match ty.field(key) {
-                    Some(field) => Some(Self::Typed {
-                        ty: field.ty,
-                        report,
-                    }),
+                    Some(field) => Some(Self::Typed { ty: field.ty, report }),
                     None if object.preserve_unknown => Some(Self::Free { report }),
                     // Embedded resources have these although the schema need not say so.
-                    None if object.embedded_resource
-                        && matches!(key, "apiVersion" | "kind" | "metadata") =>
-                    {
+                    None if object.embedded_resource && matches!(key, "apiVersion" | "kind" | "metadata") => {
                         Some(Self::Free { report })
                     }
                     None => None,
                 },
-                Type::Map(map) => Some(Self::Typed {
-                    ty: ty.at(map.value),
-                    report,
-                }),
+                Type::Map(map) => Some(Self::Typed { ty: ty.at(map.value), report }),
                 // A wrong type: kept as it is for the checks after decoding to complain about.
                 _ => Some(Self::Free { report: false }),
             },
@@ -135,10 +110,7 @@ impl<'s> Mode<'s> {
     fn item(self) -> Self {
         match self {
             Self::Typed { ty, report } => match ty.ty() {
-                Type::List(list) => Self::Typed {
-                    ty: ty.at(list.item),
-                    report,
-                },
+                Type::List(list) => Self::Typed { ty: ty.at(list.item), report },
                 // JSONSchemaPropsOrArray holds schemas, JSONSchemaPropsOrStringArray strings.
                 Type::Object(_) if !report => self,
                 _ => Self::Free { report: false },
@@ -149,17 +121,8 @@ impl<'s> Mode<'s> {
 }
 
 enum Frame<'s> {
-    Object {
-        map: Map<String, Value>,
-        key: String,
-        mode: Mode<'s>,
-        child: Mode<'s>,
-        keep: bool,
-    },
-    Array {
-        items: Vec<Value>,
-        mode: Mode<'s>,
-    },
+    Object { map: Map<String, Value>, key: String, mode: Mode<'s>, child: Mode<'s>, keep: bool },
+    Array { items: Vec<Value>, mode: Mode<'s> },
 }
 
 struct Decoder<'a, 's> {
@@ -201,23 +164,14 @@ impl<'s> Decoder<'_, 's> {
         let mode = mode.resolved();
         match self.scanner.value_start()? {
             b'{' => {
-                self.push(Frame::Object {
-                    map: Map::new(),
-                    key: String::new(),
-                    mode,
-                    child: mode,
-                    keep: true,
-                })?;
+                self.push(Frame::Object { map: Map::new(), key: String::new(), mode, child: mode, keep: true })?;
                 match self.scanner.first_key()? {
                     Some(key) => Ok(Opened::Child(self.enter(key)?)),
                     None => Ok(Opened::Value(self.pop())),
                 }
             }
             b'[' => {
-                self.push(Frame::Array {
-                    items: Vec::new(),
-                    mode,
-                })?;
+                self.push(Frame::Array { items: Vec::new(), mode })?;
                 if self.scanner.array_is_empty()? {
                     Ok(Opened::Value(self.pop()))
                 } else {
@@ -246,24 +200,16 @@ impl<'s> Decoder<'_, 's> {
 
     /// A key was read: notes strict errors and tells how to read its value.
     fn enter(&mut self, new_key: String) -> Result<Mode<'s>, Error> {
-        let Some(Frame::Object { map, mode, .. }) = self.stack.last() else {
-            unreachable!("keys occur in objects")
-        };
+        let Some(Frame::Object { map, mode, .. }) = self.stack.last() else { unreachable!("keys occur in objects") };
         let mode = *mode;
         let (next, complaint) = match mode.field(&new_key) {
             None => (Mode::Discard, mode.reports().then_some("unknown field")),
-            Some(next) => (
-                next,
-                (mode.reports() && map.contains_key(&new_key)).then_some("duplicate field"),
-            ),
+            Some(next) => (next, (mode.reports() && map.contains_key(&new_key)).then_some("duplicate field")),
         };
         if let Some(kind) = complaint {
             self.complain(kind, &new_key);
         }
-        if let Some(Frame::Object {
-            key, child, keep, ..
-        }) = self.stack.last_mut()
-        {
+        if let Some(Frame::Object { key, child, keep, .. }) = self.stack.last_mut() {
             *key = new_key;
             *child = next;
             *keep = !matches!(next, Mode::Discard);
@@ -315,11 +261,7 @@ impl<'s> Decoder<'_, 's> {
                     items.push(value);
                 }
                 let item = mode.item();
-                if self.scanner.next_item()? {
-                    Ok(Placed::Next(item))
-                } else {
-                    Ok(Placed::Closed(self.pop()))
-                }
+                if self.scanner.next_item()? { Ok(Placed::Next(item)) } else { Ok(Placed::Closed(self.pop())) }
             }
         }
     }

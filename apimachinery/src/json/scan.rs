@@ -16,10 +16,7 @@ impl<'a> Scanner<'a> {
     }
 
     pub(super) fn error_here(&self, message: &str) -> Error {
-        Error {
-            message: message.to_owned(),
-            offset: self.at,
-        }
+        Error { message: message.to_owned(), offset: self.at }
     }
 
     /// What is wrong with the byte at the current position.
@@ -28,10 +25,7 @@ impl<'a> Scanner<'a> {
             None => "unexpected end of JSON input".to_owned(),
             Some(byte) => format!("invalid character {} {context}", show(*byte)),
         };
-        Error {
-            message,
-            offset: self.at,
-        }
+        Error { message, offset: self.at }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -125,11 +119,7 @@ impl<'a> Scanner<'a> {
     /// Only white space may follow the document.
     pub(super) fn end(&mut self) -> Result<(), Error> {
         self.space();
-        if self.at < self.bytes.len() {
-            Err(self.invalid("after top-level value"))
-        } else {
-            Ok(())
-        }
+        if self.at < self.bytes.len() { Err(self.invalid("after top-level value")) } else { Ok(()) }
     }
 
     /// The rest of a string, after its opening quote.
@@ -215,8 +205,7 @@ impl<'a> Scanner<'a> {
         let mut code = 0;
         for _ in 0..4 {
             let digit = self.peek().and_then(|b| char::from(b).to_digit(16));
-            code = code * 16
-                + digit.ok_or_else(|| self.invalid("in \\u hexadecimal character escape"))?;
+            code = code * 16 + digit.ok_or_else(|| self.invalid("in \\u hexadecimal character escape"))?;
             self.at += 1;
         }
         Ok(code)
@@ -235,9 +224,7 @@ impl<'a> Scanner<'a> {
     fn literal(&mut self, word: &str, value: Value) -> Result<Value, Error> {
         for expected in word.bytes() {
             if self.peek() != Some(expected) {
-                return Err(
-                    self.invalid(&format!("in literal {word} (expecting {})", show(expected)))
-                );
+                return Err(self.invalid(&format!("in literal {word} (expecting {})", show(expected))));
             }
             self.at += 1;
         }
@@ -282,8 +269,7 @@ impl<'a> Scanner<'a> {
                 return Err(self.invalid("in exponent of numeric literal"));
             }
         }
-        let text =
-            std::str::from_utf8(&self.bytes[start..self.at]).expect("digits and signs are ASCII");
+        let text = std::str::from_utf8(&self.bytes[start..self.at]).expect("digits and signs are ASCII");
         if integer && let Ok(n) = text.parse::<i64>() {
             return Ok(n.into());
         }

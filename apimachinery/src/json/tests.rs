@@ -5,18 +5,9 @@ use serde_json::json;
 #[test]
 fn values() {
     for (input, expected) in [
-        (
-            r#"{"a":[1,-2,{"b":null}],"c":true}"#,
-            json!({"a": [1, -2, {"b": null}], "c": true}),
-        ),
-        (
-            r#" "é\u00e9\ud83d\ude00\ud800x\n" "#,
-            json!("éé😀\u{fffd}x\n"),
-        ),
-        (
-            "[1.0, 1.5, 1e2, -0, 9223372036854775807]",
-            json!([1, 1.5, 100, 0, i64::MAX]),
-        ),
+        (r#"{"a":[1,-2,{"b":null}],"c":true}"#, json!({"a": [1, -2, {"b": null}], "c": true})),
+        (r#" "é\u00e9\ud83d\ude00\ud800x\n" "#, json!("éé😀\u{fffd}x\n")),
+        ("[1.0, 1.5, 1e2, -0, 9223372036854775807]", json!([1, 1.5, 100, 0, i64::MAX])),
         ("[]", json!([])),
         ("{}", json!({})),
     ] {
@@ -31,68 +22,31 @@ fn syntax_errors_as_go() {
         ("", "unexpected end of JSON input"),
         ("{", "unexpected end of JSON input"),
         ("x", "invalid character 'x' looking for beginning of value"),
-        (
-            "{a",
-            "invalid character 'a' looking for beginning of object key string",
-        ),
+        ("{a", "invalid character 'a' looking for beginning of object key string"),
         (r#"{"a" 1}"#, "invalid character '1' after object key"),
-        (
-            r#"{"a":1 "b"}"#,
-            "invalid character '\"' after object key:value pair",
-        ),
+        (r#"{"a":1 "b"}"#, "invalid character '\"' after object key:value pair"),
         ("[1 2]", "invalid character '2' after array element"),
-        (
-            "[1,]",
-            "invalid character ']' looking for beginning of value",
-        ),
-        (
-            r#"{"a":1,}"#,
-            "invalid character '}' looking for beginning of object key string",
-        ),
+        ("[1,]", "invalid character ']' looking for beginning of value"),
+        (r#"{"a":1,}"#, "invalid character '}' looking for beginning of object key string"),
         ("1 2", "invalid character '2' after top-level value"),
-        (
-            "tru1",
-            "invalid character '1' in literal true (expecting 'e')",
-        ),
+        ("tru1", "invalid character '1' in literal true (expecting 'e')"),
         ("-x", "invalid character 'x' in numeric literal"),
-        (
-            "1.x",
-            "invalid character 'x' after decimal point in numeric literal",
-        ),
-        (
-            "1ex",
-            "invalid character 'x' in exponent of numeric literal",
-        ),
+        ("1.x", "invalid character 'x' after decimal point in numeric literal"),
+        ("1ex", "invalid character 'x' in exponent of numeric literal"),
         ("\"\n\"", "invalid character '\\n' in string literal"),
         (r#""\x""#, "invalid character 'x' in string escape code"),
-        (
-            r#""\u00g0""#,
-            "invalid character 'g' in \\u hexadecimal character escape",
-        ),
-        (
-            "'",
-            "invalid character '\\'' looking for beginning of value",
-        ),
-        (
-            "1e999",
-            "json: cannot unmarshal number 1e999 into Go value of type float64",
-        ),
+        (r#""\u00g0""#, "invalid character 'g' in \\u hexadecimal character escape"),
+        ("'", "invalid character '\\'' looking for beginning of value"),
+        ("1e999", "json: cannot unmarshal number 1e999 into Go value of type float64"),
     ] {
-        assert_eq!(
-            parse(input.as_bytes()).unwrap_err().message,
-            expected,
-            "{input}"
-        );
+        assert_eq!(parse(input.as_bytes()).unwrap_err().message, expected, "{input}");
     }
 }
 
 #[test]
 fn depth_is_bounded() {
     let deep = "[".repeat(1_000_000);
-    assert_eq!(
-        parse(deep.as_bytes()).unwrap_err().message,
-        "exceeded max depth"
-    );
+    assert_eq!(parse(deep.as_bytes()).unwrap_err().message, "exceeded max depth");
     let fine = format!("{}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));
     assert!(parse(fine.as_bytes()).is_ok());
 }
@@ -102,23 +56,12 @@ fn strict_errors_in_document_order() {
     let mut schema = Schema::new();
     let string = schema.add(Type::String(StringType::default()));
     let raw = schema.add(Type::RawExtension);
-    let labels = schema.add(Type::Map(MapType {
-        value: string,
-        atomic: false,
-    }));
-    let item = schema.add(Type::Object(ObjectType::new(
-        "t.I",
-        vec![Field::new("name", string), Field::new("raw", raw)],
-    )));
-    let items = schema.add(Type::List(ListType {
-        item,
-        kind: ListKind::Atomic,
-        wrapped: false,
-    }));
-    let root = schema.add(Type::Object(ObjectType::new(
-        "t.R",
-        vec![Field::new("items", items), Field::new("labels", labels)],
-    )));
+    let labels = schema.add(Type::Map(MapType { value: string, atomic: false }));
+    let item =
+        schema.add(Type::Object(ObjectType::new("t.I", vec![Field::new("name", string), Field::new("raw", raw)])));
+    let items = schema.add(Type::List(ListType { item, kind: ListKind::Atomic, wrapped: false }));
+    let root = schema
+        .add(Type::Object(ObjectType::new("t.R", vec![Field::new("items", items), Field::new("labels", labels)])));
     let text = r#"{"z":{"deep":[1]},"items":[{"name":"a"},{"x":1,"name":"b","name":"c","raw":{"q":1,"q":2}}],
         "labels":{"k":"1","k":"2"},"items":[]}"#;
     let decoded = decode(text.as_bytes(), Some(schema.type_ref(root))).unwrap();

@@ -8,13 +8,7 @@ use std::cmp::Ordering;
 
 /// The YAML text of a tree, ending in a newline.
 pub fn emit(value: &Value) -> String {
-    let mut emitter = Emitter {
-        out: String::new(),
-        indent: -1,
-        column: 0,
-        whitespace: true,
-        indention: true,
-    };
+    let mut emitter = Emitter { out: String::new(), indent: -1, column: 0, whitespace: true, indention: true };
     emitter.node(value, false);
     emitter.write_indent_at(0);
     emitter.out
@@ -273,8 +267,7 @@ fn is_break(c: char) -> bool {
 
 /// libyaml's printable characters, by the bytes that yaml.v2 looks at (so none beyond U+FFFF).
 fn is_printable(c: char) -> bool {
-    matches!(c, '\n' | '\u{20}'..='\u{7e}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}')
-        && c != '\u{feff}'
+    matches!(c, '\n' | '\u{20}'..='\u{7e}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}') && c != '\u{feff}'
 }
 
 /// What the text allows, found in one pass: libyaml's scalar analysis.
@@ -286,15 +279,10 @@ struct Analysis {
 
 fn analyze(text: &str) -> Analysis {
     if text.is_empty() {
-        return Analysis {
-            plain: true,
-            single: true,
-            block: false,
-        };
+        return Analysis { plain: true, single: true, block: false };
     }
     let mut indicators = text.starts_with("---") || text.starts_with("...");
-    let (mut line_breaks, mut special, mut break_space, mut space_break) =
-        (false, false, false, false);
+    let (mut line_breaks, mut special, mut break_space, mut space_break) = (false, false, false, false);
     let (mut leading, mut trailing_space, mut trailing_break) = (false, false, false);
     let (mut after_blank, mut previous_space, mut previous_break) = (true, false, false);
     let mut chars = text.chars().peekable();
@@ -304,8 +292,7 @@ fn analyze(text: &str) -> Analysis {
         let before_blank = chars.peek().is_none_or(|n| matches!(n, ' ' | '\t'));
         if first {
             indicators |= match c {
-                '#' | ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"'
-                | '%' | '@' | '`' => true,
+                '#' | ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`' => true,
                 '?' | ':' | '-' => before_blank,
                 _ => false,
             };
@@ -332,13 +319,7 @@ fn analyze(text: &str) -> Analysis {
     }
     let hard = space_break || special;
     Analysis {
-        plain: !(leading
-            || trailing_space
-            || trailing_break
-            || break_space
-            || hard
-            || line_breaks
-            || indicators),
+        plain: !(leading || trailing_space || trailing_break || break_space || hard || line_breaks || indicators),
         single: !(break_space || hard),
         block: !(trailing_space || hard),
     }
@@ -347,11 +328,7 @@ fn analyze(text: &str) -> Analysis {
 fn choose(text: &str, simple_key: bool) -> Style {
     let allowed = analyze(text);
     if text.contains('\n') {
-        return if allowed.block && !simple_key {
-            Style::Literal
-        } else {
-            Style::Double
-        };
+        return if allowed.block && !simple_key { Style::Literal } else { Style::Double };
     }
     if !matches!(resolve(text), Resolved::Str) || is_base60(text) {
         return Style::Double;
@@ -378,12 +355,7 @@ fn natural(a: &str, b: &str) -> Ordering {
     natural_chars(a.chars(), b.chars(), a, b)
 }
 
-fn natural_chars(
-    ai: impl Iterator<Item = char>,
-    bi: impl Iterator<Item = char>,
-    a: &str,
-    b: &str,
-) -> Ordering {
+fn natural_chars(ai: impl Iterator<Item = char>, bi: impl Iterator<Item = char>, a: &str, b: &str) -> Ordering {
     let Some(i) = ai.zip(bi).position(|(x, y)| x != y) else {
         return a.chars().count().cmp(&b.chars().count());
     };
@@ -404,9 +376,7 @@ fn natural_chars(
     let run = |chars: &[char]| {
         let (mut n, mut end) = (start, i);
         while let Some(c) = chars.get(end).filter(|c| c.is_numeric()) {
-            n = n
-                .wrapping_mul(10)
-                .wrapping_add(i64::from(*c as u32) - i64::from(b'0'));
+            n = n.wrapping_mul(10).wrapping_add(i64::from(*c as u32) - i64::from(b'0'));
             end += 1;
         }
         (n, end)

@@ -18,9 +18,7 @@ pub struct Error {
 }
 
 fn error(message: impl Into<String>) -> Error {
-    Error {
-        message: message.into(),
-    }
+    Error { message: message.into() }
 }
 
 /// A document and what strict reading has against it.
@@ -40,12 +38,8 @@ pub fn parse(text: &str) -> Result<Value, Error> {
 pub fn decode(text: &str) -> Result<Parsed, Error> {
     let mut composer = Composer::new(text);
     let value = composer.next_document()?.unwrap_or(Value::Null);
-    let strict = (!composer.duplicates.is_empty()).then(|| {
-        format!(
-            "yaml: unmarshal errors:\n  {}",
-            composer.duplicates.join("\n  ")
-        )
-    });
+    let strict = (!composer.duplicates.is_empty())
+        .then(|| format!("yaml: unmarshal errors:\n  {}", composer.duplicates.join("\n  ")));
     Ok(Parsed { value, strict })
 }
 
@@ -71,10 +65,7 @@ fn json_stream(text: &str) -> Option<Vec<Value>> {
     if let Ok(value) = json::parse(text.as_bytes()) {
         return Some(vec![value]);
     }
-    serde_json::Deserializer::from_str(text)
-        .into_iter()
-        .collect::<Result<_, _>>()
-        .ok()
+    serde_json::Deserializer::from_str(text).into_iter().collect::<Result<_, _>>().ok()
 }
 
 /// Below this many nodes nearly all may come from aliases, above the other nearly none:
@@ -88,17 +79,8 @@ struct Anchor {
 }
 
 enum Frame {
-    Map {
-        map: Map<String, Value>,
-        key: Option<Key>,
-        anchor: usize,
-        nodes: usize,
-    },
-    Seq {
-        items: Vec<Value>,
-        anchor: usize,
-        nodes: usize,
-    },
+    Map { map: Map<String, Value>, key: Option<Key>, anchor: usize, nodes: usize },
+    Seq { items: Vec<Value>, anchor: usize, nodes: usize },
 }
 
 enum Key {
@@ -126,7 +108,8 @@ struct Composer<'a> {
 
 impl<'a> Composer<'a> {
     fn new(text: &'a str) -> Self {
-        let options = granit_parser::options! { emit_comments: false, flow_nesting_limit: 500, block_nesting_limit: 500 };
+        let options =
+            granit_parser::options! { emit_comments: false, flow_nesting_limit: 500, block_nesting_limit: 500 };
         Self {
             parser: Parser::new_from_str_with_options(text, options),
             anchors: HashMap::new(),
@@ -149,41 +132,24 @@ impl<'a> Composer<'a> {
             let node = match event {
                 Event::StreamEnd => return Ok(None),
                 Event::DocumentEnd => continue,
-                Event::Scalar(text, style, anchor, tag) => {
-                    scalar(&text, style, anchor, tag.as_deref(), line)?
-                }
+                Event::Scalar(text, style, anchor, tag) => scalar(&text, style, anchor, tag.as_deref(), line)?,
                 Event::SequenceStart(_, anchor, _) => {
-                    stack.push(Frame::Seq {
-                        items: Vec::new(),
-                        anchor,
-                        nodes: 1,
-                    });
+                    stack.push(Frame::Seq { items: Vec::new(), anchor, nodes: 1 });
                     continue;
                 }
                 Event::MappingStart(_, anchor, _) => {
-                    stack.push(Frame::Map {
-                        map: Map::new(),
-                        key: None,
-                        anchor,
-                        nodes: 1,
-                    });
+                    stack.push(Frame::Map { map: Map::new(), key: None, anchor, nodes: 1 });
                     continue;
                 }
                 Event::SequenceEnd | Event::MappingEnd => match stack.pop() {
-                    Some(Frame::Seq {
-                        items,
-                        anchor,
-                        nodes,
-                    }) => Node {
+                    Some(Frame::Seq { items, anchor, nodes }) => Node {
                         value: Value::Array(items),
                         key: Err("invalid map key: a sequence".into()),
                         line,
                         anchor,
                         nodes,
                     },
-                    Some(Frame::Map {
-                        map, anchor, nodes, ..
-                    }) => Node {
+                    Some(Frame::Map { map, anchor, nodes, .. }) => Node {
                         value: Value::Object(map),
                         key: Err("invalid map key: a mapping".into()),
                         line,
@@ -198,14 +164,7 @@ impl<'a> Composer<'a> {
             self.count(1, 0)?;
             if node.anchor != 0 {
                 let plain_merge = matches!(node.key, Ok(Key::Merge));
-                self.anchors.insert(
-                    node.anchor,
-                    Anchor {
-                        value: node.value.clone(),
-                        nodes: node.nodes,
-                        plain_merge,
-                    },
-                );
+                self.anchors.insert(node.anchor, Anchor { value: node.value.clone(), nodes: node.nodes, plain_merge });
             }
             match stack.last_mut() {
                 None => return Ok(Some(node.value)),
@@ -213,9 +172,7 @@ impl<'a> Composer<'a> {
                     *nodes += node.nodes;
                     items.push(node.value);
                 }
-                Some(Frame::Map {
-                    map, key, nodes, ..
-                }) => {
+                Some(Frame::Map { map, key, nodes, .. }) => {
                     *nodes += node.nodes;
                     match key.take() {
                         None => *key = Some(node.key.map_err(error)?),
@@ -251,13 +208,7 @@ impl<'a> Composer<'a> {
             Value::Bool(b) => Ok(Key::Name(b.to_string())),
             _ => Err("invalid map key".to_owned()),
         };
-        Ok(Node {
-            value: anchor.value.clone(),
-            key,
-            line,
-            anchor: 0,
-            nodes,
-        })
+        Ok(Node { value: anchor.value.clone(), key, line, anchor: 0, nodes })
     }
 
     fn count(&mut self, decoded: usize, aliased: usize) -> Result<(), Error> {
@@ -293,20 +244,9 @@ fn merge(map: &mut Map<String, Value>, value: Value) -> Result<(), Error> {
     Ok(())
 }
 
-fn scalar(
-    text: &str,
-    style: ScalarStyle,
-    anchor: usize,
-    tag: Option<&Tag>,
-    line: usize,
-) -> Result<Node, Error> {
-    let string = |text: String| Node {
-        key: Ok(Key::Name(text.clone())),
-        value: Value::String(text),
-        line,
-        anchor,
-        nodes: 1,
-    };
+fn scalar(text: &str, style: ScalarStyle, anchor: usize, tag: Option<&Tag>, line: usize) -> Result<Node, Error> {
+    let string =
+        |text: String| Node { key: Ok(Key::Name(text.clone())), value: Value::String(text), line, anchor, nodes: 1 };
     let core = tag.and_then(|t| t.core_suffix());
     match (core, tag) {
         (Some("str"), _) => return Ok(string(text.to_owned())),
@@ -335,17 +275,12 @@ fn scalar(
             Resolved::Str => "str",
         };
         if found != wanted {
-            return Err(error(format!(
-                "cannot decode !!{found} `{text}` as a !!{wanted}"
-            )));
+            return Err(error(format!("cannot decode !!{found} `{text}` as a !!{wanted}")));
         }
     }
     let (value, key) = match resolved {
         Resolved::Str | Resolved::Timestamp => return Ok(string(text.to_owned())),
-        Resolved::Null => (
-            Value::Null,
-            Err("unsupported map key of type: %!s(<nil>), key: <nil>".to_owned()),
-        ),
+        Resolved::Null => (Value::Null, Err("unsupported map key of type: %!s(<nil>), key: <nil>".to_owned())),
         Resolved::Bool(b) => (Value::Bool(b), Ok(Key::Name(b.to_string()))),
         Resolved::Int(int) => (Value::from(int), Ok(Key::Name(int.to_string()))),
         Resolved::Float(float) => {
@@ -353,22 +288,13 @@ fn scalar(
             match float_value(float) {
                 Some(value) => (value, key),
                 None => {
-                    return Err(error(format!(
-                        "json: unsupported value: {}",
-                        show_float(float)
-                    )));
+                    return Err(error(format!("json: unsupported value: {}", show_float(float))));
                 }
             }
         }
         Resolved::Merge => (Value::String(text.to_owned()), Ok(Key::Merge)),
     };
-    Ok(Node {
-        value,
-        key,
-        line,
-        anchor,
-        nodes: 1,
-    })
+    Ok(Node { value, key, line, anchor, nodes: 1 })
 }
 
 fn show_float(float: f64) -> &'static str {

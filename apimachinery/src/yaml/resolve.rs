@@ -81,11 +81,7 @@ fn integer(text: &str) -> Option<Resolved> {
         return None;
     }
     let magnitude = u64::from_str_radix(body, radix).ok()?;
-    let value = if negative {
-        -i128::from(magnitude)
-    } else {
-        i128::from(magnitude)
-    };
+    let value = if negative { -i128::from(magnitude) } else { i128::from(magnitude) };
     match i64::try_from(value) {
         Ok(int) => Some(Resolved::Int(int)),
         // An unsigned 64-bit number becomes a float once it has passed through JSON.
@@ -117,10 +113,7 @@ fn is_float(text: &str) -> bool {
 }
 
 fn go_float(text: &str) -> Option<f64> {
-    if !text
-        .bytes()
-        .all(|b| b.is_ascii_digit() || b".eE+-".contains(&b))
-    {
+    if !text.bytes().all(|b| b.is_ascii_digit() || b".eE+-".contains(&b)) {
         return None;
     }
     // Out of range is an error to Go, and infinity to Rust.
@@ -182,10 +175,7 @@ fn is_timestamp(text: &str) -> bool {
         || (rest.len() == 6
             && rest.starts_with(['+', '-'])
             && rest.as_bytes()[3] == b':'
-            && rest
-                .bytes()
-                .enumerate()
-                .all(|(i, b)| matches!(i, 0 | 3) || b.is_ascii_digit()))
+            && rest.bytes().enumerate().all(|(i, b)| matches!(i, 0 | 3) || b.is_ascii_digit()))
 }
 
 fn small_number(text: &str) -> Option<(u8, &str)> {
@@ -200,9 +190,7 @@ pub(super) fn is_base60(text: &str) -> bool {
     let rest = text.strip_prefix(['-', '+']).unwrap_or(text);
     let mut groups = rest.split(':');
     let head = groups.next().unwrap_or_default();
-    if !head.starts_with(|c: char| c.is_ascii_digit())
-        || !head.bytes().all(|b| b.is_ascii_digit() || b == b'_')
-    {
+    if !head.starts_with(|c: char| c.is_ascii_digit()) || !head.bytes().all(|b| b.is_ascii_digit() || b == b'_') {
         return false;
     }
     let groups: Vec<&str> = groups.collect();
@@ -237,11 +225,7 @@ fn format_g(shortest: &str) -> String {
             out.push('.');
             out.push_str(&digits[1..]);
         }
-        out.push_str(&format!(
-            "e{}{:02}",
-            if exponent < 0 { '-' } else { '+' },
-            exponent.abs()
-        ));
+        out.push_str(&format!("e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs()));
     } else if exponent < 0 {
         out.push_str("0.");
         out.push_str(&"0".repeat((-exponent - 1) as usize));
@@ -270,11 +254,7 @@ pub(super) fn float_key(float: f64) -> String {
     if float.is_nan() {
         ".nan".into()
     } else if float.is_infinite() {
-        if float > 0.0 {
-            ".inf".into()
-        } else {
-            "-.inf".into()
-        }
+        if float > 0.0 { ".inf".into() } else { "-.inf".into() }
     } else {
         format_g(&format!("{:e}", float as f32))
     }
