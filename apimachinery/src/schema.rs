@@ -137,6 +137,8 @@ pub struct Field {
     pub patch_replace: bool,
     /// `patchStrategy: retainKeys`.
     pub patch_retain_keys: bool,
+    /// `+listType=atomic` on bytes, which OpenAPI repeats.
+    pub marked_atomic: bool,
     /// What few fields have, out of line to keep the others small.
     pub extra: Option<Box<FieldExtra>>,
 }
@@ -168,6 +170,8 @@ pub struct MapType {
     pub value: TypeId,
     /// `+mapType=atomic`: replaced as a whole under server-side apply.
     pub atomic: bool,
+    /// The source says so, and OpenAPI repeats it.
+    pub marked: bool,
 }
 
 /// A list.
@@ -178,6 +182,8 @@ pub struct ListType {
     /// Protobuf wraps the list in a message of its own with the items as field 1
     /// (`ExtraValue`, `Verbs`).
     pub wrapped: bool,
+    /// The source names the kind, and OpenAPI repeats it; an unmarked list is atomic too.
+    pub marked: bool,
 }
 
 /// `+listType`: how two lists merge under server-side apply.
@@ -406,6 +412,7 @@ impl Field {
             patch_merge: false,
             patch_replace: false,
             patch_retain_keys: false,
+            marked_atomic: false,
             extra: None,
         }
     }
@@ -436,8 +443,9 @@ mod tests {
             item: port,
             kind: ListKind::Map(["port".into(), "protocol".into()].into()),
             wrapped: false,
+            marked: true,
         }));
-        let labels = schema.add(Type::Map(MapType { value: string, atomic: false }));
+        let labels = schema.add(Type::Map(MapType { value: string, atomic: false, marked: false }));
         let root = schema.add(Type::Object(ObjectType::new(
             "t.Root",
             vec![Field::new("ports", ports), Field::new("labels", labels), Field::new("name", string)],

@@ -28,7 +28,10 @@ pub enum Body {
     Struct(Vec<GoField>),
     /// Any other type expression, already with full package names (`core/v1.ResourceName`).
     /// `alias` is `type X = Y`, which is Y itself; without it X is a type of its own.
-    Expression { ty: String, alias: bool },
+    Expression {
+        ty: String,
+        alias: bool,
+    },
 }
 
 /// One field line of a struct.
@@ -211,8 +214,21 @@ impl Parser {
     /// Puts the package's short path before every name that is not built into Go.
     fn qualify(&self, expression: &str, own: &str, imports: &BTreeMap<String, String>) -> String {
         const BASIC: &[&str] = &[
-            "string", "bool", "byte", "int", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64", "float32",
-            "float64", "map", "interface",
+            "string",
+            "bool",
+            "byte",
+            "int",
+            "int8",
+            "int16",
+            "int32",
+            "int64",
+            "uint8",
+            "uint32",
+            "uint64",
+            "float32",
+            "float64",
+            "map",
+            "interface",
         ];
         self.name
             .replace_all(expression, |found: &regex::Captures<'_>| {

@@ -113,7 +113,7 @@ const SPECIAL: &[(&str, &str)] = &[
 ];
 
 /// Go types that never travel.
-const LEFT_OUT: &[&str] = &["meta/v1.InternalEvent", "meta/v1.TableOptions", "apiextensions/v1.ConversionRequest"];
+const LEFT_OUT: &[&str] = &["meta/v1.InternalEvent", "meta/v1.TableOptions"];
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -187,7 +187,9 @@ impl Generator {
             let version = own.rsplit('/').next().unwrap_or_default();
             writeln!(out, "P {own} {group} {version} {}", open_api_prefix(path))?;
         }
-        out.push_str("P apiregistration/v1 apiregistration.k8s.io v1 io.k8s.kube-aggregator.pkg.apis.apiregistration.v1\n");
+        out.push_str(
+            "P apiregistration/v1 apiregistration.k8s.io v1 io.k8s.kube-aggregator.pkg.apis.apiregistration.v1\n",
+        );
         for (own, package) in &self.packages {
             for (name, declaration) in &package.types {
                 let full = format!("{own}.{name}");
@@ -231,7 +233,8 @@ impl Generator {
         declaration: &Declaration,
         fields: &[GoField],
     ) -> Result<()> {
-        let path = PACKAGES.iter().map(|(path, _)| path).find(|path| go::short_package(&format!("k8s.io/{path}")) == own);
+        let path =
+            PACKAGES.iter().map(|(path, _)| path).find(|path| go::short_package(&format!("k8s.io/{path}")) == own);
         let prefix = path.map_or_else(String::new, |path| open_api_prefix(path));
         let definition = &self.definitions["$defs"][format!("{prefix}.{name}").as_str()];
         let known = definition.is_object();
@@ -423,7 +426,8 @@ impl Generator {
             .filter(|(constant_type, _)| constant_type == name)
             .map(|(_, value)| value.as_str())
             .collect();
-        (!values.is_empty()).then(|| format!("string({})", values.into_iter().collect::<Vec<_>>().join("|")))
+        (!values.is_empty())
+            .then(|| format!("string({})", values.into_iter().collect::<Vec<_>>().join("|").replace(' ', "~")))
     }
 }
 
@@ -444,5 +448,5 @@ const HEADER: &str = "\
 # e type number                  a struct inlined in JSON, message field `number` in protobuf
 # R …                            a resource, as in bin/generate/resources.txt
 # type: [kind]item list ([a]tomic, [s]et, [m:keys]), {kind}value map ({a}tomic, {g}ranular),
-#   w[…]: wrapped in a message in protobuf, string(A|B): enum
+#   w[…]: wrapped in a message in protobuf, string(A|B): enum, ~ for a space
 ";
