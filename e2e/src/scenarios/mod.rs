@@ -1,0 +1,37 @@
+//! Every scenario, in the order in which they run. A file each for samples and workloads, kubectl, other
+//! clients, bad input, and failures.
+
+mod bad_input;
+mod clients;
+mod failures;
+mod kubectl;
+mod samples;
+
+use crate::runner::{Needs, Scenario};
+
+/// Writes a scenario's line: its function becomes a boxed future.
+macro_rules! scenario {
+    ($name:literal, $needs:expr, $run:path) => {
+        Scenario { name: $name, needs: $needs, run: |cluster| Box::pin($run(cluster)) }
+    };
+}
+
+/// The table of contents.
+pub const ALL: &[Scenario] = &[
+    scenario!("samples/applied-and-running", Needs::Api, samples::applied_and_running),
+    scenario!("samples/every-replica-answers-the-host", Needs::Machine, samples::every_replica_answers_the_host),
+    scenario!("samples/every-replica-answers-a-pod", Needs::Api, samples::every_replica_answers_a_pod),
+    scenario!("samples/a-deleted-replica-comes-back", Needs::Api, samples::a_deleted_replica_comes_back),
+    scenario!("samples/edit-to-5-0-3", Needs::Api, samples::edit_replicas),
+    scenario!("samples/a-new-image-rolls", Needs::Api, samples::a_new_image_rolls),
+    scenario!("kubectl/output-formats", Needs::Api, kubectl::output_formats),
+    scenario!("kubectl/logs-and-exec", Needs::Api, kubectl::logs_and_exec),
+    scenario!("kubectl/describe-explain-and-discovery", Needs::Api, kubectl::describe_explain_and_discovery),
+    scenario!("kubectl/create-scale-delete", Needs::Api, kubectl::create_scale_delete),
+    scenario!("kubectl/removed-versions-name-their-successor", Needs::Api, kubectl::removed_version),
+    scenario!("clients/kube-rs", Needs::Api, clients::kube_rs),
+    scenario!("clients/python", Needs::Api, clients::python),
+    scenario!("bad-input/answers", Needs::Api, bad_input::answers),
+    scenario!("failures/node-processes-disturb-no-pod", Needs::Machine, failures::node_processes_disturb_no_pod),
+    scenario!("failures/any-process-killed-mid-rollout", Needs::Machine, failures::any_process_killed_mid_rollout),
+];
