@@ -13,13 +13,20 @@ type Case = (&'static str, &'static str, String, &'static str, Vec<u8>, u16, &'s
 
 fn cases() -> Vec<Case> {
     let json = "application/json";
-    let post = |what, content, body: Vec<u8>, code, reason| (what, "POST", MAPS.to_owned(), content, body, code, reason);
+    let post =
+        |what, content, body: Vec<u8>, code, reason| (what, "POST", MAPS.to_owned(), content, body, code, reason);
     let get = |what, query: &str, code, reason| (what, "GET", format!("{MAPS}{query}"), json, Vec::new(), code, reason);
     let named = |name: &str| format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}"}}}}"#);
     vec![
         post("malformed JSON", json, br#"{"apiVersion":"#.to_vec(), 400, "BadRequest"),
         post("malformed YAML", "application/yaml", b"a: [b\nc: }".to_vec(), 400, "BadRequest"),
-        post("malformed protobuf", "application/vnd.kubernetes.protobuf", b"k8s\0\xff\xff\xff".to_vec(), 400, "BadRequest"),
+        post(
+            "malformed protobuf",
+            "application/vnd.kubernetes.protobuf",
+            b"k8s\0\xff\xff\xff".to_vec(),
+            400,
+            "BadRequest",
+        ),
         post("deep nesting", json, [b"[".repeat(200_000), b"]".repeat(200_000)].concat(), 400, "BadRequest"),
         post("another content type", "text/plain", named("e2e-bad").into_bytes(), 415, "UnsupportedMediaType"),
         post("four megabytes", json, vec![b' '; 4 << 20], 413, "RequestEntityTooLarge"),
@@ -48,7 +55,8 @@ pub async fn answers(cluster: &Cluster) -> anyhow::Result<()> {
     let before = cluster.get("configmaps").await?;
     for (what, method, path, content, body, code, reason) in cases() {
         let request = Request::builder().method(method).uri(path).header("Content-Type", content).body(body)?;
-        let answer = cluster.client.send(request.map(kube::client::Body::from)).await.with_context(|| what.to_owned())?;
+        let answer =
+            cluster.client.send(request.map(kube::client::Body::from)).await.with_context(|| what.to_owned())?;
         let status = answer.status().as_u16();
         let body = http_body_util::BodyExt::collect(answer.into_body()).await?.to_bytes();
         let body: Value = serde_json::from_slice(&body).with_context(|| format!("{what}: no Status"))?;
