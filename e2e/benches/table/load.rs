@@ -37,7 +37,13 @@ impl Connection {
         self.send("GET", path, None, accept).await
     }
 
-    pub async fn send(&mut self, method: &str, path: &str, body: Option<String>, accept: &str) -> anyhow::Result<Bytes> {
+    pub async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: Option<String>,
+        accept: &str,
+    ) -> anyhow::Result<Bytes> {
         let answer = self.start(method, path, body, accept).await?;
         Ok(answer.into_body().collect().await?.to_bytes())
     }
@@ -134,7 +140,12 @@ pub async fn each(
 const WATCHED: &str = "/api/v1/namespaces/kube-public/configmaps";
 
 /// Delays from the sending of a write to its arrival, over all watchers, sorted.
-pub async fn fan_out(server: &Server, watchers: usize, per_second: u32, time: Duration) -> anyhow::Result<Vec<Duration>> {
+pub async fn fan_out(
+    server: &Server,
+    watchers: usize,
+    per_second: u32,
+    time: Duration,
+) -> anyhow::Result<Vec<Duration>> {
     let mut tasks = Vec::new();
     let end = Instant::now() + time + Duration::from_secs(30);
     let events = (time.as_secs_f64() * f64::from(per_second)) as usize;

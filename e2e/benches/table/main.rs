@@ -68,13 +68,16 @@ async fn writes(server: &Server, kind: &Kind, table: &mut Table) -> anyhow::Resu
     for clients in CLIENTS {
         let per_second = rate(server, clients, WRITE_FOR, move |client, number| {
             let name = format!("w{clients}-{client}-{number}");
-            let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"key": "value"}});
+            let map =
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"key": "value"}});
             ("POST", "/api/v1/namespaces/default/configmaps".to_owned(), Some(map.to_string()))
         })
         .await?;
         table.set(&format!("create ConfigMap, {clients} clients, durable"), "/s", kind, per_second);
     }
-    let per_second = rate(server, 64, WRITE_FOR, |_, _| ("GET", "/api/v1/namespaces/default/configmaps/w1-0-0".to_owned(), None)).await?;
+    let per_second =
+        rate(server, 64, WRITE_FOR, |_, _| ("GET", "/api/v1/namespaces/default/configmaps/w1-0-0".to_owned(), None))
+            .await?;
     table.set("GET ConfigMap, 64 clients", "/s", kind, per_second);
     Ok(())
 }
@@ -118,7 +121,11 @@ async fn pods(server: &Server, kind: &Kind, table: &mut Table) -> anyhow::Result
     let scale = PODS as f64 / have.max(PODS) as f64;
     for (what, path, accept) in [
         ("LIST 10,000 pods, JSON", "/api/v1/namespaces/default/pods?resourceVersion=0", "application/json"),
-        ("LIST 10,000 pods, protobuf", "/api/v1/namespaces/default/pods?resourceVersion=0", "application/vnd.kubernetes.protobuf"),
+        (
+            "LIST 10,000 pods, protobuf",
+            "/api/v1/namespaces/default/pods?resourceVersion=0",
+            "application/vnd.kubernetes.protobuf",
+        ),
     ] {
         table.set(what, "ms", kind, median_ms(&mut connection, path, accept).await? * scale);
     }

@@ -47,7 +47,8 @@ impl Server {
     pub async fn start(kind: &Kind, dir: &Path) -> anyhow::Result<Server> {
         let ours = ours()?;
         let url = format!("https://127.0.0.1:{PORT}");
-        let made = Command::new(ours.join("keelson")).args(["pki", "--server", &url, "--dir"]).arg(dir).status().await?;
+        let made =
+            Command::new(ours.join("keelson")).args(["pki", "--server", &url, "--dir"]).arg(dir).status().await?;
         if !made.success() {
             bail!("keelson pki failed");
         }
@@ -58,7 +59,8 @@ impl Server {
         let mut store = vec!["--storage-backend=embedded".to_owned(), format!("--data-dir={}", file("data"))];
         let mut program = ours.join("kube-apiserver");
         if let Kind::Upstream(folder) = kind {
-            let (client, peer) = (format!("http://127.0.0.1:{ETCD_PORT}"), format!("http://127.0.0.1:{}", ETCD_PORT + 1));
+            let (client, peer) =
+                (format!("http://127.0.0.1:{ETCD_PORT}"), format!("http://127.0.0.1:{}", ETCD_PORT + 1));
             let etcd = Some(folder.join("etcd")).filter(|etcd| etcd.is_file()).unwrap_or_else(|| "etcd".into());
             let args = [
                 format!("--data-dir={}", file("etcd")),

@@ -32,9 +32,11 @@ impl Table {
         println!("\n| what | unit | Keelson | upstream + etcd | times better |\n|---|---|---:|---:|---:|");
         for row in &self.rows {
             let number = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.2}"));
-            let ratio = row.keelson.zip(row.upstream).map(|(ours, theirs)| {
-                if row.unit == "/s" { ours / theirs } else { theirs / ours }
-            });
+            let ratio = row.keelson.zip(row.upstream).map(
+                |(ours, theirs)| {
+                    if row.unit == "/s" { ours / theirs } else { theirs / ours }
+                },
+            );
             println!(
                 "| {} | {} | {} | {} | {} |",
                 row.what,
