@@ -56,7 +56,7 @@ impl Options {
                 "hyper_util",
                 "rustls",
                 "tower",
-                "kube_client",
+                "kube_client::client::builder=off,kube_client",
                 "tonic",
                 "fjall",
                 "lsm_tree",
