@@ -40,7 +40,10 @@ pub struct User {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Attributes {
     /// A path that is no resource, such as `/metrics`.
-    NonResource { path: String, verb: String },
+    NonResource {
+        path: String,
+        verb: String,
+    },
     Resource {
         verb: String,
         group: String,
@@ -69,28 +72,13 @@ pub struct Delegated {
 }
 
 impl Delegated {
-    pub fn new(
-        client: Client,
-        authority: Option<ClientAuthority>,
-        anonymous: bool,
-        clock: SharedClock,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            client,
-            authority,
-            anonymous,
-            clock,
-            tokens: Mutex::default(),
-            permissions: Mutex::default(),
-        })
+    pub fn new(client: Client, authority: Option<ClientAuthority>, anonymous: bool, clock: SharedClock) -> Arc<Self> {
+        Arc::new(Self { client, authority, anonymous, clock, tokens: Mutex::default(), permissions: Mutex::default() })
     }
 
     fn kept<K: std::hash::Hash + Eq, V: Clone>(&self, kept: &Kept<K, V>, key: &K) -> Option<V> {
         let now = self.clock.monotonic();
-        kept.lock()
-            .get(key)
-            .filter(|(_, at)| now.saturating_sub(*at) < KEEP)
-            .map(|(value, _)| value.clone())
+        kept.lock().get(key).filter(|(_, at)| now.saturating_sub(*at) < KEEP).map(|(value, _)| value.clone())
     }
 
     fn keep<K: std::hash::Hash + Eq, V>(&self, kept: &Kept<K, V>, key: K, value: V) {
@@ -105,11 +93,7 @@ impl Delegated {
     }
 
     /// Who asks; `None` means 401.
-    pub async fn authenticate(
-        &self,
-        headers: &HeaderMap,
-        peer: Option<&Peer>,
-    ) -> Result<Option<User>> {
+    pub async fn authenticate(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<Option<User>> {
         if let (Some(authority), Some(peer)) = (&self.authority, peer)
             && !peer.certificates().is_empty()
         {
@@ -117,11 +101,7 @@ impl Delegated {
                 Ok(identity) => {
                     let mut groups = identity.organizations;
                     groups.push("system:authenticated".into());
-                    return Ok(Some(User {
-                        username: identity.common_name,
-                        groups,
-                        uid: String::new(),
-                    }));
+                    return Ok(Some(User { username: identity.common_name, groups, uid: String::new() }));
                 }
                 Err(error) => tracing::debug!(%error, "client certificate refused"),
             }
@@ -174,14 +154,7 @@ impl Delegated {
             Attributes::NonResource { path, verb } => {
                 spec["nonResourceAttributes"] = json!({ "path": path, "verb": verb });
             }
-            Attributes::Resource {
-                verb,
-                group,
-                resource,
-                subresource,
-                namespace,
-                name,
-            } => {
+            Attributes::Resource { verb, group, resource, subresource, namespace, name } => {
                 spec["resourceAttributes"] = json!({
                     "verb": verb, "group": group, "resource": resource, "version": "v1",
                     "subresource": subresource, "namespace": namespace, "name": name,
@@ -191,10 +164,7 @@ impl Delegated {
         let body = json!({
             "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec,
         });
-        let answer: Value = self
-            .client
-            .create(&SUBJECT_ACCESS_REVIEWS, None, &body)
-            .await?;
+        let answer: Value = self.client.create(&SUBJECT_ACCESS_REVIEWS, None, &body).await?;
         let allowed = answer["status"]["allowed"] == true;
         self.keep(&self.permissions, key, allowed);
         Ok(allowed)
@@ -213,20 +183,14 @@ async fn guard(
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    let is_open = open.iter().any(|known| {
-        path == known
-            || path
-                .strip_prefix(known.as_str())
-                .is_some_and(|rest| rest.starts_with('/'))
-    });
+    let is_open = open
+        .iter()
+        .any(|known| path == known || path.strip_prefix(known.as_str()).is_some_and(|rest| rest.starts_with('/')));
     if is_open {
         return next.run(request).await;
     }
     let peer = request.extensions().get::<Peer>().cloned();
-    let user = match delegated
-        .authenticate(request.headers(), peer.as_ref())
-        .await
-    {
+    let user = match delegated.authenticate(request.headers(), peer.as_ref()).await {
         Ok(Some(user)) => user,
         Ok(None) => return (StatusCode::UNAUTHORIZED, "Unauthorized\n").into_response(),
         Err(error) => {
@@ -234,18 +198,12 @@ async fn guard(
             return (StatusCode::UNAUTHORIZED, "Unauthorized\n").into_response();
         }
     };
-    let attributes = Attributes::NonResource {
-        path: path.to_string(),
-        verb: verb(request.method()).to_string(),
-    };
+    let attributes = Attributes::NonResource { path: path.to_string(), verb: verb(request.method()).to_string() };
     match delegated.authorize(&user, &attributes).await {
         Ok(true) => next.run(request).await,
         Ok(false) => {
-            let text = format!(
-                "forbidden: User \"{}\" cannot {} path \"{path}\"\n",
-                user.username,
-                verb(request.method())
-            );
+            let text =
+                format!("forbidden: User \"{}\" cannot {} path \"{path}\"\n", user.username, verb(request.method()));
             (StatusCode::FORBIDDEN, text).into_response()
         }
         Err(error) => {

@@ -27,9 +27,7 @@ pub struct ApiResource {
 impl ApiResource {
     /// Whether all these verbs are served.
     pub fn supports(&self, verbs: &[&str]) -> bool {
-        verbs
-            .iter()
-            .all(|verb| self.verbs.iter().any(|known| known == verb))
+        verbs.iter().all(|verb| self.verbs.iter().any(|known| known == verb))
     }
 }
 
@@ -47,11 +45,7 @@ impl Discovered {
         let is_same = |a: &ApiResource, b: &ApiResource| {
             a.resource.group == b.resource.group && a.resource.plural == b.resource.plural
         };
-        let mut chosen: Vec<&ApiResource> = self
-            .resources
-            .iter()
-            .filter(|resource| resource.preferred)
-            .collect();
+        let mut chosen: Vec<&ApiResource> = self.resources.iter().filter(|resource| resource.preferred).collect();
         for resource in self.resources.iter().filter(|resource| !resource.preferred) {
             if !chosen.iter().any(|known| is_same(known, resource)) {
                 chosen.push(resource);
@@ -61,8 +55,7 @@ impl Discovered {
     }
 }
 
-const AGGREGATED: &str =
-    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 #[derive(Deserialize)]
 struct GroupDiscoveryList {
@@ -122,17 +115,12 @@ impl Client {
     pub async fn discover(&self) -> Result<Discovered> {
         let mut found = Discovered::default();
         for path in ["/api", "/apis"] {
-            let request = Request::get(path)
-                .header(header::ACCEPT, AGGREGATED)
-                .body(Bytes::new())?;
+            let request = Request::get(path).header(header::ACCEPT, AGGREGATED).body(Bytes::new())?;
             let body = self.request(request).await?;
             let document: Value = decode(path, &body)?;
             if document["kind"] == "APIGroupDiscoveryList" {
                 let list: GroupDiscoveryList =
-                    serde_json::from_value(document).map_err(|source| Error::Decode {
-                        path: path.into(),
-                        source,
-                    })?;
+                    serde_json::from_value(document).map_err(|source| Error::Decode { path: path.into(), source })?;
                 found.add_aggregated(list);
             } else {
                 self.discover_legacy(path, &document, &mut found).await?;
@@ -141,20 +129,11 @@ impl Client {
         Ok(found)
     }
 
-    async fn discover_legacy(
-        &self,
-        path: &str,
-        document: &Value,
-        found: &mut Discovered,
-    ) -> Result<()> {
+    async fn discover_legacy(&self, path: &str, document: &Value, found: &mut Discovered) -> Result<()> {
         let texts = |value: &Value| -> Vec<String> {
             value
                 .as_array()
-                .map(|list| {
-                    list.iter()
-                        .filter_map(|item| item.as_str().map(String::from))
-                        .collect()
-                })
+                .map(|list| list.iter().filter_map(|item| item.as_str().map(String::from)).collect())
                 .unwrap_or_default()
         };
         // (group, version, preferred)
@@ -175,11 +154,7 @@ impl Client {
             }
         }
         for (group, version, preferred) in versions {
-            let group_version = if group.is_empty() {
-                version.clone()
-            } else {
-                format!("{group}/{version}")
-            };
+            let group_version = if group.is_empty() { version.clone() } else { format!("{group}/{version}") };
             let list: Value = match self.get_raw(&format!("{path}/{group_version}")).await {
                 Ok(body) => decode(path, &body)?,
                 Err(error) => {
@@ -208,21 +183,13 @@ impl Client {
                         entry["kind"].as_str().unwrap_or_default(),
                         entry["namespaced"].as_bool().unwrap_or_default(),
                     ),
-                    singular: entry["singularName"]
-                        .as_str()
-                        .unwrap_or_default()
-                        .to_string(),
+                    singular: entry["singularName"].as_str().unwrap_or_default().to_string(),
                     verbs: texts(&entry["verbs"]),
                     short_names: texts(&entry["shortNames"]),
                     categories: texts(&entry["categories"]),
                     subresources: parts
                         .iter()
-                        .filter_map(|part| {
-                            part["name"]
-                                .as_str()?
-                                .strip_prefix(&prefix)
-                                .map(String::from)
-                        })
+                        .filter_map(|part| part["name"].as_str()?.strip_prefix(&prefix).map(String::from))
                         .collect(),
                     preferred,
                 });
@@ -240,36 +207,26 @@ impl Discovered {
                 if version.freshness == "Stale" {
                     self.failed.push(format!("{name}/{}", version.version));
                 }
-                self.resources
-                    .extend(version.resources.into_iter().map(|entry| {
-                        ApiResource {
-                            resource: Resource::dynamic(
-                                name,
-                                &version.version,
-                                &entry.resource,
-                                &entry.response_kind.kind,
-                                entry.scope == "Namespaced",
-                            ),
-                            singular: entry.singular_resource,
-                            verbs: entry.verbs,
-                            short_names: entry.short_names,
-                            categories: entry.categories,
-                            subresources: entry
-                                .subresources
-                                .into_iter()
-                                .map(|sub| sub.subresource)
-                                .collect(),
-                            preferred: index == 0,
-                        }
-                    }));
+                self.resources.extend(version.resources.into_iter().map(|entry| ApiResource {
+                    resource: Resource::dynamic(
+                        name,
+                        &version.version,
+                        &entry.resource,
+                        &entry.response_kind.kind,
+                        entry.scope == "Namespaced",
+                    ),
+                    singular: entry.singular_resource,
+                    verbs: entry.verbs,
+                    short_names: entry.short_names,
+                    categories: entry.categories,
+                    subresources: entry.subresources.into_iter().map(|sub| sub.subresource).collect(),
+                    preferred: index == 0,
+                }));
             }
         }
     }
 }
 
 fn decode(path: &str, body: &[u8]) -> Result<Value> {
-    serde_json::from_slice(body).map_err(|source| Error::Decode {
-        path: path.to_string(),
-        source,
-    })
+    serde_json::from_slice(body).map_err(|source| Error::Decode { path: path.to_string(), source })
 }

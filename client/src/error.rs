@@ -63,10 +63,7 @@ pub enum Error {
     Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The answer is not what was asked for; retrying will not help.
     #[error("cannot decode the answer of {path}")]
-    Decode {
-        path: String,
-        source: serde_json::Error,
-    },
+    Decode { path: String, source: serde_json::Error },
     /// The request could not be written; retrying will not help.
     #[error("cannot encode the request")]
     Encode(#[source] serde_json::Error),
@@ -99,9 +96,7 @@ impl Error {
     }
 
     fn is(&self, code: u16, reason: &str) -> bool {
-        self.status().is_some_and(|status| {
-            status.reason == reason || (status.reason.is_empty() && status.code == code)
-        })
+        self.status().is_some_and(|status| status.reason == reason || (status.reason.is_empty() && status.code == code))
     }
 
     pub fn is_not_found(&self) -> bool {
@@ -119,9 +114,7 @@ impl Error {
 
     /// The resource version asked for is no longer kept.
     pub fn is_gone(&self) -> bool {
-        self.status().is_some_and(|status| {
-            status.code == 410 || status.reason == "Gone" || status.reason == "Expired"
-        })
+        self.status().is_some_and(|status| status.code == 410 || status.reason == "Gone" || status.reason == "Expired")
     }
 
     pub fn is_invalid(&self) -> bool {
@@ -178,14 +171,9 @@ impl Status {
         if let Ok(status) = serde_json::from_slice::<Status>(body)
             && status.status == "Failure"
         {
-            return Status {
-                code: if status.code == 0 { code } else { status.code },
-                ..status
-            };
+            return Status { code: if status.code == 0 { code } else { status.code }, ..status };
         }
-        let text = String::from_utf8_lossy(&body[..body.len().min(2048)])
-            .trim()
-            .to_string();
+        let text = String::from_utf8_lossy(&body[..body.len().min(2048)]).trim().to_string();
         let reason = match code {
             400 => "BadRequest",
             401 => "Unauthorized",
@@ -207,11 +195,7 @@ impl Status {
             code,
             status: "Failure".into(),
             reason: reason.into(),
-            message: if text.is_empty() {
-                format!("the server answered {code}")
-            } else {
-                text
-            },
+            message: if text.is_empty() { format!("the server answered {code}") } else { text },
             details: None,
         }
     }

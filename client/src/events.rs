@@ -103,13 +103,7 @@ impl Recorder {
         Self::spawn(client, Style::EventsV1, controller, instance, clock)
     }
 
-    fn spawn(
-        client: Client,
-        style: Style,
-        component: &str,
-        host: &str,
-        clock: SharedClock,
-    ) -> Self {
+    fn spawn(client: Client, style: Style, component: &str, host: &str, clock: SharedClock) -> Self {
         let (queue, mut inbox) = mpsc::channel::<Recorded>(1000);
         let mut sink = Sink {
             client,
@@ -179,22 +173,13 @@ impl Sink {
         for _ in 0..5 {
             let result = match &decision {
                 Decision::Create { key, note } => self.create(&event, key, note).await,
-                Decision::Count {
-                    key,
-                    name,
-                    count,
-                    note,
-                } => self.count(&event, key, name, *count, note).await,
+                Decision::Count { key, name, count, note } => self.count(&event, key, name, *count, note).await,
             };
             match result {
                 Ok(()) => return,
                 // An answer that refuses the event will refuse it again.
                 Err(error) if error.status().is_some() => {
-                    tracing::debug!(
-                        reason = event.reason,
-                        error = error.chain(),
-                        "server rejected event"
-                    );
+                    tracing::debug!(reason = event.reason, error = error.chain(), "server rejected event");
                     return;
                 }
                 Err(error) => tracing::debug!(error = error.chain(), "cannot write an event"),
@@ -212,34 +197,16 @@ impl Sink {
     }
 
     async fn create(&mut self, event: &Recorded, key: &EventKey, note: &str) -> Result<()> {
-        let namespace = if event.regarding.namespace.is_empty() {
-            "default"
-        } else {
-            &event.regarding.namespace
-        };
+        let namespace = if event.regarding.namespace.is_empty() { "default" } else { &event.regarding.namespace };
         let name = format!("{}.{:x}", event.regarding.name, event.at.as_nanosecond());
         let body = self.body(event, namespace, &name, note);
-        let created: Created = self
-            .client
-            .create(self.resource(), Some(namespace), &body)
-            .await?;
+        let created: Created = self.client.create(self.resource(), Some(namespace), &body).await?;
         self.correlator.stored(key, created.metadata.name);
         Ok(())
     }
 
-    async fn count(
-        &mut self,
-        event: &Recorded,
-        key: &EventKey,
-        name: &str,
-        count: u32,
-        note: &str,
-    ) -> Result<()> {
-        let namespace = if event.regarding.namespace.is_empty() {
-            "default"
-        } else {
-            &event.regarding.namespace
-        };
+    async fn count(&mut self, event: &Recorded, key: &EventKey, name: &str, count: u32, note: &str) -> Result<()> {
+        let namespace = if event.regarding.namespace.is_empty() { "default" } else { &event.regarding.namespace };
         let patch = match self.style {
             Style::Core => {
                 json!({ "count": count, "lastTimestamp": seconds(event.at), "message": note })
@@ -248,16 +215,8 @@ impl Sink {
                 json!({ "series": { "count": count, "lastObservedTime": micros(event.at) } })
             }
         };
-        let result: Result<Created> = self
-            .client
-            .patch(
-                self.resource(),
-                Some(namespace),
-                name,
-                None,
-                &Patch::Strategic(patch),
-            )
-            .await;
+        let result: Result<Created> =
+            self.client.patch(self.resource(), Some(namespace), name, None, &Patch::Strategic(patch)).await;
         match result {
             Ok(_) => Ok(()),
             // It has expired meanwhile: begin anew.
@@ -267,11 +226,8 @@ impl Sink {
     }
 
     fn body(&self, event: &Recorded, namespace: &str, name: &str, note: &str) -> Value {
-        let annotations: serde_json::Map<String, Value> = event
-            .annotations
-            .iter()
-            .map(|(key, value)| (key.clone(), json!(value)))
-            .collect();
+        let annotations: serde_json::Map<String, Value> =
+            event.annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
         let mut metadata = json!({ "name": name, "namespace": namespace });
         if !annotations.is_empty() {
             metadata["annotations"] = Value::Object(annotations);
@@ -340,16 +296,8 @@ struct EventKey {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
-    Create {
-        key: EventKey,
-        note: String,
-    },
-    Count {
-        key: EventKey,
-        name: String,
-        count: u32,
-        note: String,
-    },
+    Create { key: EventKey, note: String },
+    Count { key: EventKey, name: String, count: u32, note: String },
 }
 
 #[derive(Default)]
@@ -372,17 +320,10 @@ const CACHE: usize = 4096;
 impl Correlator {
     fn decide(&mut self, event: &Recorded, now: Duration) -> Option<Decision> {
         // The version changes with each status update and must not make events differ.
-        let regarding = Reference {
-            resource_version: String::new(),
-            ..event.regarding.clone()
-        };
-        let object = Reference {
-            field_path: String::new(),
-            ..regarding.clone()
-        };
+        let regarding = Reference { resource_version: String::new(), ..event.regarding.clone() };
+        let object = Reference { field_path: String::new(), ..regarding.clone() };
         if self.spam.len() >= CACHE {
-            self.spam
-                .retain(|_, (_, at)| now.saturating_sub(*at) < Duration::from_secs(300));
+            self.spam.retain(|_, (_, at)| now.saturating_sub(*at) < Duration::from_secs(300));
         }
         let (tokens, at) = self.spam.entry(object.clone()).or_insert((SPAM_BURST, now));
         *tokens = (*tokens + now.saturating_sub(*at).as_secs_f64() * SPAM_QPS).min(SPAM_BURST);
@@ -393,13 +334,10 @@ impl Correlator {
         *tokens -= 1.0;
 
         if self.similar.len() >= CACHE {
-            self.similar
-                .retain(|_, (_, at)| now.saturating_sub(*at) < AGGREGATE_WINDOW);
+            self.similar.retain(|_, (_, at)| now.saturating_sub(*at) < AGGREGATE_WINDOW);
         }
-        let (messages, last) = self
-            .similar
-            .entry((object, event.kind.clone(), event.reason.clone()))
-            .or_insert_with(|| (Vec::new(), now));
+        let (messages, last) =
+            self.similar.entry((object, event.kind.clone(), event.reason.clone())).or_insert_with(|| (Vec::new(), now));
         if now.saturating_sub(*last) > AGGREGATE_WINDOW {
             messages.clear();
         }
@@ -411,32 +349,20 @@ impl Correlator {
             }
         }
         let combined = messages.len() >= AGGREGATE_OVER;
-        let note = if combined {
-            format!("(combined from similar events): {}", event.note)
-        } else {
-            event.note.clone()
-        };
+        let note =
+            if combined { format!("(combined from similar events): {}", event.note) } else { event.note.clone() };
         let key = EventKey {
             regarding: Arc::new(regarding),
             kind: event.kind.clone(),
             reason: event.reason.clone(),
             // Combined events share one record whatever they say.
-            note: if combined {
-                "(combined)".into()
-            } else {
-                note.clone()
-            },
+            note: if combined { "(combined)".into() } else { note.clone() },
         };
         if let Some((name, count)) = self.seen.get_mut(&key)
             && !name.is_empty()
         {
             *count += 1;
-            return Some(Decision::Count {
-                name: name.clone(),
-                count: *count,
-                key,
-                note,
-            });
+            return Some(Decision::Count { name: name.clone(), count: *count, key, note });
         }
         if self.seen.insert(key.clone(), (String::new(), 1)).is_none() {
             self.order.push_back(key.clone());
@@ -463,11 +389,7 @@ mod tests {
 
     fn event(name: &str, note: &str) -> Recorded {
         Recorded {
-            regarding: Reference {
-                kind: "Pod".into(),
-                name: name.into(),
-                ..Reference::default()
-            },
+            regarding: Reference { kind: "Pod".into(), name: name.into(), ..Reference::default() },
             related: None,
             kind: "Normal".into(),
             reason: "Pulled".into(),
@@ -494,15 +416,8 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(
-            correlator.decide(&event("a", "x"), now),
-            None,
-            "the burst is spent"
-        );
-        assert!(
-            correlator.decide(&event("b", "x"), now).is_some(),
-            "another object has its own"
-        );
+        assert_eq!(correlator.decide(&event("a", "x"), now), None, "the burst is spent");
+        assert!(correlator.decide(&event("b", "x"), now).is_some(), "another object has its own");
         now += Duration::from_secs(300);
         assert!(correlator.decide(&event("a", "x"), now).is_some());
     }
@@ -517,17 +432,12 @@ mod tests {
                     correlator.stored(&key, format!("a.{number}"));
                     notes.push(note);
                 }
-                Some(Decision::Count {
-                    name, count, note, ..
-                }) => notes.push(format!("{name} {count} {note}")),
+                Some(Decision::Count { name, count, note, .. }) => notes.push(format!("{name} {count} {note}")),
                 None => panic!("not spam yet"),
             }
         }
         assert_eq!(notes[8], "message 8");
         assert_eq!(notes[9], "(combined from similar events): message 9");
-        assert_eq!(
-            notes[10],
-            "a.9 2 (combined from similar events): message 10"
-        );
+        assert_eq!(notes[10], "a.9 2 (combined from similar events): message 10");
     }
 }

@@ -13,13 +13,7 @@ pub enum Credential {
 }
 
 /// A kubeconfig with one cluster, one user and one context, as a JSON value, which is YAML too.
-pub fn value(
-    context: &str,
-    server: &str,
-    ca_pem: &str,
-    user: &str,
-    credential: &Credential,
-) -> Value {
+pub fn value(context: &str, server: &str, ca_pem: &str, user: &str, credential: &Credential) -> Value {
     let encode = |text: &str| STANDARD.encode(text);
     let credential = match credential {
         Credential::Certificate(pair) => json!({
@@ -42,13 +36,7 @@ pub fn value(
 }
 
 /// The same as YAML text in the layout kubeadm writes.
-pub fn text(
-    context: &str,
-    server: &str,
-    ca_pem: &str,
-    user: &str,
-    credential: &Credential,
-) -> String {
+pub fn text(context: &str, server: &str, ca_pem: &str, user: &str, credential: &Credential) -> String {
     let quote = |text: &str| serde_json::to_string(text).expect("a string is JSON");
     let encode = |text: &str| STANDARD.encode(text);
     let (context, server, user) = (quote(context), quote(server), quote(user));
@@ -75,30 +63,13 @@ mod tests {
     #[tokio::test]
     async fn kube_reads_what_is_written() {
         let ca = component_base::pki::Ca::new("kubernetes").unwrap();
-        let pair = ca
-            .issue(&component_base::pki::Profile::client(
-                "admin",
-                &["system:masters"],
-            ))
-            .unwrap();
+        let pair = ca.issue(&component_base::pki::Profile::client("admin", &["system:masters"])).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config");
-        let text = text(
-            "keelson",
-            "https://127.0.0.1:6443",
-            ca.cert_pem(),
-            "admin",
-            &Credential::Certificate(pair),
-        );
+        let text = text("keelson", "https://127.0.0.1:6443", ca.cert_pem(), "admin", &Credential::Certificate(pair));
         std::fs::write(&path, text).unwrap();
-        let client = crate::Client::from_kubeconfig(Some(&path), Some("keelson"))
-            .await
-            .unwrap();
+        let client = crate::Client::from_kubeconfig(Some(&path), Some("keelson")).await.unwrap();
         assert_eq!(client.default_namespace(), "default");
-        assert!(
-            crate::Client::from_kubeconfig(Some(&path), Some("other"))
-                .await
-                .is_err()
-        );
+        assert!(crate::Client::from_kubeconfig(Some(&path), Some("other")).await.is_err());
     }
 }

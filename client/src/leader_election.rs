@@ -127,14 +127,7 @@ pub struct LeaderElector {
 
 impl LeaderElector {
     pub fn new(client: Client, config: Config, clock: SharedClock) -> Self {
-        Self {
-            client,
-            config,
-            clock,
-            recorder: None,
-            observed: None,
-            reported: String::new(),
-        }
+        Self { client, config, clock, recorder: None, observed: None, reported: String::new() }
     }
 
     /// Announces leadership with an Event.
@@ -182,10 +175,7 @@ impl LeaderElector {
         leading.cancel();
         if outcome == Outcome::Cancelled && self.config.release_on_cancel {
             // The work may still write while it winds down; nobody else may lead until it has ended.
-            if tokio::time::timeout(self.config.renew_deadline, &mut work)
-                .await
-                .is_err()
-            {
+            if tokio::time::timeout(self.config.renew_deadline, &mut work).await.is_err() {
                 tracing::warn!("work did not end in time; keeping the lease until it expires");
                 return outcome;
             }
@@ -201,8 +191,7 @@ impl LeaderElector {
                 () = shutdown.cancelled() => return Outcome::Cancelled,
                 () = self.clock.sleep(self.config.retry_period) => {}
             }
-            let left =
-                (renewed + self.config.renew_deadline).saturating_sub(self.clock.monotonic());
+            let left = (renewed + self.config.renew_deadline).saturating_sub(self.clock.monotonic());
             let clock = self.clock.clone();
             let attempt = tokio::select! {
                 attempt = self.try_acquire_or_renew() => attempt,
@@ -252,20 +241,12 @@ impl LeaderElector {
                 name: self.config.name.clone(),
                 ..Reference::default()
             };
-            recorder.event(
-                &lease,
-                "Normal",
-                "LeaderElection",
-                &format!("{} {what}", self.config.identity),
-            );
+            recorder.event(&lease, "Normal", "LeaderElection", &format!("{} {what}", self.config.identity));
         }
     }
 
     fn stamp(&self) -> String {
-        self.clock
-            .now()
-            .strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
-            .to_string()
+        self.clock.now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
     }
 
     fn desired(&self) -> LeaseSpec {
@@ -291,27 +272,16 @@ impl LeaderElector {
                 let lease = Lease {
                     api_version: LEASES.api_version(),
                     kind: "Lease".into(),
-                    metadata: ObjectMeta {
-                        name,
-                        namespace: namespace.clone(),
-                        ..ObjectMeta::default()
-                    },
+                    metadata: ObjectMeta { name, namespace: namespace.clone(), ..ObjectMeta::default() },
                     spec: desired,
                 };
-                let created: Lease = self
-                    .client
-                    .create(&LEASES, Some(&namespace), &lease)
-                    .await?;
+                let created: Lease = self.client.create(&LEASES, Some(&namespace), &lease).await?;
                 self.observe(created.spec);
                 return Ok(true);
             }
             Err(error) => return Err(error),
         };
-        if self
-            .observed
-            .as_ref()
-            .is_none_or(|(seen, _)| *seen != lease.spec)
-        {
+        if self.observed.as_ref().is_none_or(|(seen, _)| *seen != lease.spec) {
             self.observe(lease.spec.clone());
         }
         let mine = lease.spec.holder() == self.config.identity;
@@ -319,9 +289,7 @@ impl LeaderElector {
         let held_for = lease
             .spec
             .lease_duration_seconds
-            .map_or(self.config.lease_duration, |seconds| {
-                Duration::from_secs(seconds.max(0) as u64)
-            });
+            .map_or(self.config.lease_duration, |seconds| Duration::from_secs(seconds.max(0) as u64));
         let expired = seen_at + held_for < self.clock.monotonic();
         if !lease.spec.holder().is_empty() && !mine && !expired {
             return Ok(false);
@@ -339,10 +307,7 @@ impl LeaderElector {
         lease.kind = "Lease".into();
         lease.spec = desired;
         // The resource version in the metadata makes a concurrent change a conflict.
-        let updated: Lease = self
-            .client
-            .update(&LEASES, Some(&namespace), &name, &lease)
-            .await?;
+        let updated: Lease = self.client.update(&LEASES, Some(&namespace), &name, &lease).await?;
         self.observe(updated.spec);
         Ok(true)
     }
@@ -370,9 +335,7 @@ impl LeaderElector {
                 lease_transitions: lease.spec.lease_transitions,
                 ..LeaseSpec::default()
             };
-            self.client
-                .update::<Lease>(&LEASES, Some(namespace), name, &lease)
-                .await?;
+            self.client.update::<Lease>(&LEASES, Some(namespace), name, &lease).await?;
             Ok::<_, Error>(())
         };
         if let Err(error) = attempt.await {

@@ -16,12 +16,7 @@ pub struct TokenBucket {
 impl TokenBucket {
     pub fn new(qps: f64, burst: u32, clock: SharedClock) -> Self {
         let now = clock.monotonic();
-        Self {
-            qps,
-            burst: f64::from(burst.max(1)),
-            clock,
-            state: Mutex::new((f64::from(burst.max(1)), now)),
-        }
+        Self { qps, burst: f64::from(burst.max(1)), clock, state: Mutex::new((f64::from(burst.max(1)), now)) }
     }
 
     /// Takes a token, now or from the future, and says how long to wait before using it.
@@ -34,11 +29,7 @@ impl TokenBucket {
         let elapsed = now.saturating_sub(state.1).as_secs_f64();
         let tokens = (state.0 + elapsed * self.qps).min(self.burst) - 1.0;
         *state = (tokens, now);
-        if tokens >= 0.0 {
-            Duration::ZERO
-        } else {
-            Duration::from_secs_f64(-tokens / self.qps)
-        }
+        if tokens >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-tokens / self.qps) }
     }
 
     /// Takes a token only when one is there.

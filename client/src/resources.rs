@@ -45,11 +45,7 @@ impl Resource {
 
     /// `apps/v1`, or `v1` in the core group.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.to_string()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// The path of the collection, of an object, or of an object's subresource.
@@ -171,37 +167,22 @@ mod tests {
 
     #[test]
     fn paths() {
-        assert_eq!(
-            PODS.path(Some("a"), Some("b"), Some("status")),
-            "/api/v1/namespaces/a/pods/b/status"
-        );
+        assert_eq!(PODS.path(Some("a"), Some("b"), Some("status")), "/api/v1/namespaces/a/pods/b/status");
         assert_eq!(PODS.path(None, None, None), "/api/v1/pods");
-        assert_eq!(
-            NODES.path(Some("ignored"), Some("n"), None),
-            "/api/v1/nodes/n"
-        );
-        assert_eq!(
-            DEPLOYMENTS.path(Some("a"), None, None),
-            "/apis/apps/v1/namespaces/a/deployments"
-        );
+        assert_eq!(NODES.path(Some("ignored"), Some("n"), None), "/api/v1/nodes/n");
+        assert_eq!(DEPLOYMENTS.path(Some("a"), None, None), "/apis/apps/v1/namespaces/a/deployments");
         assert_eq!(
             CLUSTER_ROLES.path(None, Some("system:node"), None),
             "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:node"
         );
-        assert_eq!(
-            CONFIG_MAPS.path(Some("a"), Some("x/y"), None),
-            "/api/v1/namespaces/a/configmaps/x%2Fy"
-        );
+        assert_eq!(CONFIG_MAPS.path(Some("a"), Some("x/y"), None), "/api/v1/namespaces/a/configmaps/x%2Fy");
     }
 
     #[test]
     fn no_resource_is_listed_twice() {
         let mut seen = std::collections::HashSet::new();
         for resource in ALL {
-            assert!(
-                seen.insert((&resource.group, &resource.version, &resource.plural)),
-                "{resource}"
-            );
+            assert!(seen.insert((&resource.group, &resource.version, &resource.plural)), "{resource}");
         }
     }
 }

@@ -24,9 +24,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of an answer.
 pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
-type Send_ = dyn Fn(Request<Bytes>) -> BoxFuture<'static, std::result::Result<Response<ResponseBody>, BoxError>>
-    + Send
-    + Sync;
+type Send_ =
+    dyn Fn(Request<Bytes>) -> BoxFuture<'static, std::result::Result<Response<ResponseBody>, BoxError>> + Send + Sync;
 
 /// A handle to the API. Clones are cheap and share connections and rate limit.
 #[derive(Clone)]
@@ -41,9 +40,7 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client")
-            .field("user_agent", &self.user_agent)
-            .finish_non_exhaustive()
+        f.debug_struct("Client").field("user_agent", &self.user_agent).finish_non_exhaustive()
     }
 }
 
@@ -56,10 +53,7 @@ impl Client {
             None => Kubeconfig::read(),
         }
         .map_err(|error| Error::Config(chain(&error)))?;
-        let options = KubeConfigOptions {
-            context: context.map(String::from),
-            ..KubeConfigOptions::default()
-        };
+        let options = KubeConfigOptions { context: context.map(String::from), ..KubeConfigOptions::default() };
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
             .map_err(|error| Error::Config(chain(&error)))?;
@@ -89,10 +83,7 @@ impl Client {
                     .send(request.map(kube::client::Body::from))
                     .await
                     .map_err(|error| Box::new(error) as BoxError)?;
-                Ok(response.map(|body| {
-                    body.map_err(|error| Box::new(error) as BoxError)
-                        .boxed_unsync()
-                }))
+                Ok(response.map(|body| body.map_err(|error| Box::new(error) as BoxError).boxed_unsync()))
             })
         };
         let mut client = Self::from_sender(Arc::new(send));
@@ -104,11 +95,7 @@ impl Client {
     /// Straight into a tower service, such as an axum router: no socket, no serialization of HTTP.
     pub fn from_service<S, B>(service: S) -> Self
     where
-        S: tower::Service<Request<Full<Bytes>>, Response = Response<B>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        S: tower::Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
         S::Error: Into<BoxError> + Send,
         S::Future: Send + 'static,
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -117,13 +104,8 @@ impl Client {
         let send = move |request: Request<Bytes>| -> BoxFuture<'static, _> {
             let mut service = service.clone();
             Box::pin(async move {
-                std::future::poll_fn(|context| service.poll_ready(context))
-                    .await
-                    .map_err(Into::into)?;
-                let response = service
-                    .call(request.map(Full::new))
-                    .await
-                    .map_err(Into::into)?;
+                std::future::poll_fn(|context| service.poll_ready(context)).await.map_err(Into::into)?;
+                let response = service.call(request.map(Full::new)).await.map_err(Into::into)?;
                 Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
             })
         };
@@ -154,8 +136,7 @@ impl Client {
     /// A `qps` of zero or less lifts the limit. Watches are not counted, as upstream does not.
     pub fn with_rate_limit(&self, qps: f64, burst: u32) -> Self {
         let mut client = self.clone();
-        client.limiter =
-            (qps > 0.0).then(|| Arc::new(TokenBucket::new(qps, burst, client.clock.clone())));
+        client.limiter = (qps > 0.0).then(|| Arc::new(TokenBucket::new(qps, burst, client.clock.clone())));
         client
     }
 
@@ -172,18 +153,12 @@ impl Client {
 
     /// Sends a request and hands back whatever came, failures included.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<ResponseBody>> {
-        let is_watch = request
-            .uri()
-            .query()
-            .is_some_and(|query| query.contains("watch=true"));
+        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
         if let (Some(limiter), false) = (&self.limiter, is_watch) {
             limiter.wait().await;
         }
         let (mut parts, body) = request.into_parts();
-        parts
-            .headers
-            .entry(header::USER_AGENT)
-            .or_insert_with(|| self.user_agent.clone());
+        parts.headers.entry(header::USER_AGENT).or_insert_with(|| self.user_agent.clone());
         let mut retries = 0;
         loop {
             let attempt = Request::from_parts(parts.clone(), body.clone());
@@ -212,10 +187,7 @@ impl Client {
             return Ok(response);
         }
         let body = collect(response.into_body()).await?;
-        Err(Error::Api(Box::new(Status::from_answer(
-            status.as_u16(),
-            &body,
-        ))))
+        Err(Error::Api(Box::new(Status::from_answer(status.as_u16(), &body))))
     }
 
     /// Sends a request and reads the whole answer; a failure becomes [`Error::Api`].
@@ -225,12 +197,7 @@ impl Client {
 
     /// GETs a path, such as `/version`.
     pub async fn get_raw(&self, path: &str) -> Result<Bytes> {
-        self.request(
-            Request::get(path)
-                .header(header::ACCEPT, "application/json, */*")
-                .body(Bytes::new())?,
-        )
-        .await
+        self.request(Request::get(path).header(header::ACCEPT, "application/json, */*").body(Bytes::new())?).await
     }
 }
 
@@ -238,9 +205,7 @@ pub(crate) async fn collect(mut body: ResponseBody) -> Result<Bytes> {
     // Most answers come in one frame, which needs no copy.
     let mut first = Bytes::new();
     let mut rest: Option<Vec<u8>> = None;
-    while let Some(frame) =
-        std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
-    {
+    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         let Ok(data) = frame.map_err(Error::Transport)?.into_data() else {
             continue;
         };

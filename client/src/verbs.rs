@@ -78,10 +78,7 @@ impl DeleteOptions {
     /// Deletes only the object of this uid.
     pub fn uid(uid: &str) -> Self {
         Self {
-            preconditions: Some(Preconditions {
-                uid: Some(uid.to_string()),
-                resource_version: None,
-            }),
+            preconditions: Some(Preconditions { uid: Some(uid.to_string()), resource_version: None }),
             ..Self::default()
         }
     }
@@ -123,10 +120,7 @@ impl Patch {
 
     fn body(&self) -> &Value {
         match self {
-            Patch::Json(body)
-            | Patch::Merge(body)
-            | Patch::Strategic(body)
-            | Patch::Apply { body, .. } => body,
+            Patch::Json(body) | Patch::Merge(body) | Patch::Strategic(body) | Patch::Apply { body, .. } => body,
         }
     }
 }
@@ -153,8 +147,7 @@ impl Query {
 }
 
 pub(crate) const ACCEPT_JSON: &str = "application/json";
-const ACCEPT_METADATA_LIST: &str =
-    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+const ACCEPT_METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 pub(crate) const ACCEPT_METADATA: &str =
     "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
@@ -168,18 +161,12 @@ impl Client {
         content_type: &str,
         body: Bytes,
     ) -> Result<T> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::ACCEPT, accept);
+        let mut request = Request::builder().method(method).uri(path).header(header::ACCEPT, accept);
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, content_type);
         }
         let answer = self.request(request.body(body)?).await?;
-        serde_json::from_slice(&answer).map_err(|source| Error::Decode {
-            path: path.to_string(),
-            source,
-        })
+        serde_json::from_slice(&answer).map_err(|source| Error::Decode { path: path.to_string(), source })
     }
 
     pub async fn get<T: DeserializeOwned>(
@@ -189,8 +176,7 @@ impl Client {
         name: &str,
     ) -> Result<T> {
         let path = resource.path(namespace, Some(name), None);
-        self.json(Method::GET, &path, ACCEPT_JSON, "", Bytes::new())
-            .await
+        self.json(Method::GET, &path, ACCEPT_JSON, "", Bytes::new()).await
     }
 
     /// Only an object's metadata, in a `PartialObjectMetadata`.
@@ -201,8 +187,7 @@ impl Client {
         name: &str,
     ) -> Result<T> {
         let path = resource.path(namespace, Some(name), None);
-        self.json(Method::GET, &path, ACCEPT_METADATA, "", Bytes::new())
-            .await
+        self.json(Method::GET, &path, ACCEPT_METADATA, "", Bytes::new()).await
     }
 
     pub async fn get_sub<T: DeserializeOwned>(
@@ -213,8 +198,7 @@ impl Client {
         sub: &str,
     ) -> Result<T> {
         let path = resource.path(namespace, Some(name), Some(sub));
-        self.json(Method::GET, &path, ACCEPT_JSON, "", Bytes::new())
-            .await
+        self.json(Method::GET, &path, ACCEPT_JSON, "", Bytes::new()).await
     }
 
     /// One page, or everything when `params.limit` is zero.
@@ -225,13 +209,8 @@ impl Client {
         params: &ListParams,
     ) -> Result<List<T>> {
         let path = list_path(resource, namespace, params);
-        let accept = if params.metadata_only {
-            ACCEPT_METADATA_LIST
-        } else {
-            ACCEPT_JSON
-        };
-        self.json(Method::GET, &path, accept, "", Bytes::new())
-            .await
+        let accept = if params.metadata_only { ACCEPT_METADATA_LIST } else { ACCEPT_JSON };
+        self.json(Method::GET, &path, accept, "", Bytes::new()).await
     }
 
     /// Everything, by pages of 500; the list's resource version is the first page's.
@@ -241,10 +220,7 @@ impl Client {
         namespace: Option<&str>,
         params: &ListParams,
     ) -> Result<List<T>> {
-        let mut params = ListParams {
-            limit: 500,
-            ..params.clone()
-        };
+        let mut params = ListParams { limit: 500, ..params.clone() };
         let mut all: List<T> = self.list(resource, namespace, &params).await?;
         let mut token = std::mem::take(&mut all.metadata.continue_token);
         while !token.is_empty() {
@@ -267,14 +243,7 @@ impl Client {
         object: &impl Serialize,
     ) -> Result<U> {
         let path = resource.path(namespace, None, None);
-        self.json(
-            Method::POST,
-            &path,
-            ACCEPT_JSON,
-            ACCEPT_JSON,
-            encode(object)?,
-        )
-        .await
+        self.json(Method::POST, &path, ACCEPT_JSON, ACCEPT_JSON, encode(object)?).await
     }
 
     /// POSTs to a subresource, such as `binding`, `eviction` or `token`.
@@ -287,14 +256,7 @@ impl Client {
         object: &impl Serialize,
     ) -> Result<U> {
         let path = resource.path(namespace, Some(name), Some(sub));
-        self.json(
-            Method::POST,
-            &path,
-            ACCEPT_JSON,
-            ACCEPT_JSON,
-            encode(object)?,
-        )
-        .await
+        self.json(Method::POST, &path, ACCEPT_JSON, ACCEPT_JSON, encode(object)?).await
     }
 
     pub async fn update<U: DeserializeOwned>(
@@ -305,14 +267,7 @@ impl Client {
         object: &impl Serialize,
     ) -> Result<U> {
         let path = resource.path(namespace, Some(name), None);
-        self.json(
-            Method::PUT,
-            &path,
-            ACCEPT_JSON,
-            ACCEPT_JSON,
-            encode(object)?,
-        )
-        .await
+        self.json(Method::PUT, &path, ACCEPT_JSON, ACCEPT_JSON, encode(object)?).await
     }
 
     pub async fn update_status<U: DeserializeOwned>(
@@ -322,8 +277,7 @@ impl Client {
         name: &str,
         object: &impl Serialize,
     ) -> Result<U> {
-        self.update_sub(resource, namespace, name, "status", object)
-            .await
+        self.update_sub(resource, namespace, name, "status", object).await
     }
 
     pub async fn update_sub<U: DeserializeOwned>(
@@ -335,14 +289,7 @@ impl Client {
         object: &impl Serialize,
     ) -> Result<U> {
         let path = resource.path(namespace, Some(name), Some(sub));
-        self.json(
-            Method::PUT,
-            &path,
-            ACCEPT_JSON,
-            ACCEPT_JSON,
-            encode(object)?,
-        )
-        .await
+        self.json(Method::PUT, &path, ACCEPT_JSON, ACCEPT_JSON, encode(object)?).await
     }
 
     pub async fn patch<U: DeserializeOwned>(
@@ -359,14 +306,7 @@ impl Client {
             query.push("force", if *force { "true" } else { "" });
         }
         let path = query.append_to(resource.path(namespace, Some(name), sub));
-        self.json(
-            Method::PATCH,
-            &path,
-            ACCEPT_JSON,
-            patch.content_type(),
-            encode(patch.body())?,
-        )
-        .await
+        self.json(Method::PATCH, &path, ACCEPT_JSON, patch.content_type(), encode(patch.body())?).await
     }
 
     pub async fn delete(
@@ -377,14 +317,8 @@ impl Client {
         options: &DeleteOptions,
     ) -> Result<()> {
         let path = resource.path(namespace, Some(name), None);
-        self.json::<serde::de::IgnoredAny>(
-            Method::DELETE,
-            &path,
-            ACCEPT_JSON,
-            ACCEPT_JSON,
-            delete_body(options)?,
-        )
-        .await?;
+        self.json::<serde::de::IgnoredAny>(Method::DELETE, &path, ACCEPT_JSON, ACCEPT_JSON, delete_body(options)?)
+            .await?;
         Ok(())
     }
 
@@ -396,22 +330,14 @@ impl Client {
         options: &DeleteOptions,
     ) -> Result<()> {
         let path = list_path(resource, namespace, params);
-        self.json::<serde::de::IgnoredAny>(
-            Method::DELETE,
-            &path,
-            ACCEPT_JSON,
-            ACCEPT_JSON,
-            delete_body(options)?,
-        )
-        .await?;
+        self.json::<serde::de::IgnoredAny>(Method::DELETE, &path, ACCEPT_JSON, ACCEPT_JSON, delete_body(options)?)
+            .await?;
         Ok(())
     }
 }
 
 fn encode(object: &impl Serialize) -> Result<Bytes> {
-    serde_json::to_vec(object)
-        .map(Bytes::from)
-        .map_err(Error::Encode)
+    serde_json::to_vec(object).map(Bytes::from).map_err(Error::Encode)
 }
 
 fn delete_body(options: &DeleteOptions) -> Result<Bytes> {
@@ -423,11 +349,7 @@ fn delete_body(options: &DeleteOptions) -> Result<Bytes> {
         #[serde(flatten)]
         options: &'a DeleteOptions,
     }
-    encode(&Body {
-        api_version: "v1",
-        kind: "DeleteOptions",
-        options,
-    })
+    encode(&Body { api_version: "v1", kind: "DeleteOptions", options })
 }
 
 fn list_path(resource: &Resource, namespace: Option<&str>, params: &ListParams) -> String {

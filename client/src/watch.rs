@@ -90,29 +90,16 @@ impl Client {
             .push("fieldSelector", &params.field_selector)
             .push("resourceVersion", &params.resource_version);
         if params.send_initial_events {
-            query
-                .push("sendInitialEvents", "true")
-                .push("resourceVersionMatch", "NotOlderThan");
+            query.push("sendInitialEvents", "true").push("resourceVersionMatch", "NotOlderThan");
         }
         if let Some(timeout) = params.timeout {
             query.push("timeoutSeconds", &timeout.as_secs().to_string());
         }
         let path = query.append_to(resource.path(namespace, None, None));
-        let accept = if params.metadata_only {
-            ACCEPT_METADATA
-        } else {
-            ACCEPT_JSON
-        };
-        let request = Request::get(path)
-            .header(header::ACCEPT, accept)
-            .body(Bytes::new())?;
+        let accept = if params.metadata_only { ACCEPT_METADATA } else { ACCEPT_JSON };
+        let request = Request::get(path).header(header::ACCEPT, accept).body(Bytes::new())?;
         let response = self.send_ok(request).await?;
-        Ok(WatchStream {
-            body: response.into_body(),
-            buffer: BytesMut::new(),
-            scanned: 0,
-            marker: PhantomData,
-        })
+        Ok(WatchStream { body: response.into_body(), buffer: BytesMut::new(), scanned: 0, marker: PhantomData })
     }
 }
 
@@ -130,8 +117,7 @@ impl<T: DeserializeOwned> WatchStream<T> {
             if self.buffer.len() > MAX_FRAME {
                 return Some(Err(Error::Config("a watch frame is too long".into())));
             }
-            let frame =
-                std::future::poll_fn(|context| Pin::new(&mut self.body).poll_frame(context)).await;
+            let frame = std::future::poll_fn(|context| Pin::new(&mut self.body).poll_frame(context)).await;
             match frame {
                 None => {
                     // The last frame may lack its line end.
@@ -153,9 +139,7 @@ impl<T: DeserializeOwned> WatchStream<T> {
     }
 
     fn take_line(&mut self) -> Option<BytesMut> {
-        let found = self.buffer[self.scanned..]
-            .iter()
-            .position(|byte| *byte == b'\n');
+        let found = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n');
         match found {
             Some(at) => {
                 let line = self.buffer.split_to(self.scanned + at + 1);
@@ -171,10 +155,7 @@ impl<T: DeserializeOwned> WatchStream<T> {
 }
 
 fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<WatchEvent<T>> {
-    let undecodable = |source| Error::Decode {
-        path: "watch".into(),
-        source,
-    };
+    let undecodable = |source| Error::Decode { path: "watch".into(), source };
     let frame: Frame<'_> = serde_json::from_slice(line).map_err(undecodable)?;
     let object = frame.object.get();
     let parse = || serde_json::from_str::<T>(object).map_err(undecodable);
@@ -189,10 +170,7 @@ fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<WatchEvent<T>> {
                 resource_version: bookmark.metadata.resource_version,
             })
         }
-        "ERROR" => Err(Error::Api(Box::new(Status::from_answer(
-            500,
-            object.as_bytes(),
-        )))),
+        "ERROR" => Err(Error::Api(Box::new(Status::from_answer(500, object.as_bytes())))),
         other => Err(Error::Config(format!("unknown watch event type {other:?}"))),
     }
 }

@@ -29,12 +29,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            base: Duration::from_millis(5),
-            max: Duration::from_secs(1000),
-            qps: 10.0,
-            burst: 100,
-        }
+        Self { base: Duration::from_millis(5), max: Duration::from_secs(1000), qps: 10.0, burst: 100 }
     }
 }
 
@@ -45,9 +40,7 @@ pub struct WorkQueue<K> {
 
 impl<K> Clone for WorkQueue<K> {
     fn clone(&self) -> Self {
-        Self {
-            shared: self.shared.clone(),
-        }
+        Self { shared: self.shared.clone() }
     }
 }
 
@@ -126,12 +119,7 @@ impl<K: Hash + Eq + Clone + Send + 'static> WorkQueue<K> {
         }
         let due = self.shared.clock.monotonic() + delay;
         let mut state = self.shared.state.lock();
-        if state.closed
-            || state
-                .waiting
-                .get(&key)
-                .is_some_and(|(known, _)| *known <= due)
-        {
+        if state.closed || state.waiting.get(&key).is_some_and(|(known, _)| *known <= due) {
             return;
         }
         let ticket = state.next_ticket;
@@ -155,10 +143,7 @@ impl<K: Hash + Eq + Clone + Send + 'static> WorkQueue<K> {
             *count += 1;
             *count - 1
         };
-        let exponential = limits
-            .base
-            .mul_f64(2f64.powi(failures.min(40) as i32))
-            .min(limits.max);
+        let exponential = limits.base.mul_f64(2f64.powi(failures.min(40) as i32)).min(limits.max);
         let delay = exponential.max(self.shared.bucket.reserve());
         self.add_after(key, delay);
     }
@@ -170,13 +155,7 @@ impl<K: Hash + Eq + Clone + Send + 'static> WorkQueue<K> {
 
     /// How often a key has failed since it was forgotten.
     pub fn failures(&self, key: &K) -> u32 {
-        self.shared
-            .state
-            .lock()
-            .failures
-            .get(key)
-            .copied()
-            .unwrap_or(0)
+        self.shared.state.lock().failures.get(key).copied().unwrap_or(0)
     }
 
     /// Keys in line.
@@ -212,10 +191,7 @@ impl<K: Hash + Eq + Clone + Send + 'static> WorkQueue<K> {
                     self.shared.wake.notify_one();
                     return None;
                 }
-                state
-                    .delayed
-                    .peek()
-                    .map(|Reverse((due, _))| due.saturating_sub(now))
+                state.delayed.peek().map(|Reverse((due, _))| due.saturating_sub(now))
             };
             let notified = self.shared.wake.notified();
             match next {
@@ -290,16 +266,7 @@ mod tests {
 
     fn queue() -> (WorkQueue<&'static str>, FakeClock) {
         let clock = FakeClock::new(jiff::Timestamp::UNIX_EPOCH);
-        (
-            WorkQueue::with(
-                Limits {
-                    qps: 0.0,
-                    ..Limits::default()
-                },
-                Arc::new(clock.clone()),
-            ),
-            clock,
-        )
+        (WorkQueue::with(Limits { qps: 0.0, ..Limits::default() }, Arc::new(clock.clone())), clock)
     }
 
     #[tokio::test]
@@ -338,11 +305,7 @@ mod tests {
         queue.done(&"a");
         clock.step(Duration::from_secs(100));
         queue.add("b");
-        assert_eq!(
-            queue.get().await,
-            Some("b"),
-            "the longer delays of a are gone"
-        );
+        assert_eq!(queue.get().await, Some("b"), "the longer delays of a are gone");
         assert!(queue.is_empty());
     }
 

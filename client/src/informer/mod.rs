@@ -40,31 +40,19 @@ pub struct InformerParams {
 
 impl InformerParams {
     pub fn fields(selector: &str) -> Self {
-        Self {
-            field_selector: selector.to_string(),
-            ..Self::default()
-        }
+        Self { field_selector: selector.to_string(), ..Self::default() }
     }
 
     pub fn labels(selector: &str) -> Self {
-        Self {
-            label_selector: selector.to_string(),
-            ..Self::default()
-        }
+        Self { label_selector: selector.to_string(), ..Self::default() }
     }
 
     pub fn namespace(namespace: &str) -> Self {
-        Self {
-            namespace: namespace.to_string(),
-            ..Self::default()
-        }
+        Self { namespace: namespace.to_string(), ..Self::default() }
     }
 
     pub fn metadata_only() -> Self {
-        Self {
-            metadata_only: true,
-            ..Self::default()
-        }
+        Self { metadata_only: true, ..Self::default() }
     }
 }
 
@@ -85,10 +73,7 @@ impl<T> Clone for Event<T> {
     fn clone(&self) -> Self {
         match self {
             Event::Added(object) => Event::Added(object.clone()),
-            Event::Modified { old, new } => Event::Modified {
-                old: old.clone(),
-                new: new.clone(),
-            },
+            Event::Modified { old, new } => Event::Modified { old: old.clone(), new: new.clone() },
             Event::Deleted(object) => Event::Deleted(object.clone()),
         }
     }
@@ -98,9 +83,7 @@ impl<T> Event<T> {
     /// The newest state the event carries.
     pub fn object(&self) -> &Arc<T> {
         match self {
-            Event::Added(object) | Event::Deleted(object) | Event::Modified { new: object, .. } => {
-                object
-            }
+            Event::Added(object) | Event::Deleted(object) | Event::Modified { new: object, .. } => object,
         }
     }
 }
@@ -145,11 +128,7 @@ impl<T: Meta + DeserializeOwned> Informer<T> {
     }
 
     /// Adds an index to the store.
-    pub fn add_index(
-        &self,
-        name: &'static str,
-        function: impl Fn(&T) -> Vec<String> + Send + Sync + 'static,
-    ) {
+    pub fn add_index(&self, name: &'static str, function: impl Fn(&T) -> Vec<String> + Send + Sync + 'static) {
         self.store.add_index(name, function);
     }
 
@@ -202,10 +181,7 @@ impl<T: Meta + DeserializeOwned> Informer<T> {
             tokio::time::sleep(period).await;
             let handlers = self.handlers.lock();
             for object in self.store.list() {
-                let event = Event::Modified {
-                    old: object.clone(),
-                    new: object,
-                };
+                let event = Event::Modified { old: object.clone(), new: object };
                 handlers.iter().for_each(|handler| handler(&event));
             }
         }
@@ -234,12 +210,8 @@ impl<T: Meta + DeserializeOwned> Informer<T> {
     /// Makes the store hold exactly `objects`, telling handlers the differences.
     fn replace(&self, objects: Vec<T>) {
         let handlers = self.handlers.lock();
-        let mut stale: HashMap<ObjectKey, Arc<T>> = self
-            .store
-            .list()
-            .into_iter()
-            .map(|object| (object.key(), object))
-            .collect();
+        let mut stale: HashMap<ObjectKey, Arc<T>> =
+            self.store.list().into_iter().map(|object| (object.key(), object)).collect();
         let tell = |event: Event<T>| handlers.iter().for_each(|handler| handler(&event));
         for mut object in objects {
             object.trim();
@@ -316,11 +288,7 @@ pub struct SharedInformerFactory {
 impl SharedInformerFactory {
     /// Informers made here stop with `shutdown`.
     pub fn new(client: Client, shutdown: CancellationToken) -> Self {
-        Self {
-            client,
-            shutdown,
-            informers: Arc::default(),
-        }
+        Self { client, shutdown, informers: Arc::default() }
     }
 
     pub fn client(&self) -> &Client {
@@ -333,23 +301,13 @@ impl SharedInformerFactory {
         resource: &Resource,
         params: InformerParams,
     ) -> Arc<Informer<T>> {
-        let id = InformerId {
-            kind: TypeId::of::<T>(),
-            resource: resource.clone(),
-            params,
-        };
+        let id = InformerId { kind: TypeId::of::<T>(), resource: resource.clone(), params };
         let mut informers = self.informers.lock();
         if let Some(entry) = informers.get(&id) {
             return entry.any.clone().downcast().expect("the id holds the type");
         }
         let informer = Informer::<T>::new(self.client.clone(), resource.clone(), id.params.clone());
-        informers.insert(
-            id,
-            Entry {
-                any: informer.clone(),
-                driven: informer.clone(),
-            },
-        );
+        informers.insert(id, Entry { any: informer.clone(), driven: informer.clone() });
         informer
     }
 
@@ -367,12 +325,8 @@ impl SharedInformerFactory {
 
     /// Waits until every informer made so far has its first full state; false when shut down before.
     pub async fn wait_synced(&self) -> bool {
-        let waits: Vec<_> = self
-            .informers
-            .lock()
-            .values()
-            .map(|entry| (entry.driven.describe(), entry.driven.subscribe()))
-            .collect();
+        let waits: Vec<_> =
+            self.informers.lock().values().map(|entry| (entry.driven.describe(), entry.driven.subscribe())).collect();
         for (resource, mut synced) in waits {
             tokio::select! {
                 () = self.shutdown.cancelled() => return false,

@@ -24,10 +24,7 @@ impl Backoff {
     const RESET: Duration = Duration::from_secs(120);
 
     fn new() -> Self {
-        Self {
-            next: Self::FIRST,
-            last: None,
-        }
+        Self { next: Self::FIRST, last: None }
     }
 
     async fn wait(&mut self) {
@@ -122,9 +119,7 @@ async fn round<T: Meta + DeserializeOwned>(
                 *position = Some(object.resource_version().to_string());
                 informer.delete(object);
             }
-            Ok(WatchEvent::Bookmark {
-                resource_version, ..
-            }) => *position = Some(resource_version),
+            Ok(WatchEvent::Bookmark { resource_version, .. }) => *position = Some(resource_version),
             Err(error) if error.is_gone() => return Ok(Ended::Expired),
             Err(error) => return Err(error),
         }
@@ -133,10 +128,7 @@ async fn round<T: Meta + DeserializeOwned>(
 }
 
 fn refuses_stream_lists(error: &Error) -> bool {
-    error.is_invalid()
-        || error.is_bad_request()
-        || error.is_method_not_supported()
-        || error.is_forbidden()
+    error.is_invalid() || error.is_bad_request() || error.is_method_not_supported() || error.is_forbidden()
 }
 
 /// WatchList: the state comes as events, ended by a marked bookmark.
@@ -144,34 +136,23 @@ async fn stream_list<T: Meta + DeserializeOwned>(
     informer: &Informer<T>,
     position: &mut Option<String>,
 ) -> Result<WatchStream<T>> {
-    let params = WatchParams {
-        send_initial_events: true,
-        ..watch_params(informer)
-    };
-    let mut stream = informer
-        .client
-        .watch::<T>(&informer.resource, namespace(informer), &params)
-        .await?;
+    let params = WatchParams { send_initial_events: true, ..watch_params(informer) };
+    let mut stream = informer.client.watch::<T>(&informer.resource, namespace(informer), &params).await?;
     let mut objects: Vec<T> = Vec::new();
     // Where an object stands in `objects`; needed only when it changes while the state is streamed.
     let mut places: std::collections::HashMap<crate::meta::ObjectKey, usize> = Default::default();
     let mut gone: Vec<usize> = Vec::new();
     while let Some(event) = stream.next().await {
         match event? {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                match places.get(&object.key()) {
-                    Some(&place) => objects[place] = object,
-                    None => {
-                        places.insert(object.key(), objects.len());
-                        objects.push(object);
-                    }
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => match places.get(&object.key()) {
+                Some(&place) => objects[place] = object,
+                None => {
+                    places.insert(object.key(), objects.len());
+                    objects.push(object);
                 }
-            }
+            },
             WatchEvent::Deleted(object) => gone.extend(places.remove(&object.key())),
-            WatchEvent::Bookmark {
-                resource_version,
-                initial_end,
-            } => {
+            WatchEvent::Bookmark { resource_version, initial_end } => {
                 if initial_end {
                     gone.sort_unstable();
                     for place in gone.into_iter().rev() {
@@ -184,9 +165,7 @@ async fn stream_list<T: Meta + DeserializeOwned>(
             }
         }
     }
-    Err(Error::Transport(
-        "the watch ended before its initial events did".into(),
-    ))
+    Err(Error::Transport("the watch ended before its initial events did".into()))
 }
 
 async fn list_and_open<T: Meta + DeserializeOwned>(
@@ -199,17 +178,11 @@ async fn list_and_open<T: Meta + DeserializeOwned>(
         metadata_only: informer.params.metadata_only,
         ..ListParams::default()
     };
-    let listed = informer
-        .client
-        .list_all::<T>(&informer.resource, namespace(informer), &params)
-        .await;
+    let listed = informer.client.list_all::<T>(&informer.resource, namespace(informer), &params).await;
     let list = match listed {
         // A page's token may expire while a large collection is read: take it whole.
         Err(error) if error.is_gone() => {
-            informer
-                .client
-                .list::<T>(&informer.resource, namespace(informer), &params)
-                .await?
+            informer.client.list::<T>(&informer.resource, namespace(informer), &params).await?
         }
         other => other?,
     };
@@ -219,18 +192,9 @@ async fn list_and_open<T: Meta + DeserializeOwned>(
     open(informer, &version).await
 }
 
-async fn open<T: Meta + DeserializeOwned>(
-    informer: &Informer<T>,
-    version: &str,
-) -> Result<WatchStream<T>> {
-    let params = WatchParams {
-        resource_version: version.to_string(),
-        ..watch_params(informer)
-    };
-    informer
-        .client
-        .watch::<T>(&informer.resource, namespace(informer), &params)
-        .await
+async fn open<T: Meta + DeserializeOwned>(informer: &Informer<T>, version: &str) -> Result<WatchStream<T>> {
+    let params = WatchParams { resource_version: version.to_string(), ..watch_params(informer) };
+    informer.client.watch::<T>(&informer.resource, namespace(informer), &params).await
 }
 
 fn watch_params<T>(informer: &Informer<T>) -> WatchParams {

@@ -18,9 +18,7 @@ pub struct Store<T> {
 
 impl<T> Clone for Store<T> {
     fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-        }
+        Self { inner: self.inner.clone() }
     }
 }
 
@@ -37,10 +35,7 @@ struct Index<T> {
 impl<T> Index<T> {
     fn insert(&mut self, key: &ObjectKey, object: &Arc<T>) {
         for value in (self.function)(object) {
-            self.values
-                .entry(value)
-                .or_default()
-                .insert(key.clone(), object.clone());
+            self.values.entry(value).or_default().insert(key.clone(), object.clone());
         }
     }
 
@@ -58,12 +53,7 @@ impl<T> Index<T> {
 
 impl<T: Meta> Default for Store<T> {
     fn default() -> Self {
-        Self {
-            inner: Arc::new(RwLock::new(Inner {
-                items: Map::default(),
-                indexes: Map::default(),
-            })),
-        }
+        Self { inner: Arc::new(RwLock::new(Inner { items: Map::default(), indexes: Map::default() })) }
     }
 }
 
@@ -100,52 +90,29 @@ impl<T: Meta> Store<T> {
     /// When no such index was added: a programming error.
     pub fn by_index(&self, index: &str, value: &str) -> Vec<Arc<T>> {
         let inner = self.inner.read();
-        let index = inner
-            .indexes
-            .get(index)
-            .unwrap_or_else(|| panic!("no index {index:?}"));
-        index
-            .values
-            .get(value)
-            .map(|members| members.values().cloned().collect())
-            .unwrap_or_default()
+        let index = inner.indexes.get(index).unwrap_or_else(|| panic!("no index {index:?}"));
+        index.values.get(value).map(|members| members.values().cloned().collect()).unwrap_or_default()
     }
 
     /// How many objects the index function named this value for.
     pub fn count_index(&self, index: &str, value: &str) -> usize {
         let inner = self.inner.read();
-        inner
-            .indexes
-            .get(index)
-            .and_then(|index| index.values.get(value))
-            .map_or(0, Map::len)
+        inner.indexes.get(index).and_then(|index| index.values.get(value)).map_or(0, Map::len)
     }
 
     /// All values of an index.
     pub fn index_values(&self, index: &str) -> Vec<String> {
-        self.inner
-            .read()
-            .indexes
-            .get(index)
-            .map(|index| index.values.keys().cloned().collect())
-            .unwrap_or_default()
+        self.inner.read().indexes.get(index).map(|index| index.values.keys().cloned().collect()).unwrap_or_default()
     }
 
     /// Adds an index; one of the same name stays as it is, because its function is the same wherever
     /// the name is used.
-    pub fn add_index(
-        &self,
-        name: &'static str,
-        function: impl Fn(&T) -> Vec<String> + Send + Sync + 'static,
-    ) {
+    pub fn add_index(&self, name: &'static str, function: impl Fn(&T) -> Vec<String> + Send + Sync + 'static) {
         let mut inner = self.inner.write();
         if inner.indexes.contains_key(name) {
             return;
         }
-        let mut index = Index {
-            function: Arc::new(function),
-            values: Map::default(),
-        };
+        let mut index = Index { function: Arc::new(function), values: Map::default() };
         for (key, object) in &inner.items {
             index.insert(key, object);
         }

@@ -35,10 +35,7 @@ impl tower::Service<Request<Full<Bytes>>> for Server {
     type Error = Infallible;
     type Future = BoxFuture<'static, std::result::Result<Response<Body>, Infallible>>;
 
-    fn poll_ready(
-        &mut self,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::result::Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<std::result::Result<(), Infallible>> {
         std::task::Poll::Ready(Ok(()))
     }
 
@@ -93,37 +90,23 @@ struct Run {
 }
 
 fn run(script: Vec<(&'static str, Answer)>) -> Run {
-    let server = Server {
-        script: Arc::new(Mutex::new(script.into())),
-        asked: Arc::default(),
-    };
-    let informer = Informer::<Value>::new(
-        Client::from_service(server.clone()),
-        PODS.clone(),
-        InformerParams::default(),
-    );
+    let server = Server { script: Arc::new(Mutex::new(script.into())), asked: Arc::default() };
+    let informer =
+        Informer::<Value>::new(Client::from_service(server.clone()), PODS.clone(), InformerParams::default());
     let (sender, events) = mpsc::unbounded_channel();
     informer.on_event(move |event| {
         let text = match event {
             Event::Added(pod) => format!("+{}@{}", pod.name(), pod.resource_version()),
-            Event::Modified { old, new } => format!(
-                "{}@{}>{}",
-                new.name(),
-                old.resource_version(),
-                new.resource_version()
-            ),
+            Event::Modified { old, new } => {
+                format!("{}@{}>{}", new.name(), old.resource_version(), new.resource_version())
+            }
             Event::Deleted(pod) => format!("-{}", pod.name()),
         };
         let _ = sender.send(text);
     });
     let token = CancellationToken::new();
     tokio::spawn(informer.clone().run(token.clone()));
-    Run {
-        informer,
-        events,
-        server,
-        stop: token.drop_guard(),
-    }
+    Run { informer, events, server, stop: token.drop_guard() }
 }
 
 impl Run {
@@ -151,18 +134,11 @@ async fn streams_the_list_then_follows_and_resumes() {
         bookmark("7"),
     ]);
     let (second, resumed) = channel(vec![event("MODIFIED", pod("b", "2", "12"))]);
-    let mut run = run(vec![
-        ("sendInitialEvents=true", answer),
-        ("resourceVersion=11", resumed),
-    ]);
+    let mut run = run(vec![("sendInitialEvents=true", answer), ("resourceVersion=11", resumed)]);
     run.informer.wait_synced().await;
     run.expect(&["+b@6"]).await;
     assert_eq!(run.informer.store().len(), 1);
-    assert!(
-        run.informer.store().list()[0]["metadata"]
-            .get("managedFields")
-            .is_none()
-    );
+    assert!(run.informer.store().list()[0]["metadata"].get("managedFields").is_none());
     first.send(event("MODIFIED", pod("b", "2", "9"))).unwrap();
     first.send(event("ADDED", pod("c", "3", "10"))).unwrap();
     first.send(event("DELETED", pod("c", "3", "11"))).unwrap();
@@ -181,21 +157,12 @@ async fn expiry_lists_again_and_tells_only_the_differences() {
         event("ADDED", pod("reborn", "3", "6")),
         bookmark("7"),
     ]);
-    let (_second, again) = channel(vec![
-        event("ADDED", pod("same", "1", "5")),
-        event("ADDED", pod("reborn", "4", "20")),
-        bookmark("21"),
-    ]);
-    let mut run = run(vec![
-        ("sendInitialEvents=true", answer),
-        ("sendInitialEvents=true", again),
-    ]);
+    let (_second, again) =
+        channel(vec![event("ADDED", pod("same", "1", "5")), event("ADDED", pod("reborn", "4", "20")), bookmark("21")]);
+    let mut run = run(vec![("sendInitialEvents=true", answer), ("sendInitialEvents=true", again)]);
     run.expect(&["+same@5", "+gone@6", "+reborn@6"]).await;
     first
-        .send(event(
-            "ERROR",
-            json!({ "status": "Failure", "code": 410, "reason": "Expired", "message": "too old" }),
-        ))
+        .send(event("ERROR", json!({ "status": "Failure", "code": 410, "reason": "Expired", "message": "too old" })))
         .unwrap();
     run.expect(&["-reborn", "+reborn@20", "-gone"]).await;
     drop(run.stop);
@@ -203,7 +170,8 @@ async fn expiry_lists_again_and_tells_only_the_differences() {
 
 #[tokio::test(start_paused = true)]
 async fn falls_back_to_pages_where_there_is_no_watch_list() {
-    let invalid = json!({ "status": "Failure", "code": 422, "reason": "Invalid", "message": "sendInitialEvents is forbidden" });
+    let invalid =
+        json!({ "status": "Failure", "code": 422, "reason": "Invalid", "message": "sendInitialEvents is forbidden" });
     let page = |token: &str, name: &str| json!({ "metadata": { "resourceVersion": "50", "continue": token }, "items": [pod(name, name, "4")] });
     let (_watch, answer) = channel(vec![event("ADDED", pod("c", "c", "51"))]);
     let mut run = run(vec![
@@ -216,17 +184,10 @@ async fn falls_back_to_pages_where_there_is_no_watch_list() {
     // A late handler is told what is known.
     let late = Arc::new(Mutex::new(Vec::new()));
     let seen = late.clone();
-    run.informer
-        .on_event(move |event| seen.lock().push(event.object().name().to_string()));
+    run.informer.on_event(move |event| seen.lock().push(event.object().name().to_string()));
     late.lock().sort();
     assert_eq!(*late.lock(), ["a", "b", "c"]);
-    assert!(
-        run.server
-            .asked
-            .lock()
-            .iter()
-            .all(|uri| uri.starts_with("/api/v1/pods?"))
-    );
+    assert!(run.server.asked.lock().iter().all(|uri| uri.starts_with("/api/v1/pods?")));
     drop(run.stop);
 }
 
@@ -239,14 +200,7 @@ fn indexes_follow_the_store() {
         Arc::new(pod)
     };
     store.insert(on("n1", "a"));
-    store.add_index("node", |pod: &Value| {
-        vec![
-            pod["spec"]["nodeName"]
-                .as_str()
-                .unwrap_or_default()
-                .to_string(),
-        ]
-    });
+    store.add_index("node", |pod: &Value| vec![pod["spec"]["nodeName"].as_str().unwrap_or_default().to_string()]);
     store.insert(on("n1", "b"));
     store.insert(on("n2", "a"));
     assert_eq!(store.by_index("node", "n1").len(), 1);
