@@ -1,6 +1,10 @@
 //! Every built-in kind: schema table, names, defaults, validation, printer columns. Does no I/O.
 
+pub mod canonical;
+mod go_duration;
 pub mod printers;
+pub mod protobuf;
 pub mod table;
 
+pub use canonical::canonicalize;
 pub use table::{Package, Resource, Subresource, Table, table};

@@ -8,6 +8,7 @@ mod resource;
 
 use std::sync::OnceLock;
 
+use apimachinery::gvk::{GroupVersionKind, GroupVersionResource};
 use apimachinery::schema::{ProtoEntry, Schema, TypeId, TypeRef};
 
 pub use resource::{Resource, Subresource};
@@ -54,6 +55,11 @@ impl Table {
     }
 
     /// The resource of these coordinates.
+    pub fn resource(&self, gvr: &GroupVersionResource) -> Option<&Resource> {
+        self.find_resource(&gvr.group, &gvr.version, &gvr.resource)
+    }
+
+    /// As [`Table::resource`], from borrowed text.
     pub fn find_resource(&self, group: &str, version: &str, plural: &str) -> Option<&Resource> {
         let key = |index: &u16| {
             let resource = &self.resources[usize::from(*index)];
@@ -64,6 +70,11 @@ impl Table {
     }
 
     /// The resource whose objects are of this kind (not of its list kind).
+    pub fn resource_by_kind(&self, gvk: &GroupVersionKind) -> Option<&Resource> {
+        self.find_resource_by_kind(&gvk.group, &gvk.version, &gvk.kind)
+    }
+
+    /// As [`Table::resource_by_kind`], from borrowed text.
     pub fn find_resource_by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Resource> {
         let key = |index: &u16| {
             let resource = &self.resources[usize::from(*index)];
@@ -75,6 +86,11 @@ impl Table {
 
     /// The type of a kind: resources, lists, options, reviews. The kinds of `meta.k8s.io/v1` that every
     /// group serves (`Status`, `DeleteOptions`, `WatchEvent`, …) are found under any group and version.
+    pub fn kind(&self, gvk: &GroupVersionKind) -> Option<TypeRef<'_>> {
+        self.find_kind(&gvk.group, &gvk.version, &gvk.kind)
+    }
+
+    /// As [`Table::kind`], from borrowed text.
     pub fn find_kind(&self, group: &str, version: &str, kind: &str) -> Option<TypeRef<'_>> {
         let get = |group: &str, version: &str| {
             let at = self.kinds.binary_search_by(|(key, _)| (*key).cmp(&(group, version, kind))).ok()?;

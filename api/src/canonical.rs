@@ -1,0 +1,196 @@
+//! What Go would write: the tree after decoding it into a Go struct and encoding it again.
+//!
+//! Stored and returned objects must look as upstream's do, and upstream's look as Go's `encoding/json`
+//! makes them: unknown fields gone, `null`s gone, empty values left out where the field says
+//! `omitempty`, zero values written where it does not, quantities and times in canonical form.
+//!
+//! [`canonicalize`] changes the tree in place. It takes a tree whose types are right
+//! ([`crate::check::check_fields`]); what is not right it leaves as it is.
+
+use apimachinery::quantity::Quantity;
+use apimachinery::schema::{Field, Type, TypeRef};
+use apimachinery::time;
+use serde_json::{Map, Value};
+
+use crate::go_duration;
+
+/// Brings `value` into the form Go would give it.
+pub fn canonicalize(ty: TypeRef<'_>, value: &mut Value) {
+    match (ty.ty(), value) {
+        (Type::Object(_), Value::Object(map)) => canonicalize_object(ty, map),
+        (Type::List(list), Value::Array(items)) => {
+            let item = ty.at(list.item);
+            for value in items {
+                element(item, value);
+            }
+        }
+        (Type::Map(inner), Value::Object(entries)) => {
+            let inner = ty.at(inner.value);
+            for value in entries.values_mut() {
+                element(inner, value);
+            }
+        }
+        (Type::Quantity, value) => canonical_quantity(value),
+        (Type::Time, Value::String(text)) => replace(text, time::canonical),
+        (Type::MicroTime, Value::String(text)) => replace(text, time::canonical_micro),
+        (Type::Duration, Value::String(text)) => {
+            if let Some(nanoseconds) = go_duration::parse(text) {
+                *text = go_duration::format(nanoseconds);
+            }
+        }
+        (Type::Bytes, Value::String(text)) if text.contains(['\r', '\n']) => text.retain(|c| !matches!(c, '\r' | '\n')),
+        (Type::SchemaOrBool(schema) | Type::SchemaOrArray(schema) | Type::SchemaOrStringArray(schema), value) => {
+            match value {
+                Value::Object(_) => canonicalize(ty.at(*schema), value),
+                Value::Array(items) => items.iter_mut().for_each(|item| canonicalize(ty.at(*schema), item)),
+                _ => {}
+            }
+        }
+        _ => {}
+    }
+}
+
+/// An item of a list or a value of a map: `null` is the zero value, or stays `null` where Go has a
+/// pointer, a slice or a map.
+fn element(ty: TypeRef<'_>, value: &mut Value) {
+    if value.is_null() {
+        if let Some(zero) = zero(ty, &Field::new("", ty.id())) {
+            *value = zero;
+        }
+    } else {
+        canonicalize(ty, value);
+    }
+}
+
+fn canonicalize_object(ty: TypeRef<'_>, map: &mut Map<String, Value>) {
+    map.retain(|name, value| match ty.field(name) {
+        None => false,
+        Some(field) => {
+            if value.is_null() {
+                return false;
+            }
+            canonicalize(field.ty, value);
+            !is_omitted(field.ty, field.field, value)
+        }
+    });
+    for field in ty.fields() {
+        if !map.contains_key(field.name.as_ref())
+            && let Some(value) = zero(ty.at(field.ty), field)
+        {
+            map.insert(field.name.to_string(), value);
+        }
+    }
+}
+
+/// True when Go leaves out a value that is present.
+fn is_omitted(ty: TypeRef<'_>, field: &Field, value: &Value) -> bool {
+    if !field.omitempty || field.pointer {
+        return false;
+    }
+    match ty.ty() {
+        Type::String(_) | Type::Bytes => value.as_str() == Some(""),
+        Type::Int32 | Type::Int64 => value.as_i64() == Some(0),
+        Type::Double => value.as_f64() == Some(0.0),
+        Type::Bool => value == &Value::Bool(false),
+        Type::List(_) => value.as_array().is_some_and(Vec::is_empty),
+        Type::Map(_) => value.as_object().is_some_and(Map::is_empty),
+        // Structs are never empty to Go.
+        _ => false,
+    }
+}
+
+/// What Go writes for a field that was never set; `None` when it writes nothing.
+pub(crate) fn zero(ty: TypeRef<'_>, field: &Field) -> Option<Value> {
+    // TypeMeta is the caller's: every object of the pipeline has it, embedded ones often do not.
+    if field.pointer {
+        return (!field.omitempty).then_some(Value::Null);
+    }
+    let scalar = |value: Value| (!field.omitempty).then_some(value);
+    match ty.ty() {
+        Type::String(_) => scalar(Value::String(String::new())),
+        Type::Int32 | Type::Int64 => scalar(Value::from(0)),
+        Type::Double => scalar(Value::from(0)),
+        Type::Bool => scalar(Value::Bool(false)),
+        Type::Bytes | Type::List(_) | Type::Map(_) => scalar(Value::Null),
+        // Structs from here on: `omitempty` means nothing to them, `omitzero` does.
+        _ if field.omitzero => None,
+        Type::Object(_) => {
+            let mut map = Map::new();
+            for inner in ty.fields() {
+                if let Some(value) = zero(ty.at(inner.ty), inner) {
+                    map.insert(inner.name.to_string(), value);
+                }
+            }
+            Some(Value::Object(map))
+        }
+        Type::Quantity => Some(Value::String("0".to_owned())),
+        Type::IntOrString => Some(Value::from(0)),
+        Type::Duration => Some(Value::String("0s".to_owned())),
+        Type::SchemaOrBool(_) => Some(Value::Bool(false)),
+        // `interface{}` is the one of these that is no struct.
+        _ => Some(Value::Null),
+    }
+}
+
+fn canonical_quantity(value: &mut Value) {
+    let canonical = match &*value {
+        Value::String(text) => Quantity::canonical(text),
+        Value::Number(number) => Quantity::canonical(&number.to_string()),
+        _ => return,
+    };
+    if let Ok(text) = canonical {
+        *value = Value::String(text);
+    }
+}
+
+fn replace<E>(text: &mut String, canonical: impl Fn(&str) -> Result<String, E>) {
+    if let Ok(new) = canonical(text) {
+        *text = new;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::table;
+
+    #[test]
+    fn as_go_writes_it() {
+        for (kind, given, expected) in [
+            // Zero structs appear, nulls and empty omitempty values go, unknown fields go.
+            (
+                "ConfigMap",
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {}, "x": 1}, "data": null}),
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}),
+            ),
+            (
+                "Namespace",
+                json!({"metadata": {"creationTimestamp": null}, "spec": null}),
+                json!({"metadata": {}, "spec": {}, "status": {}}),
+            ),
+            (
+                "Service",
+                json!({"spec": {"ports": [{"port": 80, "targetPort": null}], "clusterIP": ""}}),
+                json!({"metadata": {}, "spec": {"ports": [{"port": 80, "targetPort": 0}]}, "status": {"loadBalancer": {}}}),
+            ),
+            // A pointer to an empty struct is a choice, a null condition time is upstream's.
+            (
+                "Pod",
+                json!({"spec": {"containers": [{"name": "a", "resources": {"limits": {"cpu": 0.5, "memory": "1024Ki"}}}], "securityContext": {}},
+                       "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+                json!({"metadata": {}, "spec": {"containers": [{"name": "a", "resources": {"limits": {"cpu": "500m", "memory": "1Mi"}}}], "securityContext": {}},
+                       "status": {"conditions": [{"type": "Ready", "status": "True", "lastProbeTime": null, "lastTransitionTime": null}]}}),
+            ),
+        ] {
+            let ty = table().find_kind("", "v1", kind).expect("built in");
+            let mut value = given;
+            canonicalize(ty, &mut value);
+            assert_eq!(value, expected, "{kind}");
+            let again = value.clone();
+            canonicalize(ty, &mut value);
+            assert_eq!(value, again, "{kind} a second time");
+        }
+    }
+}
