@@ -1,10 +1,13 @@
 //! Every built-in kind: schema table, names, defaults, validation, printer columns. Does no I/O.
 
 pub mod canonical;
+pub mod discovery;
 mod go_duration;
 pub mod printers;
 pub mod protobuf;
 pub mod table;
+mod version;
 
 pub use canonical::canonicalize;
 pub use table::{Package, Resource, Subresource, Table, table};
+pub use version::{GIT_VERSION, version};

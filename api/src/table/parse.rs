@@ -320,6 +320,7 @@ fn resource(rest: &'static str) -> Resource {
         namespaced: scope == "N",
         verbs: texts(ALL_VERBS, ','),
         subresources: Vec::new(),
+        custom: false,
         enabled_by_default: default == "on",
         storage_version,
         storage_prefix: plural.into(),

@@ -22,6 +22,8 @@ pub struct Resource {
     pub verbs: Vec<Text>,
     /// Sorted by name.
     pub subresources: Vec<Subresource>,
+    /// Made from a CustomResourceDefinition.
+    pub custom: bool,
     /// False for versions that need `--runtime-config`.
     pub enabled_by_default: bool,
     /// Group and version that etcd holds; `None` where nothing is stored (reviews, `bindings`).
