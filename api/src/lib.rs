@@ -1,6 +1,8 @@
 //! Every built-in kind: schema table, names, defaults, validation, printer columns. Does no I/O.
 
 pub mod canonical;
+pub mod check;
+pub mod defaults;
 pub mod discovery;
 mod go_duration;
 pub mod printers;
@@ -9,5 +11,6 @@ pub mod table;
 mod version;
 
 pub use canonical::canonicalize;
+pub use check::check_fields;
 pub use table::{Package, Resource, Subresource, Table, table};
 pub use version::{GIT_VERSION, version};

@@ -28,6 +28,8 @@ pub struct Table {
     /// Indexes into `resources`, sorted by (group, version, kind).
     by_kind: Vec<u16>,
     packages: Vec<Package>,
+    /// By type id: a default is somewhere below.
+    defaults: Vec<bool>,
 }
 
 /// A Go package of API types.
@@ -113,6 +115,11 @@ impl Table {
     /// The Go packages, in the order of the table.
     pub fn packages(&self) -> &[Package] {
         &self.packages
+    }
+
+    /// True when the type or anything below it has a default, so that a walk may pass it over.
+    pub fn has_defaults(&self, id: TypeId) -> bool {
+        self.defaults.get(id.0 as usize).copied().unwrap_or(false)
     }
 
     /// The arena of all types.

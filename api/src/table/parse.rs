@@ -105,7 +105,37 @@ fn assemble(parser: Parser, drafts: &[Draft], packages: Vec<Package>, resources:
     };
     let by_plural = index(|resource| (&resource.group, &resource.version, &resource.plural));
     let by_kind = index(|resource| (&resource.group, &resource.version, &resource.kind));
-    Table { schema: parser.schema, names, kinds, resources, by_plural, by_kind, packages }
+    let defaults = defaults(&parser.schema);
+    Table { schema: parser.schema, names, kinds, resources, by_plural, by_kind, packages, defaults }
+}
+
+/// Which types have a default somewhere below: settled when a round changes nothing, since types recur.
+fn defaults(schema: &Schema) -> Vec<bool> {
+    let count = u32::try_from(schema.len()).expect("type ids are u32");
+    let mut has = vec![false; schema.len()];
+    loop {
+        let mut changed = false;
+        for id in 0..count {
+            if has[id as usize] {
+                continue;
+            }
+            let below = match schema.get(TypeId(id)) {
+                Type::Object(object) => {
+                    object.fields.iter().any(|field| field.default().is_some() || has[field.ty.0 as usize])
+                }
+                Type::List(list) => has[list.item.0 as usize],
+                Type::Map(map) => has[map.value.0 as usize],
+                _ => false,
+            };
+            if below {
+                has[id as usize] = true;
+                changed = true;
+            }
+        }
+        if !changed {
+            return has;
+        }
+    }
 }
 
 impl Parser {

@@ -1,0 +1,309 @@
+//! Strict reading: which fields of a tree the type does not know, and which values are of a wrong type.
+//!
+//! Upstream finds both while decoding JSON into a Go struct. An unknown field is a warning, an error or
+//! nothing (`fieldValidation`); a wrong type is always an error, and its text is `encoding/json`'s.
+//! Names are compared by case: Kubernetes' decoder is strict about it.
+
+use std::fmt::Write as _;
+
+use apimachinery::quantity::Quantity;
+use apimachinery::schema::{ObjectType, Type, TypeRef};
+use apimachinery::time;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use crate::go_duration;
+
+/// Upstream stops collecting strict errors here.
+pub const MAX_UNKNOWN: usize = 100;
+
+/// What [`check_fields`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Paths of unknown fields, `spec.containers[0].foo`, in the tree's order; at most [`MAX_UNKNOWN`].
+    pub unknown: Vec<String>,
+    /// The first value of a wrong type, in upstream's words; the object cannot be read.
+    pub type_error: Option<String>,
+}
+
+impl Findings {
+    /// The strict errors in upstream's words: `unknown field "spec.foo"`.
+    pub fn strict_errors(&self) -> Vec<String> {
+        self.unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect()
+    }
+}
+
+/// Compares a tree with its type.
+pub fn check_fields(ty: TypeRef<'_>, value: &Value) -> Findings {
+    let mut checker = Checker { path: String::new(), fields: Vec::new(), owner: None, findings: Findings::default() };
+    if let Err(error) = checker.value(ty, value) {
+        checker.findings.type_error = Some(error);
+    }
+    checker.findings
+}
+
+struct Checker<'a> {
+    /// With indexes and map keys, for unknown fields.
+    path: String,
+    /// Field names only, as Go's error context has them.
+    fields: Vec<&'a str>,
+    /// The innermost struct.
+    owner: Option<&'a ObjectType>,
+    findings: Findings,
+}
+
+impl<'a> Checker<'a> {
+    fn value(&mut self, ty: TypeRef<'a>, value: &'a Value) -> Result<(), String> {
+        if value.is_null() {
+            return Ok(());
+        }
+        match (ty.ty(), value) {
+            (Type::Object(object), Value::Object(map)) => {
+                let outer = self.owner.replace(object);
+                for (name, value) in map {
+                    let mark = self.push(name);
+                    match ty.field(name) {
+                        Some(field) => {
+                            self.fields.push(name);
+                            self.value(field.ty, value)?;
+                            self.fields.pop();
+                        }
+                        None if self.findings.unknown.len() < MAX_UNKNOWN && !object.preserve_unknown => {
+                            self.findings.unknown.push(self.path.clone());
+                        }
+                        None => {}
+                    }
+                    self.path.truncate(mark);
+                }
+                self.owner = outer;
+                Ok(())
+            }
+            (Type::List(list), Value::Array(items)) => {
+                let item = ty.at(list.item);
+                for (index, value) in items.iter().enumerate() {
+                    let mark = self.path.len();
+                    write!(self.path, "[{index}]").expect("writing to a string does not fail");
+                    self.value(item, value)?;
+                    self.path.truncate(mark);
+                }
+                Ok(())
+            }
+            (Type::Map(inner), Value::Object(entries)) => {
+                for (key, value) in entries {
+                    let mark = self.push(key);
+                    self.value(ty.at(inner.value), value)?;
+                    self.path.truncate(mark);
+                }
+                Ok(())
+            }
+            (Type::SchemaOrBool(schema) | Type::SchemaOrArray(schema) | Type::SchemaOrStringArray(schema), value) => {
+                match value {
+                    Value::Object(_) => self.value(ty.at(*schema), value),
+                    Value::Array(items) if matches!(ty.ty(), Type::SchemaOrArray(_)) => {
+                        items.iter().try_for_each(|item| self.value(ty.at(*schema), item))
+                    }
+                    Value::Bool(_) if !matches!(ty.ty(), Type::SchemaOrBool(_)) => {
+                        Err(self.mismatch("bool", &go_type(ty)))
+                    }
+                    Value::Number(_) => Err("boolean or JSON schema expected".to_owned()),
+                    _ => Ok(()),
+                }
+            }
+            (_, value) => self.scalar(ty, value),
+        }
+    }
+
+    fn scalar(&self, ty: TypeRef<'_>, value: &Value) -> Result<(), String> {
+        match (ty.ty(), value) {
+            (Type::String(_), Value::String(_)) | (Type::Bool, Value::Bool(_)) | (Type::Double, Value::Number(_)) => {
+                Ok(())
+            }
+            (Type::Int32, Value::Number(number)) => match number.as_i64() {
+                Some(integer) if i32::try_from(integer).is_ok() => Ok(()),
+                _ => Err(self.mismatch(&format!("number {number}"), "int32")),
+            },
+            (Type::Int64, Value::Number(number)) => match number.as_i64() {
+                Some(_) => Ok(()),
+                None => Err(self.mismatch(&format!("number {number}"), "int64")),
+            },
+            (Type::Bytes, Value::String(text)) => bytes(text),
+            (Type::Time, Value::String(text)) => time::canonical(text).map(drop).map_err(|error| error.to_string()),
+            (Type::MicroTime, Value::String(text)) => {
+                time::canonical_micro(text).map(drop).map_err(|error| error.to_string())
+            }
+            (Type::Duration, Value::String(text)) => {
+                go_duration::parse(text).map(drop).ok_or_else(|| format!("time: invalid duration {text:?}"))
+            }
+            (Type::Quantity, Value::String(text)) => Quantity::parse(text).map(drop).map_err(|error| error.to_string()),
+            (Type::Quantity, Value::Number(number)) => {
+                Quantity::parse(&number.to_string()).map(drop).map_err(|error| error.to_string())
+            }
+            // The quantity's own parser gets the JSON text and does not like it.
+            (Type::Quantity, _) => Err(QUANTITY_PATTERN.to_owned()),
+            (Type::IntOrString, Value::String(_)) => Ok(()),
+            (Type::IntOrString, Value::Number(number)) => match number.as_i64() {
+                Some(integer) if i32::try_from(integer).is_ok() => Ok(()),
+                _ => Err(self.mismatch(&format!("number {number}"), "int32")),
+            },
+            (Type::IntOrString, other) => Err(self.mismatch(json_name(other), "int32")),
+            (Type::Time | Type::MicroTime | Type::Duration, other) => Err(self.mismatch(json_name(other), "string")),
+            (Type::RawExtension | Type::Json | Type::FieldsV1 | Type::Unknown, _) => Ok(()),
+            (_, other) => Err(self.mismatch(json_name(other), &go_type(ty))),
+        }
+    }
+
+    /// `encoding/json`'s `UnmarshalTypeError`.
+    fn mismatch(&self, value: &str, wanted: &str) -> String {
+        match self.owner {
+            Some(owner) if !self.fields.is_empty() => format!(
+                "json: cannot unmarshal {value} into Go struct field {}.{} of type {wanted}",
+                owner.name.rsplit('.').next().unwrap_or_default(),
+                self.fields.join("."),
+            ),
+            _ => format!("json: cannot unmarshal {value} into Go value of type {wanted}"),
+        }
+    }
+
+    /// Appends a field name or key and returns where the path ended before.
+    fn push(&mut self, name: &str) -> usize {
+        let mark = self.path.len();
+        if mark > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(name);
+        mark
+    }
+}
+
+const QUANTITY_PATTERN: &str =
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+
+fn json_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// How Go prints the type.
+fn go_type(ty: TypeRef<'_>) -> String {
+    match ty.ty() {
+        Type::Object(object) => object.name.rsplit('/').next().unwrap_or_default().to_owned(),
+        Type::List(list) => format!("[]{}", go_type(ty.at(list.item))),
+        Type::Map(map) => format!("map[string]{}", go_type(ty.at(map.value))),
+        Type::String(_) => "string".to_owned(),
+        Type::Bytes => "[]uint8".to_owned(),
+        Type::Int32 => "int32".to_owned(),
+        Type::Int64 => "int64".to_owned(),
+        Type::Double => "float64".to_owned(),
+        Type::Bool => "bool".to_owned(),
+        Type::Time => "v1.Time".to_owned(),
+        Type::MicroTime => "v1.MicroTime".to_owned(),
+        Type::Duration => "v1.Duration".to_owned(),
+        Type::Quantity => "resource.Quantity".to_owned(),
+        Type::IntOrString => "intstr.IntOrString".to_owned(),
+        Type::RawExtension => "runtime.RawExtension".to_owned(),
+        Type::FieldsV1 => "v1.FieldsV1".to_owned(),
+        Type::SchemaOrBool(_) => "v1.JSONSchemaPropsOrBool".to_owned(),
+        Type::SchemaOrArray(_) => "v1.JSONSchemaPropsOrArray".to_owned(),
+        Type::SchemaOrStringArray(_) => "v1.JSONSchemaPropsOrStringArray".to_owned(),
+        Type::Json | Type::Unknown => "interface {}".to_owned(),
+    }
+}
+
+/// Go's base64 reader: the error names the byte where it stopped.
+fn bytes(text: &str) -> Result<(), String> {
+    if STANDARD.decode(text).is_ok() {
+        return Ok(());
+    }
+    let joined: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    STANDARD.decode(&joined).map(drop).map_err(|error| {
+        let at = match error {
+            base64::DecodeError::InvalidByte(at, b'=') => at,
+            base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+            // Go reads in groups of four and names the start of the one that is short.
+            base64::DecodeError::InvalidLength(length) => length / 4 * 4,
+            base64::DecodeError::InvalidPadding => joined.trim_end_matches('=').len() / 4 * 4,
+        };
+        format!("illegal base64 data at input byte {at}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::table;
+
+    fn check(group: &str, kind: &str, value: Value) -> Findings {
+        check_fields(table().find_kind(group, "v1", kind).expect("built in"), &value)
+    }
+
+    #[test]
+    fn unknown_fields_have_paths() {
+        let found = check(
+            "",
+            "Pod",
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": {"x": "y"}, "Name": "a"}, "foo": 1,
+                   "spec": {"containers": [{"name": "a"}, {"name": "b", "imag": "x", "ports": [{"port": 1}]}], "nodeSelector": {"a": "b"}}}),
+        );
+        assert_eq!(found.type_error, None);
+        assert_eq!(
+            found.unknown,
+            ["foo", "metadata.Name", "spec.containers[1].imag", "spec.containers[1].ports[0].port"]
+        );
+        assert_eq!(found.strict_errors()[0], "unknown field \"foo\"");
+    }
+
+    #[test]
+    fn wrong_types_in_the_words_of_go() {
+        for (group, kind, value, error) in [
+            (
+                "apps",
+                "Deployment",
+                json!({"spec": {"replicas": "3"}}),
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                "apps",
+                "Deployment",
+                json!({"spec": {"replicas": 1.5}}),
+                "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                "",
+                "ConfigMap",
+                json!({"data": {"a": 1}}),
+                "json: cannot unmarshal number into Go struct field ConfigMap.data of type string",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"spec": {"containers": {"name": "a"}}}),
+                "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"spec": {"containers": [{"image": 5}]}}),
+                "json: cannot unmarshal number into Go struct field Container.spec.containers.image of type string",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"metadata": []}),
+                "json: cannot unmarshal array into Go struct field Pod.metadata of type v1.ObjectMeta",
+            ),
+            ("", "Pod", json!([]), "json: cannot unmarshal array into Go value of type v1.Pod"),
+            ("", "Secret", json!({"data": {"a": "!"}}), "illegal base64 data at input byte 0"),
+        ] {
+            assert_eq!(check(group, kind, value).type_error.as_deref(), Some(error));
+        }
+    }
+}
