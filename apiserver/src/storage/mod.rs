@@ -19,6 +19,7 @@ mod delivered;
 pub mod embedded;
 mod error;
 pub mod etcd;
+mod sinks;
 
 pub use error::{Error, Result};
 

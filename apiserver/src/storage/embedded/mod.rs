@@ -1,1 +1,474 @@
-//! The embedded engine.
+//! The embedded engine: fjall in this process, one writer, history kept by age.
+//!
+//! On disk there is a log of what happened, by revision ([`record`]); in memory an index over keys
+//! and their revisions ([`index`]), rebuilt from the log at a start. One thread writes ([`writer`]).
+//! Readers take what they need from the index under a short lock and read values without any.
+//!
+//! History reaches back a window of time (five minutes, as upstream's etcd compaction, unless
+//! configured otherwise) and is dropped online behind it. There is no quota to run into: the store
+//! takes what the disk takes.
+
+use std::any::Any;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::oneshot;
+
+use super::delivered::Delivered;
+use super::sinks::Sinks;
+use super::{
+    Attachment, Change, Durability, Error, KeyValue, Range, RangeRequest, Result, Revision, Sink, Storage, Watch,
+    WriteOptions,
+};
+
+mod index;
+mod journal;
+mod record;
+mod writer;
+
+use index::{Index, Version};
+use record::{Record, number};
+use writer::{Action, Operation, Queue, RELAXED_WRITES, Writer};
+
+/// Keys of the `meta` keyspace.
+const COMPACTED: &str = "compacted";
+const REVISION: &str = "revision";
+const CLEAN: &str = "clean";
+
+/// The largest value taken: as etcd's default request limit.
+const LARGEST_VALUE: usize = 3 * 1024 * 1024 / 2;
+
+/// The first revision of an empty store, as etcd's.
+const FIRST_REVISION: Revision = 1;
+
+/// Milliseconds since 1970.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// How to open a store.
+#[derive(Clone)]
+pub struct Options {
+    /// Directory of the store; made if it is not there.
+    pub path: PathBuf,
+    /// How far history reaches back.
+    pub history: Duration,
+    /// Whether acknowledged writes are synced. Tests that care for speed only turn it off.
+    pub sync: bool,
+    /// The clock that ttl and history go by.
+    pub clock: Clock,
+    /// Bytes of block cache. Small: the watch cache answers nearly every read.
+    pub block_cache: u64,
+}
+
+impl Options {
+    /// The defaults for a store in `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Options {
+        Options {
+            path: path.into(),
+            history: Duration::from_secs(300),
+            sync: true,
+            clock: Arc::new(|| u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()),
+            block_cache: 4 << 20,
+        }
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("path", &self.path)
+            .field("history", &self.history)
+            .field("sync", &self.sync)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The embedded engine. Dropping the last handle closes the store.
+pub struct Embedded {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Embedded").field(&self.shared.options).finish()
+    }
+}
+
+/// What the writer and the readers share.
+struct Shared {
+    options: Options,
+    window_ms: AtomicU64,
+    db: Database,
+    log: Keyspace,
+    values: Keyspace,
+    meta: Keyspace,
+    index: RwLock<Index>,
+    delivered: Delivered,
+    queue: Queue,
+    sinks: Sinks,
+    /// Set when the disk failed; from then on nothing is written.
+    failure: Mutex<Option<Error>>,
+}
+
+fn disk(error: fjall::Error) -> Error {
+    match error {
+        fjall::Error::Io(e) => Error::Unavailable(format!("disk: {e}")),
+        fjall::Error::Poisoned => Error::Unavailable("disk: an earlier write failed".to_owned()),
+        other => Error::Corrupt(other.to_string()),
+    }
+}
+
+impl Embedded {
+    /// Opens the store, making it if it is not there, and recovers what a crash left.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another process has it open, [`Error::Corrupt`] if it makes no sense.
+    pub fn open(options: Options) -> Result<Embedded> {
+        std::fs::create_dir_all(&options.path)
+            .map_err(|e| Error::Unavailable(format!("{}: {e}", options.path.display())))?;
+        let db = open_database(&options)?;
+        let keyspace = |name: &str, memtable: u64| {
+            let create = || KeyspaceCreateOptions::default().max_memtable_size(memtable);
+            db.keyspace(name, create).map_err(disk)
+        };
+        // Memtables hold what was written lately a second time, besides the cache: kept small.
+        let log = keyspace("log", 2 << 20)?;
+        let values = keyspace("values", 8 << 20)?;
+        let meta = keyspace("meta", 1 << 20)?;
+        let stored =
+            |key: &str| -> Result<Option<u64>> { Ok(meta.get(key).map_err(disk)?.and_then(|bytes| number(&bytes))) };
+        let compacted = stored(COMPACTED)?.unwrap_or(0);
+        let mut index = Index::new(stored(REVISION)?.unwrap_or(FIRST_REVISION), compacted);
+        let mut empty = true;
+        for item in log.iter() {
+            let (key, value) = item.into_inner().map_err(disk)?;
+            let revision = number(&key).ok_or_else(|| Error::Corrupt("a log key is not a revision".to_owned()))?;
+            let record = Record::decode(&value)?;
+            let version = match record.tombstone {
+                true => Version::deleted(revision),
+                false => Version::put(revision, record.create_revision),
+            };
+            index.insert(record.key.into(), version, record.written_at, record.expires_at);
+            empty = false;
+        }
+        let clean = stored(CLEAN)?.is_some();
+        if !clean && !empty {
+            // Relaxed writes at the end may be lost, though clients have seen their revisions. Those
+            // must never come to mean something else: skip them.
+            index.current += RELAXED_WRITES;
+        }
+        meta.remove(CLEAN).map_err(disk)?;
+        db.persist(PersistMode::SyncData).map_err(disk)?;
+        let shared = Arc::new(Shared {
+            window_ms: AtomicU64::new(options.history.as_millis() as u64),
+            delivered: Delivered::new(index.current),
+            index: RwLock::new(index),
+            options,
+            db,
+            log,
+            values,
+            meta,
+            queue: Queue::default(),
+            sinks: Sinks::default(),
+            failure: Mutex::new(None),
+        });
+        let writer = Writer::new(shared.clone());
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|e| Error::Unavailable(format!("the writer thread: {e}")))?;
+        Ok(Embedded { shared, thread: Some(thread) })
+    }
+
+    /// Changes how far history reaches back, at once.
+    pub fn set_history(&self, history: Duration) {
+        self.shared.window_ms.store(history.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Looks at the clock now: deletes what has expired, drops history that is too old. The writer
+    /// does so by itself; with an injected clock somebody has to say that time has moved.
+    pub async fn tick(&self) {
+        // The receiver fails only when the store is closing, and then there is nothing to wait for.
+        let _ = self.shared.queue.tick().await;
+    }
+
+    /// Keys in the index, and bytes on disk.
+    pub fn size(&self) -> (usize, u64) {
+        let disk = self.shared.db.disk_space().unwrap_or_default();
+        (self.shared.index.read().len(), disk)
+    }
+
+    async fn write(
+        &self,
+        key: &str,
+        action: Action,
+        durability: Durability,
+        attachment: Option<Attachment>,
+    ) -> Result<Revision> {
+        let (reply, answer) = oneshot::channel();
+        let key: Arc<str> = key.into();
+        let reply = Some(reply);
+        self.shared.queue.push(Operation { key, action, durability, attachment, reply })?;
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's writer thread panicked");
+        }
+    }
+}
+
+/// Opens the database; if the crash tore its last write so that fjall refuses it, without that.
+fn open_database(options: &Options) -> Result<Database> {
+    let open = || {
+        Database::builder(&options.path)
+            .cache_size(options.block_cache)
+            .worker_threads(1)
+            .max_journaling_size(64 << 20)
+            .open()
+    };
+    let result = match open() {
+        Err(fjall::Error::JournalRecovery(why)) => {
+            if !journal::drop_torn_batch(&options.path)? {
+                return Err(Error::Corrupt(format!("journal: {why:?}")));
+            }
+            tracing::warn!(?why, "a write that was torn by a crash was dropped");
+            open()
+        }
+        opened => opened,
+    };
+    result.map_err(|error| match error {
+        fjall::Error::Locked => Error::Locked(options.path.display().to_string()),
+        other => disk(other),
+    })
+}
+
+impl Shared {
+    fn value(&self, revision: Revision) -> Result<Bytes> {
+        match self.values.get(revision.to_be_bytes()).map_err(disk)? {
+            Some(value) => Ok(Bytes::copy_from_slice(&value)),
+            // Dropped between the look at the index and this read.
+            None => {
+                let compacted = self.index.read().compacted;
+                Err(Error::Compacted { requested: revision, compacted })
+            }
+        }
+    }
+
+    /// The last thing the writer does: all is synced, and the next start may know so.
+    fn close(&self) {
+        if self.failure.lock().is_some() {
+            return;
+        }
+        let current = self.index.read().current;
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&self.meta, REVISION, current.to_be_bytes());
+        batch.insert(&self.meta, CLEAN, 1u64.to_be_bytes());
+        if let Err(error) = batch.commit() {
+            tracing::error!(%error, "the store could not be closed cleanly");
+        }
+    }
+
+    /// Every change of `prefix` after `after`, from the log.
+    fn replay(&self, prefix: &str, after: Revision) -> Result<Vec<Change>> {
+        let mut changes = Vec::new();
+        for item in self.log.range((after + 1).to_be_bytes()..) {
+            let (key, value) = item.into_inner().map_err(disk)?;
+            let record = Record::decode(&value)?;
+            if !record.key.starts_with(prefix) {
+                continue;
+            }
+            let revision = number(&key).ok_or_else(|| Error::Corrupt("a log key is not a revision".to_owned()))?;
+            let value = match record.tombstone {
+                true => None,
+                false => Some(self.value(revision)?),
+            };
+            changes.push(Change {
+                revision,
+                key: record.key.into(),
+                create_revision: record.create_revision,
+                value,
+                attachment: None,
+            });
+        }
+        Ok(changes)
+    }
+}
+
+/// A sink that still gets its replay: what happens meanwhile waits behind it.
+struct ReplayedSink {
+    sink: Arc<dyn Sink>,
+    waiting: Mutex<Option<Vec<Change>>>,
+}
+
+impl Sink for ReplayedSink {
+    fn apply(&self, changes: &[Change]) {
+        let mut waiting = self.waiting.lock();
+        match waiting.as_mut() {
+            Some(waiting) => waiting.extend_from_slice(changes),
+            None => self.sink.apply(changes),
+        }
+    }
+
+    fn broken(&self, error: Error) {
+        self.sink.broken(error);
+    }
+}
+
+#[async_trait]
+impl Storage for Embedded {
+    async fn current_revision(&self) -> Result<Revision> {
+        Ok(self.shared.index.read().current)
+    }
+
+    fn delivers_before_acknowledging(&self) -> bool {
+        true
+    }
+
+    fn delivered(&self) -> Revision {
+        self.shared.delivered.get()
+    }
+
+    async fn wait_delivered(&self, revision: Revision) {
+        self.shared.delivered.wait(revision).await;
+    }
+
+    async fn get(&self, key: &str, revision: Option<Revision>) -> Result<Option<KeyValue>> {
+        // Twice: the value can only be missing because it was compacted in between, and for a read
+        // of now there is then a newer one.
+        for _ in 0..16 {
+            let (key, version) = {
+                let index = self.shared.index.read();
+                let at = index.check(revision)?;
+                match (index.at(key, at), index.shared_key(key)) {
+                    (Some(version), Some(key)) => (key, version),
+                    _ => return Ok(None),
+                }
+            };
+            match self.shared.value(version.revision) {
+                Err(Error::Compacted { .. }) if revision.is_none() => continue,
+                value => return Ok(Some(key_value(key, version, value?))),
+            }
+        }
+        Err(Error::Unavailable(format!("{key} changes faster than it can be read")))
+    }
+
+    async fn range(&self, request: RangeRequest) -> Result<Range> {
+        for _ in 0..16 {
+            let (revision, found, more) = {
+                let index = self.shared.index.read();
+                let revision = index.check(request.revision)?;
+                let (found, more) = index.range(&request.prefix, &request.start, request.limit, revision);
+                (revision, found, more)
+            };
+            let read =
+                |(key, version): (Arc<str>, Version)| Ok(key_value(key, version, self.shared.value(version.revision)?));
+            match found.into_iter().map(read).collect::<Result<Vec<_>>>() {
+                Err(Error::Compacted { .. }) if request.revision.is_none() => continue,
+                items => return Ok(Range { revision, items: items?, more }),
+            }
+        }
+        Err(Error::Unavailable(format!("{} changes faster than it can be read", request.prefix)))
+    }
+
+    async fn create(&self, key: &str, value: Bytes, options: WriteOptions) -> Result<Revision> {
+        check_size(&value)?;
+        let action = Action::Create { value, ttl: options.ttl };
+        self.write(key, action, options.durability, options.attachment).await
+    }
+
+    async fn update(&self, key: &str, expected: Revision, value: Bytes, options: WriteOptions) -> Result<Revision> {
+        check_size(&value)?;
+        let action = Action::Update { expected, value, ttl: options.ttl };
+        self.write(key, action, options.durability, options.attachment).await
+    }
+
+    async fn delete(&self, key: &str, expected: Revision, attachment: Option<Attachment>) -> Result<Revision> {
+        self.write(key, Action::Delete { expected }, Durability::Synced, attachment).await
+    }
+
+    async fn watch(&self, prefix: &str, after: Option<Revision>, sink: Arc<dyn Sink>) -> Result<Watch> {
+        let Some(after) = after else {
+            // Attached first: what the sink misses is at or below the revision read afterwards.
+            let attached = self.shared.sinks.attach(prefix, 0, sink);
+            let revision = self.shared.delivered.get();
+            let guard: Box<dyn Any + Send + Sync> = Box::new(attached);
+            return Ok(Watch { revision, guard });
+        };
+        {
+            let index = self.shared.index.read();
+            if after < index.compacted {
+                return Err(Error::Compacted { requested: after, compacted: index.compacted });
+            }
+        }
+        let replayed = Arc::new(ReplayedSink { sink: sink.clone(), waiting: Mutex::new(Some(Vec::new())) });
+        let attached = self.shared.sinks.attach(prefix, after, replayed.clone());
+        let past = self.shared.replay(prefix, after)?;
+        let last = past.last().map_or(after, |change| change.revision);
+        if !past.is_empty() {
+            sink.apply(&past);
+        }
+        let mut waiting = replayed.waiting.lock();
+        let mut missed = waiting.take().expect("only this takes it");
+        missed.retain(|change| change.revision > last);
+        if !missed.is_empty() {
+            sink.apply(&missed);
+        }
+        drop(waiting);
+        Ok(Watch { revision: after, guard: Box::new(attached) })
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<()> {
+        {
+            let index = self.shared.index.read();
+            if revision > index.current {
+                return Err(Error::Future { requested: revision, current: index.current });
+            }
+            if revision < index.compacted {
+                return Err(Error::Compacted { requested: revision, compacted: index.compacted });
+            }
+        }
+        self.shared.queue.compact(revision).await.map_err(|_| Error::Closed)
+    }
+
+    async fn compacted_revision(&self) -> Result<Revision> {
+        Ok(self.shared.index.read().compacted)
+    }
+
+    async fn healthy(&self) -> Result<()> {
+        match self.shared.failure.lock().clone() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+fn key_value(key: Arc<str>, version: Version, value: Bytes) -> KeyValue {
+    let create_revision = version.created().expect("reads answer existing keys only");
+    KeyValue { key, value, create_revision, mod_revision: version.revision }
+}
+
+fn check_size(value: &Bytes) -> Result<()> {
+    if value.len() > LARGEST_VALUE {
+        return Err(Error::TooLarge(format!("{} bytes, at most {LARGEST_VALUE}", value.len())));
+    }
+    Ok(())
+}
+
+/// Whether a directory holds a store.
+pub fn exists(path: &Path) -> bool {
+    path.join("keyspaces").is_dir()
+}

@@ -1,0 +1,388 @@
+//! The one writer: group commit, and everything that must happen in commit order.
+//!
+//! Requests queue up; the writer takes all that wait, decides each against the index (and against
+//! those before it in the same batch), and commits them with one fsync. Then, still in order: the
+//! index moves, the sinks (the watch cache) see the changes, and only then the requests are
+//! answered. So what is acknowledged is durable, and visible to every read that begins afterwards.
+//!
+//! Between batches the same thread deletes expired keys and drops history that is too old, in small
+//! steps, so that neither ever holds up writes for long.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use fjall::PersistMode;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::index::Version;
+use super::record::Record;
+use super::{COMPACTED, REVISION, Shared};
+use crate::storage::{Attachment, Change, Durability, Error, Result, Revision};
+
+/// Most operations and bytes in one commit: bounds how long the first of them waits.
+const BATCH_OPERATIONS: usize = 4096;
+const BATCH_BYTES: usize = 8 << 20;
+
+/// Superseded revisions dropped in one step.
+const COMPACT_STEP: usize = 512;
+
+/// How long, and for how many writes, relaxed ones may stay unsynced.
+const RELAXED_FOR: Duration = Duration::from_millis(500);
+pub(super) const RELAXED_WRITES: u64 = 1000;
+
+/// What a request wants done to a key.
+pub(super) enum Action {
+    Create { value: Bytes, ttl: Option<Duration> },
+    Update { expected: Revision, value: Bytes, ttl: Option<Duration> },
+    Delete { expected: Revision },
+}
+
+pub(super) struct Operation {
+    pub key: Arc<str>,
+    pub action: Action,
+    pub durability: Durability,
+    pub attachment: Option<Attachment>,
+    /// `None` for deletes of expired keys.
+    pub reply: Option<oneshot::Sender<Result<Revision>>>,
+}
+
+impl Operation {
+    fn size(&self) -> usize {
+        match &self.action {
+            Action::Create { value, .. } | Action::Update { value, .. } => value.len() + 128,
+            Action::Delete { .. } => 128,
+        }
+    }
+}
+
+/// What waits for the writer.
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<QueueState>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct QueueState {
+    operations: VecDeque<Operation>,
+    compactions: Vec<(Revision, oneshot::Sender<()>)>,
+    /// Look at the clock now.
+    ticks: Vec<oneshot::Sender<()>>,
+    closed: bool,
+}
+
+impl Queue {
+    pub fn push(&self, operation: Operation) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Error::Closed);
+        }
+        state.operations.push_back(operation);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    pub fn compact(&self, revision: Revision) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.state.lock().compactions.push((revision, sender));
+        self.filled.notify_one();
+        receiver
+    }
+
+    pub fn tick(&self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.state.lock().ticks.push(sender);
+        self.filled.notify_one();
+        receiver
+    }
+
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+        self.filled.notify_one();
+    }
+}
+
+pub(super) struct Writer {
+    pub shared: Arc<Shared>,
+    /// Since when, and how many, relaxed writes are not synced.
+    unsynced: Option<(Instant, u64)>,
+    compacting: Vec<(Revision, oneshot::Sender<()>)>,
+    /// Milliseconds since 1970 when history is looked at next.
+    next_compaction: u64,
+}
+
+impl Writer {
+    pub fn new(shared: Arc<Shared>) -> Writer {
+        Writer { shared, unsynced: None, compacting: Vec::new(), next_compaction: 0 }
+    }
+
+    /// Runs until the queue is closed and empty.
+    pub fn run(mut self) {
+        loop {
+            let (operations, compactions, ticks, closed) = self.wait();
+            for (revision, done) in compactions {
+                self.shared.index.write().compact(revision);
+                self.compacting.push((revision, done));
+            }
+            if !operations.is_empty() {
+                self.commit(operations);
+            } else if closed {
+                break;
+            }
+            let ticked = !ticks.is_empty();
+            self.expire();
+            self.compact(ticked);
+            self.sync_relaxed();
+            for tick in ticks {
+                let _ = tick.send(());
+            }
+        }
+        self.shared.close();
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn wait(&self) -> (Vec<Operation>, Vec<(Revision, oneshot::Sender<()>)>, Vec<oneshot::Sender<()>>, bool) {
+        let timeout = self.next_deadline();
+        let queue = &self.shared.queue;
+        let mut state = queue.state.lock();
+        let nothing =
+            |s: &QueueState| s.operations.is_empty() && s.compactions.is_empty() && s.ticks.is_empty() && !s.closed;
+        if nothing(&state) && !timeout.is_zero() {
+            queue.filled.wait_for(&mut state, timeout);
+        }
+        let mut bytes = 0;
+        let mut count = 0;
+        while count < state.operations.len() && count < BATCH_OPERATIONS && bytes < BATCH_BYTES {
+            bytes += state.operations[count].size();
+            count += 1;
+        }
+        let operations = state.operations.drain(..count).collect();
+        (operations, std::mem::take(&mut state.compactions), std::mem::take(&mut state.ticks), state.closed)
+    }
+
+    /// How long there is nothing to do unless a request comes.
+    fn next_deadline(&self) -> Duration {
+        if !self.compacting.is_empty() {
+            return Duration::ZERO;
+        }
+        let now = (self.shared.options.clock)();
+        let mut at = self.next_compaction;
+        if let Some(expiry) = self.shared.index.read().next_expiry() {
+            at = at.min(expiry);
+        }
+        let mut timeout = Duration::from_millis(at.saturating_sub(now));
+        if let Some((since, _)) = self.unsynced {
+            timeout = timeout.min(RELAXED_FOR.saturating_sub(since.elapsed()));
+        }
+        timeout
+    }
+
+    /// Decides and commits a batch, publishes its changes, answers.
+    fn commit(&mut self, operations: Vec<Operation>) {
+        let shared = self.shared.clone();
+        let now = (shared.options.clock)();
+        let mut batch = shared.db.batch();
+        let mut changes: Vec<Change> = Vec::with_capacity(operations.len());
+        let mut writes: Vec<(Arc<str>, Version, u64)> = Vec::with_capacity(operations.len());
+        let mut replies = Vec::with_capacity(operations.len());
+        // What this batch has decided already and the index does not know yet.
+        let mut pending: AHashMap<Arc<str>, Version> = AHashMap::new();
+        let mut sync = false;
+        {
+            let index = shared.index.read();
+            let mut revision = index.current;
+            for operation in operations {
+                let latest = match pending.get(&operation.key) {
+                    Some(version) => Some(*version).filter(|v| v.created().is_some()),
+                    None => index.latest(&operation.key),
+                };
+                let decided = decide(&operation, latest);
+                let decided = decided.map(|()| {
+                    revision += 1;
+                    revision
+                });
+                if let Ok(revision) = decided {
+                    sync |= operation.durability == Durability::Synced;
+                    let key = index.shared_key(&operation.key).unwrap_or(operation.key);
+                    let (value, ttl) = match operation.action {
+                        Action::Create { value, ttl } | Action::Update { value, ttl, .. } => (Some(value), ttl),
+                        Action::Delete { .. } => (None, None),
+                    };
+                    let created = latest.and_then(|v| v.created()).unwrap_or(revision);
+                    let expires_at = ttl.map_or(0, |ttl| now + ttl.as_millis() as u64);
+                    let record = Record {
+                        key: key.to_string(),
+                        tombstone: value.is_none(),
+                        create_revision: created,
+                        written_at: now,
+                        expires_at,
+                    };
+                    batch.insert(&shared.log, revision.to_be_bytes(), record.encode());
+                    let version = match &value {
+                        Some(value) => {
+                            batch.insert(&shared.values, revision.to_be_bytes(), &value[..]);
+                            Version::put(revision, created)
+                        }
+                        None => Version::deleted(revision),
+                    };
+                    pending.insert(key.clone(), version);
+                    writes.push((key.clone(), version, expires_at));
+                    changes.push(Change {
+                        revision,
+                        key,
+                        create_revision: created,
+                        value,
+                        attachment: operation.attachment,
+                    });
+                }
+                if let Some(reply) = operation.reply {
+                    replies.push((reply, decided));
+                }
+            }
+        }
+        if !changes.is_empty() {
+            if let Err(error) = self.persist(batch, sync, changes.len() as u64) {
+                for (reply, decided) in replies {
+                    // Also what was refused: it was decided on state that never came to be.
+                    let _ = reply.send(decided.and(Err(error.clone())));
+                }
+                return;
+            }
+            let last = changes[changes.len() - 1].revision;
+            {
+                let mut index = shared.index.write();
+                for (key, version, expires_at) in writes {
+                    index.insert(key, version, now, expires_at);
+                }
+            }
+            shared.sinks.deliver(&changes);
+            shared.delivered.advance(last);
+        }
+        for (reply, decided) in replies {
+            // A client that went away does not undo its write.
+            let _ = reply.send(decided);
+        }
+    }
+
+    fn persist(&mut self, batch: fjall::OwnedWriteBatch, sync: bool, writes: u64) -> Result<()> {
+        if let Some(error) = self.shared.failure.lock().clone() {
+            return Err(error);
+        }
+        let sync = sync && self.shared.options.sync;
+        let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
+        if let Err(error) = batch.durability(Some(mode)).commit() {
+            // Nothing is known about the disk after a failed write or sync: no later write may be
+            // acknowledged before a restart has read back what is really there.
+            let error = Error::Unavailable(format!("a commit failed: {error}"));
+            tracing::error!(%error, "the store stops taking writes");
+            *self.shared.failure.lock() = Some(error.clone());
+            return Err(error);
+        }
+        if sync {
+            self.unsynced = None;
+        } else if self.shared.options.sync {
+            let (_, count) = self.unsynced.get_or_insert((Instant::now(), 0));
+            *count += writes;
+        }
+        Ok(())
+    }
+
+    fn sync_relaxed(&mut self) {
+        let Some((since, count)) = self.unsynced else { return };
+        if since.elapsed() < RELAXED_FOR && count < RELAXED_WRITES {
+            return;
+        }
+        self.unsynced = None;
+        if let Err(error) = self.shared.db.persist(PersistMode::SyncData) {
+            let error = Error::Unavailable(format!("a sync failed: {error}"));
+            tracing::error!(%error, "the store stops taking writes");
+            *self.shared.failure.lock() = Some(error);
+        }
+    }
+
+    fn expire(&mut self) {
+        let now = (self.shared.options.clock)();
+        let mut due = Vec::new();
+        {
+            let mut index = self.shared.index.write();
+            while due.len() < BATCH_OPERATIONS {
+                let Some((key, revision)) = index.take_expired(now) else { break };
+                due.push(Operation {
+                    key,
+                    action: Action::Delete { expected: revision },
+                    durability: Durability::Relaxed,
+                    attachment: None,
+                    reply: None,
+                });
+            }
+        }
+        if !due.is_empty() {
+            self.commit(due);
+        }
+    }
+
+    /// Moves the compacted revision by age when it is time (or `now`), and drops a step of what is
+    /// superfluous.
+    fn compact(&mut self, now: bool) {
+        let shared = self.shared.clone();
+        let time = (shared.options.clock)();
+        if time >= self.next_compaction || now {
+            let window = shared.window_ms.load(Ordering::Relaxed);
+            self.next_compaction = time + (window / 10).clamp(100, 60_000);
+            let mut index = shared.index.write();
+            if let Some(revision) = index.revision_before(time.saturating_sub(window)) {
+                index.compact(revision);
+            }
+        }
+        loop {
+            let (gone, compacted, current) = {
+                let mut index = shared.index.write();
+                (index.take_obsolete(COMPACT_STEP), index.compacted, index.current)
+            };
+            if gone.is_empty() {
+                for (_, done) in self.compacting.drain(..) {
+                    let _ = done.send(());
+                }
+                return;
+            }
+            let mut batch = shared.db.batch();
+            for revision in gone {
+                batch.remove(&shared.log, revision.to_be_bytes());
+                batch.remove(&shared.values, revision.to_be_bytes());
+            }
+            batch.insert(&shared.meta, COMPACTED, compacted.to_be_bytes());
+            // The log may lose its newest record (a delete); the sequence must not go back.
+            batch.insert(&shared.meta, REVISION, current.to_be_bytes());
+            // Not synced: were it lost, its deletes would be lost with it, and would be redone.
+            if let Err(error) = self.persist(batch, false, 0) {
+                tracing::warn!(%error, "history cannot be compacted");
+                return;
+            }
+            // Requests go first; a tick is a test's, which wants it finished.
+            if !now && !shared.queue.state.lock().operations.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+fn decide(operation: &Operation, latest: Option<Version>) -> Result<()> {
+    let key = || operation.key.to_string();
+    match (&operation.action, latest) {
+        (Action::Create { .. }, None) => Ok(()),
+        (Action::Create { .. }, Some(_)) => Err(Error::Exists { key: key() }),
+        (Action::Update { .. } | Action::Delete { .. }, None) => Err(Error::NotFound { key: key() }),
+        (Action::Update { expected, .. } | Action::Delete { expected }, Some(version)) => {
+            if version.revision == *expected {
+                Ok(())
+            } else {
+                Err(Error::Conflict { key: key(), current: version.revision })
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The storage contract, run against every engine and against the cache above each; and crash tests
+//! of the embedded engine.
+//!
+//! The etcd half starts Debian's `etcd` on free ports; without one it says `skipped: needs etcd`.
+
+mod cache;
+mod contract;
+mod crash;
+mod subject;
