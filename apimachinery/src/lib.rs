@@ -5,11 +5,13 @@
 
 pub mod field;
 pub mod fields;
+pub mod fieldset;
 pub mod gotext;
 pub mod gvk;
 pub mod intstr;
 pub mod json;
 pub mod labels;
+pub mod managed;
 pub mod names;
 pub mod object;
 pub mod patch;

@@ -56,10 +56,10 @@ fn strict_errors_in_document_order() {
     let mut schema = Schema::new();
     let string = schema.add(Type::String(StringType::default()));
     let raw = schema.add(Type::RawExtension);
-    let labels = schema.add(Type::Map(MapType { value: string, atomic: false }));
+    let labels = schema.add(Type::Map(MapType { value: string, atomic: false, marked: false }));
     let item =
         schema.add(Type::Object(ObjectType::new("t.I", vec![Field::new("name", string), Field::new("raw", raw)])));
-    let items = schema.add(Type::List(ListType { item, kind: ListKind::Atomic, wrapped: false }));
+    let items = schema.add(Type::List(ListType { item, kind: ListKind::Atomic, wrapped: false, marked: false }));
     let root = schema
         .add(Type::Object(ObjectType::new("t.R", vec![Field::new("items", items), Field::new("labels", labels)])));
     let text = r#"{"z":{"deep":[1]},"items":[{"name":"a"},{"x":1,"name":"b","name":"c","raw":{"q":1,"q":2}}],

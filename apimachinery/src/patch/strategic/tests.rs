@@ -8,9 +8,11 @@ fn schema() -> (Schema, TypeId) {
     let mut s = Schema::new();
     let string = s.add(Type::String(StringType::default()));
     let int = s.add(Type::Int32);
-    let list = |s: &mut Schema, item| s.add(Type::List(ListType { item, kind: ListKind::Atomic, wrapped: false }));
+    let list = |s: &mut Schema, item| {
+        s.add(Type::List(ListType { item, kind: ListKind::Atomic, wrapped: false, marked: false }))
+    };
     let strings = list(&mut s, string);
-    let labels = s.add(Type::Map(MapType { value: string, atomic: false }));
+    let labels = s.add(Type::Map(MapType { value: string, atomic: false, marked: false }));
     let merged = |name: &'static str, ty, key: Option<&'static str>| Field {
         patch_merge: true,
         extra: key.map(|k| Box::new(FieldExtra { default: None, patch_merge_key: Some(k.into()) })),
