@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use apimachinery::quantity::Quantity;
-use apimachinery::schema::{ObjectType, Type, TypeRef};
+use apimachinery::schema::{ObjectType, ProtoEntry, Type, TypeRef};
 use apimachinery::time;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -38,6 +38,7 @@ impl Findings {
 pub fn check_fields(ty: TypeRef<'_>, value: &Value) -> Findings {
     let mut checker = Checker { path: String::new(), fields: Vec::new(), owner: None, findings: Findings::default() };
     if let Err(error) = checker.value(ty, value) {
+        // What a type's own reader says ends the reading and is what the client gets.
         checker.findings.type_error = Some(error);
     }
     checker.findings
@@ -46,7 +47,7 @@ pub fn check_fields(ty: TypeRef<'_>, value: &Value) -> Findings {
 struct Checker<'a> {
     /// With indexes and map keys, for unknown fields.
     path: String,
-    /// Field names only, as Go's error context has them.
+    /// Field names only, as Go's error context has them, with the names of inlined structs.
     fields: Vec<&'a str>,
     /// The innermost struct.
     owner: Option<&'a ObjectType>,
@@ -65,9 +66,11 @@ impl<'a> Checker<'a> {
                     let mark = self.push(name);
                     match ty.field(name) {
                         Some(field) => {
+                            let depth = self.fields.len();
+                            self.push_inlined(ty, name);
                             self.fields.push(name);
                             self.value(field.ty, value)?;
-                            self.fields.pop();
+                            self.fields.truncate(depth);
                         }
                         None if self.findings.unknown.len() < MAX_UNKNOWN && !object.preserve_unknown => {
                             self.findings.unknown.push(self.path.clone());
@@ -114,20 +117,40 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn scalar(&self, ty: TypeRef<'_>, value: &Value) -> Result<(), String> {
+    /// Names of the inlined structs through which Go reaches the field.
+    fn push_inlined(&mut self, ty: TypeRef<'a>, name: &str) {
+        let mut at = ty;
+        while let Some(object) = at.object() {
+            let inlined = object.proto.iter().find_map(|entry| match entry {
+                ProtoEntry::Embed { message, .. } => Some(at.at(*message)).filter(|inner| inner.field(name).is_some()),
+                ProtoEntry::Field { .. } => None,
+            });
+            let Some(inner) = inlined else { return };
+            self.fields.push(inner.object().map_or("", |object| short(&object.name)));
+            at = inner;
+        }
+    }
+
+    fn scalar(&mut self, ty: TypeRef<'_>, value: &Value) -> Result<(), String> {
         match (ty.ty(), value) {
             (Type::String(_), Value::String(_)) | (Type::Bool, Value::Bool(_)) | (Type::Double, Value::Number(_)) => {
                 Ok(())
             }
             (Type::Int32, Value::Number(number)) => match number.as_i64() {
                 Some(integer) if i32::try_from(integer).is_ok() => Ok(()),
-                _ => Err(self.mismatch(&format!("number {number}"), "int32")),
+                _ => self.soft(&format!("number {number}"), "int32"),
             },
             (Type::Int64, Value::Number(number)) => match number.as_i64() {
                 Some(_) => Ok(()),
-                None => Err(self.mismatch(&format!("number {number}"), "int64")),
+                None => self.soft(&format!("number {number}"), "int64"),
             },
-            (Type::Bytes, Value::String(text)) => bytes(text),
+            // Go's own reader, so the first such error stays and the reading goes on.
+            (Type::Bytes, Value::String(text)) => {
+                if let Err(error) = bytes(text) {
+                    self.findings.type_error.get_or_insert(error);
+                }
+                Ok(())
+            }
             (Type::Time, Value::String(text)) => time::canonical(text).map(drop).map_err(|error| error.to_string()),
             (Type::MicroTime, Value::String(text)) => {
                 time::canonical_micro(text).map(drop).map_err(|error| error.to_string())
@@ -149,8 +172,16 @@ impl<'a> Checker<'a> {
             (Type::IntOrString, other) => Err(self.mismatch(json_name(other), "int32")),
             (Type::Time | Type::MicroTime | Type::Duration, other) => Err(self.mismatch(json_name(other), "string")),
             (Type::RawExtension | Type::Json | Type::FieldsV1 | Type::Unknown, _) => Ok(()),
-            (_, other) => Err(self.mismatch(json_name(other), &go_type(ty))),
+            (_, other) => self.soft(json_name(other), &go_type(ty)),
         }
+    }
+
+    /// Keeps the first mismatch and reads on, as Go does.
+    fn soft(&mut self, value: &str, wanted: &str) -> Result<(), String> {
+        if self.findings.type_error.is_none() {
+            self.findings.type_error = Some(self.mismatch(value, wanted));
+        }
+        Ok(())
     }
 
     /// `encoding/json`'s `UnmarshalTypeError`.
@@ -158,7 +189,7 @@ impl<'a> Checker<'a> {
         match self.owner {
             Some(owner) if !self.fields.is_empty() => format!(
                 "json: cannot unmarshal {value} into Go struct field {}.{} of type {wanted}",
-                owner.name.rsplit('.').next().unwrap_or_default(),
+                short(&owner.name),
                 self.fields.join("."),
             ),
             _ => format!("json: cannot unmarshal {value} into Go value of type {wanted}"),
@@ -174,6 +205,11 @@ impl<'a> Checker<'a> {
         self.path.push_str(name);
         mark
     }
+}
+
+/// `core/v1.Pod` → `Pod`.
+fn short(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or_default()
 }
 
 const QUANTITY_PATTERN: &str =
@@ -196,6 +232,7 @@ fn go_type(ty: TypeRef<'_>) -> String {
         Type::Object(object) => object.name.rsplit('/').next().unwrap_or_default().to_owned(),
         Type::List(list) => format!("[]{}", go_type(ty.at(list.item))),
         Type::Map(map) => format!("map[string]{}", go_type(ty.at(map.value))),
+        Type::String(string) if !string.go_name.is_empty() => string.go_name.to_string(),
         Type::String(_) => "string".to_owned(),
         Type::Bytes => "[]uint8".to_owned(),
         Type::Int32 => "int32".to_owned(),
@@ -302,6 +339,65 @@ mod tests {
             ),
             ("", "Pod", json!([]), "json: cannot unmarshal array into Go value of type v1.Pod"),
             ("", "Secret", json!({"data": {"a": "!"}}), "illegal base64 data at input byte 0"),
+            ("", "Secret", json!({"data": {"a": "YWI"}}), "illegal base64 data at input byte 0"),
+            ("", "Secret", json!({"data": {"a": "YWJj="}}), "illegal base64 data at input byte 4"),
+            ("", "Secret", json!({"data": {"a": "YWJjYW"}}), "illegal base64 data at input byte 4"),
+            ("", "Secret", json!({"data": {"a": "YWJ!"}}), "illegal base64 data at input byte 3"),
+            (
+                "",
+                "Secret",
+                json!({"data": {"a": 5}}),
+                "json: cannot unmarshal number into Go struct field Secret.data of type []uint8",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"metadata": {"annotations": {"a": true}, "creationTimestamp": "x"}}),
+                "parsing time \"x\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"x\" as \"2006\"",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"metadata": {"creationTimestamp": 5}}),
+                "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.creationTimestamp of type string",
+            ),
+            ("", "Pod", json!({"spec": {"containers": [{"resources": {"limits": {"cpu": true}}}]}}), QUANTITY_PATTERN),
+            (
+                "",
+                "Pod",
+                json!({"spec": {"containers": [{"livenessProbe": {"httpGet": {"port": true}}}]}}),
+                "json: cannot unmarshal bool into Go struct field HTTPGetAction.spec.containers.livenessProbe.ProbeHandler.httpGet.port of type int32",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"spec": {"restartPolicy": 5}}),
+                "json: cannot unmarshal number into Go struct field PodSpec.spec.restartPolicy of type v1.RestartPolicy",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"spec": {"containers": [5]}}),
+                "json: cannot unmarshal number into Go struct field PodSpec.spec.containers of type v1.Container",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"spec": {"volumes": [{"emptyDir": 5}]}}),
+                "json: cannot unmarshal number into Go struct field Volume.spec.volumes.VolumeSource.emptyDir of type v1.EmptyDirVolumeSource",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"spec": {"volumes": [{"name": "a", "configMap": {"name": 5}}]}}),
+                "json: cannot unmarshal number into Go struct field ConfigMapVolumeSource.spec.volumes.VolumeSource.configMap.LocalObjectReference.name of type string",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"spec": {"nodeSelector": []}}),
+                "json: cannot unmarshal array into Go struct field PodSpec.spec.nodeSelector of type map[string]string",
+            ),
         ] {
             assert_eq!(check(group, kind, value).type_error.as_deref(), Some(error));
         }

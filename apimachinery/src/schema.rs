@@ -201,6 +201,8 @@ pub enum ListKind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct StringType {
     pub values: Box<[Text]>,
+    /// Go's name of the type (`v1.RestartPolicy`) for error messages; empty for a plain string.
+    pub go_name: Text,
 }
 
 /// An arena of types.

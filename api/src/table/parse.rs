@@ -224,11 +224,13 @@ impl Parser {
                 other => panic!("unknown type {other}"),
             };
         }
-        if let Some(values) = text.strip_prefix("string(").and_then(|text| text.strip_suffix(')')) {
-            return Type::String(StringType { values: texts(values, '|').into() });
+        if let Some(rest) = text.strip_prefix("string") {
+            let (values, go_name) = rest.split_once('@').unwrap_or((rest, ""));
+            let values = values.strip_prefix('(').and_then(|values| values.strip_suffix(')'));
+            let values = values.map_or_else(Vec::new, |values| texts(values, '|'));
+            return Type::String(StringType { values: values.into(), go_name: go_name.into() });
         }
         match text {
-            "string" => Type::String(StringType::default()),
             "bytes" => Type::Bytes,
             "i32" => Type::Int32,
             "i64" => Type::Int64,

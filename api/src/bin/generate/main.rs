@@ -386,7 +386,7 @@ impl Generator {
             "int64" | "uint32" | "uint64" => return "i64".to_owned(),
             "float64" | "float32" => return "f64".to_owned(),
             "interface{}" => return "json".to_owned(),
-            _ if ty.starts_with("types.") => return "string".to_owned(),
+            _ if ty.starts_with("types.") => return format!("string@{ty}"),
             _ => {}
         }
         let Some(declaration) = self.find(ty) else {
@@ -404,8 +404,10 @@ impl Generator {
                     return ty.to_owned();
                 }
                 let inner = self.expression(target, markers, property);
-                if inner == "string" && has_marker(&declaration.markers, "enum") {
-                    return self.enumeration(ty).unwrap_or(inner);
+                if inner == "string" {
+                    let plain = has_marker(&declaration.markers, "enum").then(|| self.enumeration(ty)).flatten();
+                    // Go prints the last part of the package's path.
+                    return format!("{}@{}", plain.unwrap_or(inner), ty.rsplit('/').next().unwrap_or(ty));
                 }
                 if inner.starts_with('[') && has_marker(&declaration.markers, "protobuf.nullable=true") {
                     return format!("w{inner}");
@@ -448,5 +450,5 @@ const HEADER: &str = "\
 # e type number                  a struct inlined in JSON, message field `number` in protobuf
 # R …                            a resource, as in bin/generate/resources.txt
 # type: [kind]item list ([a]tomic, [s]et, [m:keys]), {kind}value map ({a}tomic, {g}ranular),
-#   w[…]: wrapped in a message in protobuf, string(A|B): enum, ~ for a space
+#   w[…]: wrapped in a message in protobuf, string(A|B)@v1.Name: enum (~ for a space) and Go's name
 ";
