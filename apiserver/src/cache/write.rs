@@ -83,7 +83,9 @@ impl ResourceCache {
     /// [`Error::Conflict`] or [`Error::NotFound`] if `current` is not current any more.
     pub async fn update(&self, current: &Arc<Entry>, object: Value, options: CreateOptions) -> Result<Arc<Entry>> {
         let prepared = Prepared::new(&self.spec, current.key(), object)?;
-        if self.is_same(current, &prepared) {
+        // A copy that the cache has seen replaced goes to the store, to learn of the conflict.
+        let newest = |cached: Arc<Entry>| cached.revision() <= current.revision();
+        if self.cached(current.key()).is_some_and(newest) && self.is_same(current, &prepared) {
             return Ok(current.clone());
         }
         let write = self.write_options(&prepared, options.ttl);

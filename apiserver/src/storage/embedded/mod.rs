@@ -9,6 +9,7 @@
 //! takes what the disk takes.
 
 use std::any::Any;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,6 +116,8 @@ struct Shared {
     sinks: Sinks,
     /// Set when the disk failed; from then on nothing is written.
     failure: Mutex<Option<Error>>,
+    /// Held until everything above is closed.
+    _lock: File,
 }
 
 fn disk(error: fjall::Error) -> Error {
@@ -133,6 +136,7 @@ impl Embedded {
     pub fn open(options: Options) -> Result<Embedded> {
         std::fs::create_dir_all(&options.path)
             .map_err(|e| Error::Unavailable(format!("{}: {e}", options.path.display())))?;
+        let lock = lock(&options.path)?;
         let db = open_database(&options)?;
         let keyspace = |name: &str, memtable: u64| {
             let create = || KeyspaceCreateOptions::default().max_memtable_size(memtable);
@@ -145,7 +149,7 @@ impl Embedded {
         let stored =
             |key: &str| -> Result<Option<u64>> { Ok(meta.get(key).map_err(disk)?.and_then(|bytes| number(&bytes))) };
         let compacted = stored(COMPACTED)?.unwrap_or(0);
-        let mut index = Index::new(stored(REVISION)?.unwrap_or(FIRST_REVISION), compacted);
+        let mut index = Index::new(0, compacted);
         let mut empty = true;
         for item in log.iter() {
             let (key, value) = item.into_inner().map_err(disk)?;
@@ -158,6 +162,7 @@ impl Embedded {
             index.insert(record.key.into(), version, record.written_at, record.expires_at);
             empty = false;
         }
+        index.current = index.current.max(stored(REVISION)?.unwrap_or(FIRST_REVISION));
         let clean = stored(CLEAN)?.is_some();
         if !clean && !empty {
             // Relaxed writes at the end may be lost, though clients have seen their revisions. Those
@@ -178,6 +183,7 @@ impl Embedded {
             queue: Queue::default(),
             sinks: Sinks::default(),
             failure: Mutex::new(None),
+            _lock: lock,
         });
         let writer = Writer::new(shared.clone());
         let thread = std::thread::Builder::new()
@@ -231,6 +237,19 @@ impl Drop for Embedded {
     }
 }
 
+/// Takes the directory for this process. fjall has a lock as well, but takes it only after its
+/// journal may have been mended.
+fn lock(path: &Path) -> Result<File> {
+    let unavailable = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", path.display()));
+    let open = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("LOCK"));
+    let file = open.map_err(unavailable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked(path.display().to_string())),
+        Err(TryLockError::Error(e)) => Err(unavailable(e)),
+    }
+}
+
 /// Opens the database; if the crash tore its last write so that fjall refuses it, without that.
 fn open_database(options: &Options) -> Result<Database> {
     let open = || {
@@ -240,6 +259,7 @@ fn open_database(options: &Options) -> Result<Database> {
             .max_journaling_size(64 << 20)
             .open()
     };
+    journal::trim(&options.path)?;
     let result = match open() {
         Err(fjall::Error::JournalRecovery(why)) => {
             if !journal::drop_torn_batch(&options.path)? {
