@@ -10,6 +10,7 @@ pub mod gotext;
 pub mod gvk;
 pub mod intstr;
 pub mod json;
+pub mod jsonpath;
 pub mod labels;
 pub mod managed;
 pub mod names;
