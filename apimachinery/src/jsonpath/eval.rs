@@ -211,8 +211,7 @@ fn indices(slice: &Slice, length: usize) -> Result<std::iter::StepBy<std::ops::R
     if start == end {
         return Ok((0..0).step_by(1));
     }
-    let out_of_bounds =
-        |index| Err(Error::new(format!("array index out of bounds: index {index}, length {length}")));
+    let out_of_bounds = |index| Err(Error::new(format!("array index out of bounds: index {index}, length {length}")));
     if start >= length || start < 0 {
         return out_of_bounds(start);
     }

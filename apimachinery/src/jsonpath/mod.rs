@@ -36,7 +36,11 @@ enum Node {
     Field(String),
     Identifier(String),
     Array(Slice),
-    Filter { left: Vec<Node>, right: Vec<Node>, operator: String },
+    Filter {
+        left: Vec<Node>,
+        right: Vec<Node>,
+        operator: String,
+    },
     Int(i64),
     Float(f64),
     Bool(bool),

@@ -172,9 +172,8 @@ impl<'a> Action<'a> {
         let text = if text == "*" { ":" } else { text };
 
         if text.contains(',') {
-            let members = text.split(',').map(|member| {
-                Action::alone(&format!("[{}]", member.trim_matches(' ')), self.depth + 1)
-            });
+            let members =
+                text.split(',').map(|member| Action::alone(&format!("[{}]", member.trim_matches(' ')), self.depth + 1));
             steps.push(Node::Union(members.collect::<Result<_, _>>()?));
             return Ok(());
         }

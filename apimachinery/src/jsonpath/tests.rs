@@ -17,7 +17,8 @@ fn data() -> Value {
 }
 
 fn check(template: &str, expected: Result<&str, &str>) {
-    let got = JsonPath::parse(template).map(|path| path.allow_missing_keys(true)).and_then(|path| path.execute(&data()));
+    let got =
+        JsonPath::parse(template).map(|path| path.allow_missing_keys(true)).and_then(|path| path.execute(&data()));
     assert_eq!(got.as_deref().map_err(ToString::to_string), expected.map_err(str::to_owned), "{template}");
 }
 
@@ -31,7 +32,10 @@ fn templates() {
         ("{..metadata.name}", Ok("127.0.0.1 127.0.0.2")),
         (r#"{.users[?(@.name=="e2e")].user.password}"#, Ok("secret")),
         ("{.users[?(@.name=='e2e')].user.password}", Ok("secret")),
-        (r#"{range .items[*]}[{.metadata.name}, {.status.capacity}] {end}"#, Ok(r#"[127.0.0.1, {"cpu":"4"}] [127.0.0.2, {"cpu":"8"}] "#)),
+        (
+            r#"{range .items[*]}[{.metadata.name}, {.status.capacity}] {end}"#,
+            Ok(r#"[127.0.0.1, {"cpu":"4"}] [127.0.0.2, {"cpu":"8"}] "#),
+        ),
         (r#"{range .items[*]}{.metadata.name}{"\t"}{end}done"#, Ok("127.0.0.1\t127.0.0.2\tdone")),
         ("{range .empty[*]}{.x.y}{end}after", Ok("after")),
         ("{range .items[*]}{range .status.addresses[*]}{.address}|{end};{end}", Ok("127.0.0.1|;127.0.0.2|127.0.0.3|;")),
