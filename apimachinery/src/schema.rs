@@ -84,6 +84,8 @@ pub struct ObjectType {
     pub preserve_unknown: bool,
     /// `x-kubernetes-embedded-resource`: holds `apiVersion`, `kind` and `metadata` of its own.
     pub embedded_resource: bool,
+    /// Names of the required fields, in the order of the source.
+    pub required: Box<[Text]>,
     /// Unions among the fields, with and without a discriminator.
     pub unions: Box<[Union]>,
 }

@@ -266,7 +266,9 @@ impl Parser {
     fn object(&self, draft: &Draft, by_name: &HashMap<&str, &Draft>) -> ObjectType {
         let mut fields = Vec::new();
         flatten(draft, by_name, &mut fields);
+        let required = fields.iter().filter(|field| field.required).map(|field| field.name.clone()).collect();
         let mut object = ObjectType::new(draft.name, fields);
+        object.required = required;
         object.atomic = draft.atomic;
         object.unions = draft.unions.clone().into();
         let mut proto: Vec<ProtoEntry> = Vec::new();

@@ -12,7 +12,15 @@ use regex::Regex;
 pub struct Package {
     pub types: BTreeMap<String, Declaration>,
     /// Constant name → (type name or empty, value).
-    pub constants: BTreeMap<String, (String, String)>,
+    pub constants: BTreeMap<String, (String, Constant)>,
+}
+
+/// The value of a string constant.
+#[derive(Debug)]
+pub enum Constant {
+    Text(String),
+    /// Another package's constant, `core/v1.IPv4Protocol`.
+    Other(String),
 }
 
 /// `type X …`.
@@ -98,7 +106,7 @@ impl Parser {
             type_line: re(r"^type (\w+) (=\s*)?(.+?)\s*(?://.*)?$"),
             named: re(r"^\s+(\w+)\s+([\w.*\[\]{}/]+)\s+`([^`]*)`"),
             embedded: re(r"^\s+(\*?[\w.]+)\s+`([^`]*)`"),
-            constant: re(r#"^\s*(?:const\s+)?(\w+)(?:\s+([\w.]+))?\s*=\s*(?:[\w.]+\()?"([^"]*)"\)?"#),
+            constant: re(r#"^\s*(?:const\s+)?(\w+)(?:\s+([\w.]+))?\s*=\s*(?:([\w.]+)\()?(?:"([^"]*)"|(\w+\.\w+))\)?"#),
             tag: re(r#"(\w+):"([^"]*)""#),
             name: re(r"[A-Za-z_][\w.]*"),
         }
@@ -169,8 +177,13 @@ impl Parser {
                     }
                 }
             } else if let Some(found) = self.constant.captures(line) {
-                let ty = found.get(2).map_or("", |m| m.as_str()).to_owned();
-                package.constants.insert(found[1].to_owned(), (ty, found[3].to_owned()));
+                let ty = found.get(2).or(found.get(3)).map_or("", |m| m.as_str()).to_owned();
+                let value = match (found.get(4), found.get(5)) {
+                    (Some(text), _) => Constant::Text(text.as_str().to_owned()),
+                    (None, Some(other)) => Constant::Other(self.qualify(other.as_str(), own, &imports)),
+                    (None, None) => continue,
+                };
+                package.constants.insert(found[1].to_owned(), (ty, value));
             }
             older.clear();
             markers.clear();

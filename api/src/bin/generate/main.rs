@@ -21,7 +21,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use go::{Body, Declaration, GoField, Package, has_marker, marker};
+use go::{Body, Constant, Declaration, GoField, Package, has_marker, marker};
 use serde_json::Value;
 
 /// Import path below `k8s.io/`, API group, version. `core` is the group of `v1`.
@@ -331,7 +331,7 @@ impl Generator {
             return Ok(serde_json::from_str(text)?);
         };
         let constant = self.packages[own].constants.get(name).ok_or_else(|| format!("no constant {name} in {own}"))?;
-        Ok(Value::String(constant.1.clone()))
+        Ok(Value::String(self.text(&constant.1).ok_or_else(|| format!("{name} has no value"))?.to_owned()))
     }
 
     /// Follows aliases to the type that carries the fields.
@@ -417,6 +417,17 @@ impl Generator {
         }
     }
 
+    /// A constant's text, through other packages' constants.
+    fn text<'a>(&'a self, constant: &'a Constant) -> Option<&'a str> {
+        match constant {
+            Constant::Text(text) => Some(text),
+            Constant::Other(name) => {
+                let (package, name) = name.rsplit_once('.')?;
+                self.text(&self.packages.get(package)?.constants.get(name)?.1)
+            }
+        }
+    }
+
     /// `string(A|B)`: every constant of the named string type.
     fn enumeration(&self, ty: &str) -> Option<String> {
         let (package, name) = ty.rsplit_once('.')?;
@@ -426,7 +437,7 @@ impl Generator {
             .constants
             .values()
             .filter(|(constant_type, _)| constant_type == name)
-            .map(|(_, value)| value.as_str())
+            .filter_map(|(_, value)| self.text(value))
             .collect();
         (!values.is_empty())
             .then(|| format!("string({})", values.into_iter().collect::<Vec<_>>().join("|").replace(' ', "~")))

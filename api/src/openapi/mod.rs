@@ -1,0 +1,284 @@
+//! OpenAPI v3 (one document per group version, KEP-2896) and v2 (Swagger), from the table.
+//!
+//! A document is a function of the enabled [`Resource`] rows. [`OpenApi`] holds the rows of a server,
+//! builds each document when it is first asked for and keeps its bytes; the index needs none of them,
+//! because a document's hash is that of the rows it is made from. Types come from the table,
+//! descriptions from `k8s-openapi`. A custom resource's schema is given beside its row.
+//!
+//! Reads and writes nothing.
+
+mod descriptions;
+mod operations;
+mod render;
+mod schemas;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use crate::{Resource, discovery, table};
+use operations::Operation;
+use schemas::{Dialect, Schemas};
+
+/// What a field means, as published: definition (`io.k8s.api.core.v1.Pod`), JSON name.
+pub fn field_description(definition: &str, field: &str) -> Option<String> {
+    descriptions::descriptions().of_field(definition, field)
+}
+
+/// What a type means, as published.
+pub fn type_description(definition: &str) -> Option<String> {
+    descriptions::descriptions().of_type(definition)
+}
+
+/// A custom resource and the OpenAPI v3 schema of its objects.
+#[derive(Clone, Debug)]
+pub struct Custom {
+    pub row: Resource,
+    /// `openAPIV3Schema` with `apiVersion`, `kind` and `metadata` put in by the caller.
+    pub schema: Value,
+}
+
+/// A document as served.
+#[derive(Clone, Debug)]
+pub struct Document {
+    pub json: Bytes,
+    /// Quoted, for the header and for `If-None-Match`.
+    pub etag: String,
+}
+
+/// The OpenAPI of a server.
+#[derive(Debug, Default)]
+pub struct OpenApi {
+    rows: Vec<Resource>,
+    custom: Vec<Custom>,
+    documents: Mutex<HashMap<String, Arc<Document>>>,
+}
+
+impl OpenApi {
+    /// `rows` are the enabled built-in resources in the order of discovery.
+    pub fn new(rows: Vec<Resource>, custom: Vec<Custom>) -> Self {
+        Self { rows, custom, documents: Mutex::default() }
+    }
+
+    /// Names of the v3 documents: `api`, `api/v1`, `apis`, `apis/apps`, `apis/apps/v1`, `version`, …
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            [".well-known/openid-configuration", "api", "apis", "openid/v1/jwks", "version"].map(str::to_owned).into();
+        for row in self.rows.iter().chain(self.custom.iter().map(|custom| &custom.row)) {
+            let base = operations::base_path(&row.group, &row.version);
+            let base = base.trim_start_matches('/');
+            if !names.iter().any(|name| name == base) {
+                names.push(base.to_owned());
+            }
+            let group = format!("apis/{}", row.group);
+            if !row.group.is_empty() && !row.custom && !names.contains(&group) {
+                names.push(group);
+            }
+        }
+        names.sort();
+        names
+    }
+
+    /// `/openapi/v3`: where every document is, with the hash of what it is made from.
+    pub fn v3_index(&self) -> Value {
+        let paths: Map<String, Value> = self
+            .names()
+            .into_iter()
+            .map(|name| {
+                let url = format!("/openapi/v3/{name}?hash={}", self.hash(&name));
+                (name, json!({"serverRelativeURL": url}))
+            })
+            .collect();
+        json!({"paths": paths})
+    }
+
+    /// The hash of a v3 document: of the version and the rows behind it, so that nothing need be built.
+    pub fn hash(&self, name: &str) -> String {
+        let mut source = format!("{} {name}\n", crate::GIT_VERSION);
+        for row in &self.rows {
+            if operations::base_path(&row.group, &row.version).trim_start_matches('/').starts_with(name) {
+                source.push_str(&format!("{} {:?}\n", row.qualified(), row.verbs));
+            }
+        }
+        for custom in &self.custom {
+            if operations::base_path(&custom.row.group, &custom.row.version).trim_start_matches('/') == name {
+                source.push_str(&format!("{:?} {}\n", custom.row, custom.schema));
+            }
+        }
+        discovery::hash(source.as_bytes())
+    }
+
+    /// `/openapi/v3/<name>`, built once.
+    pub fn v3(&self, name: &str) -> Option<Arc<Document>> {
+        self.cached(name, || self.v3_value(name))
+    }
+
+    /// `/openapi/v2`, built once.
+    pub fn v2(&self) -> Arc<Document> {
+        self.cached("", || Some(self.v2_value())).expect("there is always a Swagger document")
+    }
+
+    /// Built outside the lock: two first readers may both build, and the later one's copy is dropped.
+    fn cached(&self, name: &str, build: impl FnOnce() -> Option<Value>) -> Option<Arc<Document>> {
+        let known = self.documents.lock().expect("no holder panics").get(name).cloned();
+        if known.is_some() {
+            return known;
+        }
+        let json = serde_json::to_vec(&build()?).expect("a tree is always JSON");
+        let etag = discovery::etag(&json);
+        let document = Arc::new(Document { json: json.into(), etag });
+        Some(self.documents.lock().expect("no holder panics").entry(name.to_owned()).or_insert(document).clone())
+    }
+
+    /// The tree of a v3 document.
+    pub fn v3_value(&self, name: &str) -> Option<Value> {
+        let parts: Vec<&str> = name.split('/').collect();
+        let mut operations = Vec::new();
+        let mut everywhere = vec![("", "v1")];
+        let mut customs: Vec<&Custom> = Vec::new();
+        match parts[..] {
+            ["api"] => operations.push(operations::discovery("/api/", Some(""), None)),
+            ["apis"] => operations.push(operations::discovery("/apis/", None, None)),
+            ["apis", group] => {
+                self.rows.iter().find(|row| row.group == group)?;
+                operations.push(operations::discovery(&format!("/apis/{group}/"), Some(group), None));
+            }
+            ["api", version] => operations.extend(self.group_version("", version)?),
+            ["apis", group, version] => {
+                customs = self
+                    .custom
+                    .iter()
+                    .filter(|custom| custom.row.group == group && custom.row.version == version)
+                    .collect();
+                if customs.is_empty() {
+                    operations.extend(self.group_version(group, version)?);
+                } else {
+                    operations
+                        .extend(customs.iter().flat_map(|custom| operations::operations(&custom.row, schema_name)));
+                }
+                everywhere.push((group, version));
+            }
+            _ => operations.push(operations::plain(&format!("/{name}/"))?),
+        }
+        let mut schemas = Schemas::new(Dialect::V3, &everywhere);
+        let paths = render::paths(Dialect::V3, operations, &mut schemas);
+        let mut found = schemas.finish();
+        for custom in customs {
+            insert_custom(&mut found, custom);
+        }
+        let mut components = Map::new();
+        if !found.is_empty() {
+            components.insert("schemas".to_owned(), Value::Object(found));
+        }
+        components.insert("securitySchemes".to_owned(), render::bearer_token());
+        Some(json!({
+            "openapi": "3.0.0",
+            "info": info(),
+            "paths": paths,
+            "components": components,
+        }))
+    }
+
+    fn group_version(&self, group: &str, version: &str) -> Option<Vec<Operation>> {
+        let base = operations::base_path(group, version);
+        let mut found = vec![operations::discovery(&format!("{base}/"), Some(group), Some(version))];
+        for row in self.rows.iter().filter(|row| row.group == group && row.version == version) {
+            found.extend(operations::operations(row, schema_name));
+        }
+        (found.len() > 1).then_some(found)
+    }
+
+    /// The tree of the Swagger document: every group version at once. Custom resources are left to v3.
+    pub fn v2_value(&self) -> Value {
+        let mut operations =
+            vec![operations::discovery("/api/", Some(""), None), operations::discovery("/apis/", None, None)];
+        for path in ["/.well-known/openid-configuration/", "/openid/v1/jwks/", "/version/"] {
+            operations.extend(operations::plain(path));
+        }
+        let mut done: Vec<(&str, &str)> = Vec::new();
+        for row in &self.rows {
+            if !row.group.is_empty() && !done.iter().any(|(group, _)| *group == row.group) {
+                operations.push(operations::discovery(&format!("/apis/{}/", row.group), Some(&row.group), None));
+            }
+            if !done.contains(&(&row.group, &row.version)) {
+                done.push((&row.group, &row.version));
+                operations.extend(self.group_version(&row.group, &row.version).unwrap_or_default());
+            }
+        }
+        let everywhere = every_group_version();
+        let mut schemas = Schemas::new(Dialect::V2, &everywhere);
+        let paths = render::paths(Dialect::V2, operations, &mut schemas);
+        json!({
+            "swagger": "2.0",
+            "info": info(),
+            "paths": paths,
+            "definitions": schemas.finish(),
+            "securityDefinitions": render::bearer_token(),
+            "security": [{"BearerToken": []}],
+        })
+    }
+}
+
+fn info() -> Value {
+    json!({"title": "Kubernetes", "version": format!("{}.{}", crate::MAJOR, crate::MINOR)})
+}
+
+/// The published name of a kind's schema; custom kinds are named by their group, reversed.
+fn schema_name(group: &str, version: &str, kind: &str) -> String {
+    let built_in = table().find_kind(group, version, kind).and_then(|ty| ty.object());
+    if let Some(name) = built_in.and_then(|object| table().open_api_name(&object.name)) {
+        return name;
+    }
+    let reversed: Vec<&str> = group.split('.').rev().collect();
+    format!("{}.{version}.{kind}", reversed.join("."))
+}
+
+fn insert_custom(schemas: &mut Map<String, Value>, custom: &Custom) {
+    let row = &custom.row;
+    let one = |kind: &str| json!([{"group": row.group, "version": row.version, "kind": kind}]);
+    let name = schema_name(&row.group, &row.version, &row.kind);
+    let mut schema = custom.schema.clone();
+    if let Value::Object(map) = &mut schema {
+        map.insert("x-kubernetes-group-version-kind".to_owned(), one(&row.kind));
+    }
+    let reference = json!({"$ref": Dialect::V3.reference(&name)});
+    schemas.insert(name, schema);
+    let text = |field: &str| field_description("io.k8s.api.core.v1.Pod", field);
+    let list = json!({
+        "description": format!("{} is a list of {}", row.list_kind, row.kind),
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": text("apiVersion")},
+            "kind": {"type": "string", "description": text("kind")},
+            "metadata": {"allOf": [{"$ref": Dialect::V3.reference("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta")}]},
+            "items": {"type": "array", "items": reference},
+        },
+        "x-kubernetes-group-version-kind": one(&row.list_kind),
+    });
+    schemas.insert(schema_name(&row.group, &row.version, &row.list_kind), list);
+    let mut meta = Schemas::new(Dialect::V3, &[]);
+    meta.reference("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta");
+    meta.reference("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    schemas.extend(meta.finish());
+}
+
+/// Every group version that upstream's scheme registers, sorted: what `DeleteOptions` belongs to.
+fn every_group_version() -> Vec<(&'static str, &'static str)> {
+    let mut all: Vec<(&str, &str)> = table()
+        .packages()
+        .iter()
+        .filter(|package| !matches!(package.group, "meta.k8s.io" | "metrics.k8s.io" | "apidiscovery.k8s.io"))
+        .filter(|package| package.version.starts_with('v') && package.version.len() > 1 && package.name.contains('/'))
+        .map(|package| (package.group, package.version))
+        .collect();
+    all.push(("apiregistration.k8s.io", "v1beta1"));
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+#[cfg(test)]
+mod tests;
