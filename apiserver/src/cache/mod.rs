@@ -22,6 +22,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ahash::AHashMap;
+use futures::StreamExt;
 use parking_lot::RwLock;
 
 mod continue_token;
@@ -101,6 +102,20 @@ impl Cache {
     /// A registered resource.
     pub fn resource(&self, group: &str, resource: &str) -> Option<Arc<ResourceCache>> {
         self.resources.read().get(&(group.to_owned(), resource.to_owned())).cloned()
+    }
+
+    /// Loads every registered resource, some at a time. Resources load themselves on first use; but
+    /// only what is loaded remembers events, so a server that wants to answer watches from any
+    /// resource version of its own lifetime loads all at its start, as upstream does.
+    ///
+    /// # Errors
+    /// The first error; the others load all the same.
+    pub async fn load_all(&self) -> Result<()> {
+        futures::stream::iter(self.resources())
+            .map(|resource| async move { resource.load().await })
+            .buffer_unordered(8)
+            .fold(Ok(()), |first, loaded| async move { first.and(loaded) })
+            .await
     }
 
     /// Every registered resource, in no particular order.

@@ -21,6 +21,9 @@ pub(super) const FRESHNESS_TIMEOUT: Duration = Duration::from_secs(3);
 /// Objects read from the store at a time when loading.
 const LOAD_PAGE: usize = 1000;
 
+/// Changes from before a start that are read back into the ring.
+const HISTORY: usize = 1000;
+
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
@@ -108,19 +111,50 @@ impl ResourceCache {
         });
         // Attached before reading, so that what changes while reading is in the buffer.
         let watch = self.storage.watch(&self.spec.prefix, None, sink.clone()).await?;
-        let (entries, revision) = self.read_all(None).await?;
+        let state = self.read_state().await?;
 
         let mut buffer = sink.buffer.lock();
         if sink.broken.load(Ordering::Acquire) {
             return Err(Error::Unavailable("the feed broke while loading".to_owned()));
         }
-        self.state.write().reset(entries, revision);
+        *self.state.write() = state;
         let missed = buffer.take().expect("only loading takes the buffer");
         self.publish(&missed);
         self.ready.store(true, Ordering::Release);
         drop(buffer);
         *feed = Some(Feed { _watch: watch });
         Ok(())
+    }
+
+    /// The present objects, with as much of the recent past as the store can tell: a client that
+    /// watched before a restart then goes on where it was.
+    async fn read_state(&self) -> Result<State> {
+        let history = match self.storage.history(&self.spec.prefix, HISTORY).await {
+            Ok(history) => history,
+            Err(storage::Error::Compacted { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(history) = history {
+            match self.read_all(Some(history.base)).await {
+                Ok((entries, base)) => {
+                    let mut state = State::of(&self.spec, entries, base);
+                    let now = Instant::now();
+                    for change in &history.changes {
+                        if let Ok(entry) = self.entry_of(change) {
+                            state.apply(&change.key, change.revision, entry, now);
+                        }
+                    }
+                    state.applied = history.until;
+                    state.trim(&self.limits, now);
+                    return Ok(state);
+                }
+                // Compacted meanwhile: without history, then.
+                Err(Error::TooOld { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let (entries, revision) = self.read_all(None).await?;
+        Ok(State::of(&self.spec, entries, revision))
     }
 
     /// Every object as of `revision` (`None`: now), read and decoded from the store.

@@ -59,7 +59,6 @@ pub(super) struct State {
     /// One index per indexed field (by position in the spec), then one for owners if wanted.
     field_indexes: Vec<(usize, Index)>,
     owner_index: Option<Index>,
-    pub loaded: bool,
     /// Total bytes of JSON in the map.
     pub json_bytes: usize,
 }
@@ -81,24 +80,15 @@ impl State {
         }
     }
 
-    /// Starts over with the objects of `revision`.
-    pub fn reset(&mut self, entries: Vec<Arc<Entry>>, revision: Revision) {
-        self.map = Map::new();
-        self.ring.clear();
-        self.ring_bytes = 0;
-        self.json_bytes = 0;
-        for (_, index) in &mut self.field_indexes {
-            index.clear();
-        }
-        if let Some(index) = &mut self.owner_index {
-            index.clear();
-        }
-        self.floor = revision;
-        self.applied = revision;
+    /// The state with the objects of `revision` and no events.
+    pub fn of(spec: &ResourceSpec, entries: Vec<Arc<Entry>>, revision: Revision) -> State {
+        let mut state = State::new(spec);
+        state.floor = revision;
+        state.applied = revision;
         for entry in entries {
-            self.put(entry);
+            state.put(entry);
         }
-        self.loaded = true;
+        state
     }
 
     /// Applies one change and answers its event; `None` if it is not newer than what is applied, or
@@ -270,9 +260,9 @@ mod tests {
     #[test]
     fn indexes_follow_changes() {
         let spec = spec();
-        let mut state = State::new(&spec);
         let now = Instant::now();
-        state.reset(vec![pod(&spec, "a", "", 1), pod(&spec, "b", "n1", 2)], 2);
+        let entries = vec![pod(&spec, "a", "", 1), pod(&spec, "b", "n1", 2)];
+        let mut state = State::of(&spec, entries, 2);
         assert_eq!(names(&state.by_field(0, "n1").unwrap()), ["b"]);
         let a = pod(&spec, "a", "n1", 3);
         state.apply(a.key(), 3, Some(a.clone()), now).unwrap();
@@ -290,9 +280,8 @@ mod tests {
     #[test]
     fn undoes_to_any_revision_in_the_ring() {
         let spec = spec();
-        let mut state = State::new(&spec);
         let now = Instant::now();
-        state.reset(vec![pod(&spec, "a", "", 1)], 1);
+        let mut state = State::of(&spec, vec![pod(&spec, "a", "", 1)], 1);
         let mut maps = vec![(1, state.map.clone())];
         for (revision, name, delete) in
             [(2, "b", false), (4, "a", false), (5, "b", true), (7, "b", false), (8, "a", true)]
@@ -317,9 +306,8 @@ mod tests {
     #[test]
     fn trims_by_age_and_bytes_beyond_the_soft_count() {
         let spec = spec();
-        let mut state = State::new(&spec);
         let now = Instant::now();
-        state.reset(vec![], 1);
+        let mut state = State::of(&spec, vec![], 1);
         for revision in 2..12 {
             let entry = pod(&spec, "a", "", revision);
             state.apply(entry.key(), revision, Some(entry.clone()), now).unwrap();

@@ -150,6 +150,17 @@ pub struct Range {
     pub more: bool,
 }
 
+/// Recent changes of a prefix.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// What the changes build upon: a revision that can still be read.
+    pub base: Revision,
+    /// Every change with `base < revision <= until`, in order.
+    pub changes: Vec<Change>,
+    /// The store's revision when this was read.
+    pub until: Revision,
+}
+
 /// A store of Kubernetes objects. Cheap to share as `Arc<dyn Storage>`.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
@@ -203,6 +214,16 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     /// [`Error::Compacted`] when history no longer reaches back to `after`.
     async fn watch(&self, prefix: &str, after: Option<Revision>, sink: Arc<dyn Sink>) -> Result<Watch>;
+
+    /// The newest changes of `prefix` that history still holds, at most `limit`, so that a cache
+    /// which has just started can serve watches from before. `None` if the engine cannot tell.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] if history went while it was read.
+    async fn history(&self, prefix: &str, limit: usize) -> Result<Option<History>> {
+        let _ = (prefix, limit);
+        Ok(None)
+    }
 
     /// Forgets history up to `revision`: reads and watches of it answer [`Error::Compacted`].
     async fn compact(&self, revision: Revision) -> Result<()>;

@@ -342,3 +342,41 @@ fn history_is_dropped_by_age_and_survives_a_restart_within_it() {
         check(&open()).await;
     });
 }
+
+#[test]
+fn space_is_given_back_behind_the_history() {
+    let directory = TempDir::new().unwrap();
+    runtime().block_on(async {
+        let mut options = options(directory.path());
+        options.sync = false;
+        options.history = Duration::from_millis(200);
+        let store = std::sync::Arc::new(Embedded::open(options).unwrap());
+        let tasks: Vec<_> = (0..8)
+            .map(|writer| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    let key = format!("/registry/x/{writer}");
+                    let value = |n: u32| {
+                        let mut random = rand::rngs::StdRng::seed_from_u64(n.into());
+                        let noise: Vec<u8> = (0..3000).map(|_| random.random()).collect();
+                        Bytes::from(noise)
+                    };
+                    let mut last = store.create(&key, value(0), WriteOptions::default()).await.unwrap();
+                    for number in 1..12_000 {
+                        let next = store.update(&key, last, value(number), WriteOptions::default());
+                        last = next.await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        store.tick().await;
+        let (keys, disk) = store.size();
+        assert_eq!(keys, 8);
+        // 288 MB were written. What stays is the journal, allocated 64 MiB ahead, and what the last
+        // compactions of the tree have not reached.
+        assert!(disk < 192 << 20, "{disk} bytes on disk");
+    });
+}

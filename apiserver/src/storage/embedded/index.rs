@@ -133,6 +133,32 @@ impl Index {
         (found, false)
     }
 
+    /// The newest writes of keys with `prefix` that history holds, at most `limit`, in order, and the
+    /// revision they build upon.
+    pub fn recent(&self, prefix: &str, limit: usize) -> (Revision, Vec<(Arc<str>, Version)>) {
+        let mut recent = Vec::new();
+        for (key, versions) in self.keys.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)) {
+            if !key.starts_with(prefix) {
+                break;
+            }
+            let new = versions.partition_point(|v| v.revision <= self.compacted);
+            recent.extend(versions[new..].iter().map(|v| (key.clone(), *v)));
+        }
+        recent.sort_unstable_by_key(|(_, version)| version.revision);
+        let cut = recent.len().saturating_sub(limit);
+        let base = match cut.checked_sub(1) {
+            Some(last_cut) => recent[last_cut].1.revision,
+            None => self.compacted,
+        };
+        (base, recent.split_off(cut))
+    }
+
+    /// The revision that created what `version` of `key` is about: for a delete, what it deleted.
+    pub fn created_before(&self, key: &str, version: Version) -> Revision {
+        let before = || self.at(key, version.revision - 1).and_then(|v| v.created());
+        version.created().or_else(before).unwrap_or(0)
+    }
+
     /// The newest revision written before `time` (milliseconds since 1970), going by samples: a
     /// little older rather than newer.
     pub fn revision_before(&self, time: u64) -> Option<Revision> {
@@ -297,6 +323,22 @@ mod tests {
             expected.sort_unstable();
             assert_eq!(gone, expected, "compacted at {compacted}");
         }
+    }
+
+    #[test]
+    fn tells_recent_changes() {
+        let mut index = sample();
+        let revisions = |index: &Index, limit| {
+            let (base, recent) = index.recent("/", limit);
+            (base, recent.iter().map(|(_, v)| v.revision).collect::<Vec<_>>())
+        };
+        assert_eq!(revisions(&index, 10), (0, vec![1, 2, 3, 4, 5, 6]));
+        assert_eq!(revisions(&index, 2), (4, vec![5, 6]));
+        index.compact(3);
+        assert_eq!(revisions(&index, 10), (3, vec![4, 5, 6]));
+        assert_eq!(index.recent("/b", 10).1.len(), 2);
+        assert_eq!(index.created_before("/b", Version::deleted(4)), 2);
+        assert_eq!(index.created_before("/b", Version::put(5, 5)), 5);
     }
 
     #[test]

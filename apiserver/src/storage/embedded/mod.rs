@@ -25,8 +25,8 @@ use tokio::sync::oneshot;
 use super::delivered::Delivered;
 use super::sinks::Sinks;
 use super::{
-    Attachment, Change, Durability, Error, KeyValue, Range, RangeRequest, Result, Revision, Sink, Storage, Watch,
-    WriteOptions,
+    Attachment, Change, Durability, Error, History, KeyValue, Range, RangeRequest, Result, Revision, Sink, Storage,
+    Watch, WriteOptions,
 };
 
 mod index;
@@ -449,6 +449,28 @@ impl Storage for Embedded {
         }
         drop(waiting);
         Ok(Watch { revision: after, guard: Box::new(attached) })
+    }
+
+    async fn history(&self, prefix: &str, limit: usize) -> Result<Option<History>> {
+        let (base, until, recent) = {
+            let index = self.shared.index.read();
+            let (base, recent) = index.recent(prefix, limit);
+            let created = |(key, version): (Arc<str>, Version)| {
+                let created = index.created_before(&key, version);
+                (key, version, created)
+            };
+            (base, index.current, recent.into_iter().map(created).collect::<Vec<_>>())
+        };
+        let change = |(key, version, create_revision): (Arc<str>, Version, Revision)| {
+            let value = match version.created() {
+                Some(_) => Some(self.shared.value(version.revision)?),
+                None => None,
+            };
+            let revision = version.revision;
+            Ok(Change { revision, key, create_revision, value, attachment: None })
+        };
+        let changes = recent.into_iter().map(change).collect::<Result<_>>()?;
+        Ok(Some(History { base, changes, until }))
     }
 
     async fn compact(&self, revision: Revision) -> Result<()> {
