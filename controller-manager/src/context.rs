@@ -1,0 +1,57 @@
+//! What every controller is given: clients, shared informers, clock, configuration, shutdown.
+
+use std::sync::Arc;
+
+use client::Client;
+use client::events::Recorder;
+use client::informer::SharedInformerFactory;
+use component_base::clock::SharedClock;
+use component_base::metrics::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+
+/// Shared by all controllers of a process.
+pub struct Context {
+    pub config: Config,
+    pub informers: SharedInformerFactory,
+    pub clock: SharedClock,
+    pub metrics: Registry,
+    pub shutdown: CancellationToken,
+    client: Client,
+}
+
+impl Context {
+    pub fn new(
+        config: Config,
+        client: Client,
+        clock: SharedClock,
+        metrics: Registry,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
+        let agent = component_base::version::user_agent("kube-controller-manager");
+        let shared = client.with_user_agent(&format!("{agent}/shared-informers"));
+        Arc::new(Self {
+            informers: SharedInformerFactory::new(shared, shutdown.clone()),
+            client: client.with_user_agent(&agent).with_rate_limit(config.kube_api_qps, config.kube_api_burst),
+            config,
+            clock,
+            metrics,
+            shutdown,
+        })
+    }
+
+    /// The client of one controller: named in its user agent, with a rate limit of its own as
+    /// upstream's controllers have.
+    pub fn client(&self, controller: &str) -> Client {
+        let agent = component_base::version::user_agent("kube-controller-manager");
+        self.client
+            .with_user_agent(&format!("{agent}/system:serviceaccount:kube-system:{controller}"))
+            .with_rate_limit(self.config.kube_api_qps, self.config.kube_api_burst)
+    }
+
+    /// Records Events under a controller's name.
+    pub fn recorder(&self, component: &str) -> Recorder {
+        Recorder::core(self.client(component), component, "", self.clock.clone())
+    }
+}

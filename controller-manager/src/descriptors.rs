@@ -1,0 +1,105 @@
+//! The table of contents: every controller of kube-controller-manager by upstream's name.
+//!
+//! An entry whose `start` is `None` is a controller of upstream that Keelson does not have yet: its
+//! name is accepted by `--controllers` and start-up says that it does not run.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use crate::context::Context;
+use crate::{deployment, replicaset};
+
+/// Registers informers and handlers, and answers the controller's loop.
+pub type Start = fn(&Arc<Context>) -> BoxFuture<'static, ()>;
+
+/// One controller.
+pub struct Descriptor {
+    pub name: &'static str,
+    /// Names of old, still accepted by `--controllers`.
+    pub aliases: &'static [&'static str],
+    pub on_by_default: bool,
+    pub start: Option<Start>,
+}
+
+const fn controller(name: &'static str, aliases: &'static [&'static str], start: Start) -> Descriptor {
+    Descriptor { name, aliases, on_by_default: true, start: Some(start) }
+}
+
+const fn absent(name: &'static str, aliases: &'static [&'static str]) -> Descriptor {
+    Descriptor { name, aliases, on_by_default: true, start: None }
+}
+
+const fn absent_off(name: &'static str, aliases: &'static [&'static str]) -> Descriptor {
+    Descriptor { name, aliases, on_by_default: false, start: None }
+}
+
+pub static ALL: &[Descriptor] = &[
+    controller(deployment::NAME, &["deployment"], deployment::start),
+    controller(replicaset::NAME, &["replicaset"], replicaset::start),
+    absent("endpoints-controller", &["endpoint"]),
+    absent("endpointslice-controller", &["endpointslice"]),
+    absent("namespace-controller", &["namespace"]),
+    absent("serviceaccount-controller", &["serviceaccount"]),
+    absent("root-ca-certificate-publisher-controller", &["root-ca-cert-publisher"]),
+    absent("garbage-collector-controller", &["garbagecollector"]),
+    absent("node-ipam-controller", &["nodeipam"]),
+    absent("node-lifecycle-controller", &["nodelifecycle"]),
+    absent("taint-eviction-controller", &[]),
+    absent("pod-garbage-collector-controller", &["podgc"]),
+    absent("serviceaccount-token-controller", &["serviceaccount-token"]),
+    absent("endpointslice-mirroring-controller", &["endpointslicemirroring"]),
+    absent("replicationcontroller-controller", &["replicationcontroller"]),
+    absent("resourcequota-controller", &["resourcequota"]),
+    absent("daemonset-controller", &["daemonset"]),
+    absent("job-controller", &["job"]),
+    absent("horizontal-pod-autoscaler-controller", &["horizontalpodautoscaling"]),
+    absent("disruption-controller", &["disruption"]),
+    absent("statefulset-controller", &["statefulset"]),
+    absent("cronjob-controller", &["cronjob"]),
+    absent("certificatesigningrequest-signing-controller", &["csrsigning"]),
+    absent("certificatesigningrequest-approving-controller", &["csrapproving"]),
+    absent("certificatesigningrequest-cleaner-controller", &["csrcleaner"]),
+    absent("podcertificaterequest-cleaner-controller", &[]),
+    absent("ttl-controller", &["ttl"]),
+    absent_off("bootstrap-signer-controller", &["bootstrapsigner"]),
+    absent_off("token-cleaner-controller", &["tokencleaner"]),
+    absent("device-taint-eviction-controller", &[]),
+    absent("persistentvolume-binder-controller", &["persistentvolume-binder"]),
+    absent("persistentvolume-attach-detach-controller", &["attachdetach"]),
+    absent("persistentvolume-expander-controller", &["persistentvolume-expander"]),
+    absent("clusterrole-aggregation-controller", &["clusterrole-aggregation"]),
+    absent("persistentvolumeclaim-protection-controller", &["pvc-protection"]),
+    absent("persistentvolume-protection-controller", &["pv-protection"]),
+    absent("podgroup-protection-controller", &[]),
+    absent("ttl-after-finished-controller", &["ttl-after-finished"]),
+    absent("kube-apiserver-serving-clustertrustbundle-publisher-controller", &[]),
+    absent("ephemeral-volume-controller", &["ephemeral-volume"]),
+    absent("storageversion-garbage-collector-controller", &["storage-version-gc"]),
+    absent("resourceclaim-controller", &["resource-claim-controller"]),
+    absent("resourcepoolstatusrequest-controller", &[]),
+    absent("legacy-serviceaccount-token-cleaner-controller", &["legacy-service-account-token-cleaner"]),
+    absent("validatingadmissionpolicy-status-controller", &["validatingadmissionpolicy-status"]),
+    absent("volumeattributesclass-protection-controller", &[]),
+    absent("service-cidr-controller", &[]),
+    absent("storage-version-migrator-controller", &[]),
+    absent_off("selinux-warning-controller", &["selinux-warning"]),
+];
+
+/// Every name and alias once, or the ones that are there twice.
+pub fn duplicates() -> Vec<&'static str> {
+    let mut seen = BTreeSet::new();
+    ALL.iter()
+        .flat_map(|descriptor| std::iter::once(descriptor.name).chain(descriptor.aliases.iter().copied()))
+        .filter(|name| !seen.insert(*name))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_are_unique() {
+        assert_eq!(super::duplicates(), Vec::<&str>::new());
+    }
+}

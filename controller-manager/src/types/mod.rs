@@ -1,0 +1,56 @@
+//! Lean views of the kinds controllers read: only the fields that decide something.
+//!
+//! Types that controllers write back keep every other field of their spec and status in `rest`, so
+//! that an update never loses what a newer server added.
+
+mod node;
+mod pod;
+mod service;
+mod workload;
+
+pub use node::*;
+pub use pod::*;
+pub use service::*;
+pub use workload::*;
+
+use client::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A condition of any kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Condition {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub status: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_heartbeat_time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_update_time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+impl Condition {
+    pub fn is_true(&self) -> bool {
+        self.status == "True"
+    }
+}
+
+/// The condition of this type.
+pub fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.kind == kind)
+}
+
+/// A time without its fraction, as Kubernetes' `metav1.Time` is written.
+pub fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).expect("a shorter timestamp is in range")
+}
+
+pub(crate) fn is_zero(value: &i64) -> bool {
+    *value == 0
+}

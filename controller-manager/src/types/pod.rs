@@ -1,0 +1,140 @@
+//! Pods, as controllers see them.
+
+use std::time::Duration;
+
+use client::meta::null_default;
+use client::{ObjectMeta, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{Condition, condition};
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Pod {
+    pub metadata: ObjectMeta,
+    pub spec: PodSpec,
+    pub status: PodStatus,
+}
+
+client::impl_meta!(Pod);
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    pub node_name: String,
+    #[serde(deserialize_with = "null_default")]
+    pub containers: Vec<Container>,
+    #[serde(deserialize_with = "null_default")]
+    pub init_containers: Vec<Container>,
+    #[serde(deserialize_with = "null_default")]
+    pub tolerations: Vec<Toleration>,
+    pub hostname: String,
+    pub subdomain: String,
+    pub restart_policy: String,
+    pub termination_grace_period_seconds: Option<i64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Container {
+    pub name: String,
+    #[serde(deserialize_with = "null_default")]
+    pub ports: Vec<ContainerPort>,
+    /// `Always` marks a sidecar among the init containers.
+    pub restart_policy: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerPort {
+    pub name: String,
+    pub container_port: i64,
+    pub protocol: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Toleration {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub key: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub operator: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub value: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub effect: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub toleration_seconds: Option<i64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatus {
+    pub phase: String,
+    pub reason: String,
+    #[serde(rename = "podIP")]
+    pub pod_ip: String,
+    #[serde(rename = "podIPs", deserialize_with = "null_default")]
+    pub pod_ips: Vec<PodIp>,
+    #[serde(deserialize_with = "null_default")]
+    pub conditions: Vec<Condition>,
+    #[serde(deserialize_with = "null_default")]
+    pub container_statuses: Vec<ContainerStatus>,
+    #[serde(deserialize_with = "null_default")]
+    pub init_container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct PodIp {
+    pub ip: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerStatus {
+    pub name: String,
+    pub restart_count: i64,
+}
+
+impl Pod {
+    /// Neither finished nor being deleted.
+    pub fn is_active(&self) -> bool {
+        !self.is_finished() && !self.metadata.is_deleting()
+    }
+
+    pub fn is_finished(&self) -> bool {
+        matches!(self.status.phase.as_str(), "Succeeded" | "Failed")
+    }
+
+    pub fn ready_condition(&self) -> Option<&Condition> {
+        condition(&self.status.conditions, "Ready")
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.ready_condition().is_some_and(Condition::is_true)
+    }
+
+    /// Since when the pod is ready; `None` when it is not, or does not say.
+    pub fn ready_since(&self) -> Option<Timestamp> {
+        self.ready_condition()
+            .filter(|condition| condition.is_true())
+            .and_then(|condition| condition.last_transition_time)
+    }
+
+    /// Ready for at least this long.
+    pub fn is_available(&self, min_ready: Duration, now: Timestamp) -> bool {
+        if !self.is_ready() {
+            return false;
+        }
+        min_ready.is_zero() || self.ready_since().is_some_and(|since| since + min_ready <= now)
+    }
+
+    /// All addresses, the first one preferred.
+    pub fn addresses(&self) -> Vec<&str> {
+        if self.status.pod_ips.is_empty() {
+            return Some(self.status.pod_ip.as_str()).into_iter().filter(|ip| !ip.is_empty()).collect();
+        }
+        self.status.pod_ips.iter().map(|ip| ip.ip.as_str()).collect()
+    }
+}
