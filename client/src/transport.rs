@@ -60,6 +60,26 @@ impl Client {
         Self::from_config(config)
     }
 
+    /// From a kubeconfig file, but to another server when one is named (`--master`). With a server
+    /// and no file: that server, without credentials.
+    pub async fn from_kubeconfig_with_server(path: Option<&Path>, server: Option<&str>) -> Result<Self> {
+        let Some(server) = server else {
+            return Self::from_kubeconfig(path, None).await;
+        };
+        let url: http::Uri = server.parse().map_err(|error| Error::Config(format!("server {server}: {error}")))?;
+        let mut config = match path {
+            None => kube::Config::new(url.clone()),
+            Some(path) => {
+                let kubeconfig = Kubeconfig::read_from(path).map_err(|error| Error::Config(chain(&error)))?;
+                kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                    .await
+                    .map_err(|error| Error::Config(chain(&error)))?
+            }
+        };
+        config.cluster_url = url;
+        Self::from_config(config)
+    }
+
     /// From the environment of a pod: service-account token and cluster address.
     pub fn in_cluster() -> Result<Self> {
         let config = kube::Config::incluster().map_err(|error| Error::Config(chain(&error)))?;

@@ -51,8 +51,7 @@ impl EndpointsChangeTracker {
         let Some(service) = slice.metadata.labels.get(LABEL_SERVICE_NAME).filter(|name| !name.is_empty()) else {
             return false;
         };
-        let service =
-            NamespacedName { namespace: slice.metadata.namespace.clone().unwrap_or_default(), name: service.clone() };
+        let service = NamespacedName { namespace: slice.metadata.namespace.clone(), name: service.clone() };
         let name = slice.metadata.name.clone();
         let wanted = (!remove).then(|| slice.clone());
         let tracker = self.services.entry(service.clone()).or_default();

@@ -3,23 +3,8 @@
 //! Lean on purpose: a proxy holds every Service and every EndpointSlice of the cluster, so a field
 //! that no rule depends on is not kept. The field names are the API's.
 
-use std::collections::BTreeMap;
-
+use client::ObjectMeta;
 use serde::{Deserialize, Serialize};
-
-/// The parts of `metav1.ObjectMeta` in use.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ObjectMeta {
-    /// The namespace.
-    pub namespace: Option<String>,
-    /// The name.
-    pub name: String,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// Set once deletion began.
-    pub deletion_timestamp: Option<String>,
-}
 
 /// `v1.Service`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -243,6 +228,8 @@ pub struct NodeAddress {
     /// The address.
     pub address: String,
 }
+
+client::impl_meta!(Service, EndpointSlice, Node);
 
 /// Go encodes a nil slice without `omitempty` as `null`.
 fn null_is_empty<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>

@@ -74,10 +74,7 @@ impl ServiceChangeTracker {
 
 /// The name of a service.
 pub fn namespaced_name(service: &Service) -> NamespacedName {
-    NamespacedName {
-        namespace: service.metadata.namespace.clone().unwrap_or_default(),
-        name: service.metadata.name.clone(),
-    }
+    NamespacedName { namespace: service.metadata.namespace.clone(), name: service.metadata.name.clone() }
 }
 
 /// Whether kube-proxy has nothing to do with this service: headless, or only a DNS alias.

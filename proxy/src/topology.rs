@@ -27,9 +27,8 @@ pub fn categorize<'a>(endpoints: &'a [Endpoint], port: &ServicePort, node_name: 
         return out;
     }
     let draining = |e: &&Endpoint| e.serving && e.terminating;
-    let mut mode = Mode::Everywhere;
     if port.uses_cluster_endpoints() {
-        mode = topology_mode(endpoints, node_name, zone);
+        let mode = topology_mode(endpoints, node_name, zone);
         out.cluster = endpoints.iter().filter(|e| e.ready && mode.allows(e, node_name, zone)).collect();
         if out.cluster.is_empty() {
             out.cluster = endpoints.iter().filter(draining).collect();
