@@ -157,7 +157,8 @@ fn fan_out(criterion: &mut Criterion) {
                 while let Ok(Item::Events(events)) = watch.next().await {
                     let frames = events.iter().map(|(kind, event)| event.json_frame(*kind));
                     let count = frames.filter(|frame| !frame.is_empty()).count() as u64;
-                    if (received.fetch_add(count, Ordering::AcqRel) + count) % WATCHERS == 0 {
+                    let total = received.fetch_add(count, Ordering::AcqRel) + count;
+                    if total.is_multiple_of(WATCHERS) {
                         done.notify_one();
                     }
                 }

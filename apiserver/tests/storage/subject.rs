@@ -98,6 +98,7 @@ pub async fn eventually(what: &str, mut done: impl AsyncFnMut() -> bool) {
 /// A single etcd in a temporary directory.
 pub struct EtcdServer {
     pub endpoint: String,
+    arguments: Vec<String>,
     process: Child,
     _directory: TempDir,
 }
@@ -105,39 +106,74 @@ pub struct EtcdServer {
 impl EtcdServer {
     /// Starts one; `None` if the binary is not installed.
     pub fn start() -> Option<EtcdServer> {
-        let directory = TempDir::new().expect("a temporary directory");
+        EtcdServer::start_with("http", &[])
+    }
+
+    /// Starts one that serves clients by `scheme`, with more arguments.
+    pub fn start_with(scheme: &str, extra: &[String]) -> Option<EtcdServer> {
         // Ports are free when chosen; another process may take one before etcd does, so try again.
         for _ in 0..5 {
-            let (client, peer) = (free_port(), free_port());
-            let endpoint = format!("http://127.0.0.1:{client}");
-            let peer = format!("http://127.0.0.1:{peer}");
-            let spawned = Command::new("etcd")
-                .arg("--data-dir")
-                .arg(directory.path().join(client.to_string()))
-                .args(["--listen-client-urls", &endpoint, "--advertise-client-urls", &endpoint])
-                .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-                .args(["--initial-cluster", &format!("default={peer}"), "--unsafe-no-fsync"])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn();
-            let Ok(process) = spawned else {
+            let directory = TempDir::new().expect("a temporary directory");
+            let endpoint = format!("{scheme}://127.0.0.1:{}", free_port());
+            let peer = format!("http://127.0.0.1:{}", free_port());
+            let data = directory.path().display().to_string();
+            let cluster = format!("default={peer}");
+            let mut arguments: Vec<String> = [
+                ["--data-dir", &data],
+                ["--listen-client-urls", &endpoint],
+                ["--advertise-client-urls", &endpoint],
+                ["--listen-peer-urls", &peer],
+                ["--initial-advertise-peer-urls", &peer],
+                ["--initial-cluster", &cluster],
+            ]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+            arguments.extend_from_slice(extra);
+            let Some(process) = spawn(&arguments) else {
                 println!("skipped: needs etcd");
                 return None;
             };
-            let mut server = EtcdServer { endpoint, process, _directory: directory };
-            for _ in 0..500 {
-                if server.process.try_wait().is_ok_and(|status| status.is_some()) {
-                    break;
-                }
-                if std::net::TcpStream::connect(("127.0.0.1", client)).is_ok() {
-                    return Some(server);
-                }
-                std::thread::sleep(Duration::from_millis(10));
+            let mut server = EtcdServer { endpoint, arguments, process, _directory: directory };
+            if server.wait() {
+                return Some(server);
             }
-            return EtcdServer::start();
         }
         panic!("etcd does not start");
     }
+
+    /// Waits until it listens; false if it ended instead.
+    fn wait(&mut self) -> bool {
+        let (_, address) = self.endpoint.split_once("://").expect("a URL");
+        for _ in 0..1000 {
+            if self.process.try_wait().is_ok_and(|status| status.is_some()) {
+                return false;
+            }
+            if std::net::TcpStream::connect(address).is_ok() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
+
+    /// Kills it, as a crash would.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("kills");
+        self.process.wait().expect("waits");
+    }
+
+    /// Starts it again where it was.
+    pub fn restart(&mut self) {
+        self.process = spawn(&self.arguments).expect("it started before");
+        assert!(self.wait(), "etcd starts again");
+    }
+}
+
+fn spawn(arguments: &[String]) -> Option<Child> {
+    let mut command = Command::new("etcd");
+    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
 }
 
 impl Drop for EtcdServer {
