@@ -14,8 +14,13 @@ use crate::go_duration;
 /// The tree of a message: what Go would write as JSON after decoding it. `apiVersion` and `kind` are
 /// not part of a message; [`super::decode_object`] puts them in.
 pub fn decode(ty: TypeRef<'_>, bytes: &[u8]) -> Result<Value, Error> {
+    decode_below(ty, bytes, 0)
+}
+
+/// As [`decode`], `depth` messages down.
+pub(super) fn decode_below(ty: TypeRef<'_>, bytes: &[u8], depth: usize) -> Result<Value, Error> {
     let mut map = Map::new();
-    Decoder { depth: 0 }.message(ty, bytes, &mut map)?;
+    Decoder { depth }.message(ty, bytes, &mut map)?;
     fill(ty, &mut map);
     Ok(Value::Object(map))
 }
@@ -135,7 +140,9 @@ impl Decoder {
             }
             _ => {
                 let value = self.single(ty, wire, reader, name)?;
-                if field.omitempty && !field.pointer && omitted(&value, ty.ty(), field) {
+                // An empty `FieldsV1` behind a pointer is `null`, which is as good as absent.
+                let left_out = if field.pointer { value.is_null() } else { omitted(&value, ty.ty(), field) };
+                if field.omitempty && left_out {
                     map.remove(name);
                 } else {
                     map.insert(name.to_owned(), value);
@@ -234,7 +241,7 @@ impl Decoder {
             }
             Type::RawExtension | Type::Json | Type::FieldsV1 => match bytes_field(bytes, 1, name)? {
                 None | Some([]) => Ok(Value::Null),
-                Some(raw) if super::is_protobuf(raw) => super::decode_object(raw),
+                Some(raw) if super::is_protobuf(raw) => super::envelope::decode_object_below(raw, self.depth + 1),
                 Some(json) => serde_json::from_slice(json).map_err(|error| bad_json(name, &error.to_string())),
             },
             Type::SchemaOrBool(schema) => {

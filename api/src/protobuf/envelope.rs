@@ -5,9 +5,10 @@
 
 use serde_json::Value;
 
+use super::Error;
+use super::decode::decode_below;
 use super::encode::encode_into;
 use super::wire::{BYTES, Reader, Writer};
-use super::{Error, decode};
 use crate::table;
 
 /// The media type.
@@ -113,13 +114,18 @@ pub fn encode_object(object: &Value) -> Result<Vec<u8>, Error> {
 
 /// Opens an envelope and decodes the object, with `apiVersion` and `kind` put in.
 pub fn decode_object(bytes: &[u8]) -> Result<Value, Error> {
+    decode_object_below(bytes, 0)
+}
+
+/// As [`decode_object`], for an object inside another: a List of Lists must end somewhere.
+pub(super) fn decode_object_below(bytes: &[u8], depth: usize) -> Result<Value, Error> {
     let envelope = unwrap(bytes)?;
     let ty = find(envelope.api_version, envelope.kind)?;
     let mut object = if envelope.content_type == "application/json" {
         serde_json::from_slice(envelope.raw)
             .map_err(|error| Error::BadJson { field: "raw".to_owned(), reason: error.to_string() })?
     } else {
-        decode(ty, envelope.raw)?
+        decode_below(ty, envelope.raw, depth)?
     };
     if let Value::Object(map) = &mut object {
         map.insert("apiVersion".to_owned(), Value::String(envelope.api_version.to_owned()));
