@@ -117,7 +117,13 @@ impl ResourceCache {
         if sink.broken.load(Ordering::Acquire) {
             return Err(Error::Unavailable("the feed broke while loading".to_owned()));
         }
-        *self.state.write() = state;
+        {
+            let mut current = self.state.write();
+            *current = state;
+            // Whoever began to watch the old state since the feed broke must start over as well.
+            self.generation.fetch_add(1, Ordering::AcqRel);
+        }
+        self.wake_all();
         let missed = buffer.take().expect("only loading takes the buffer");
         self.publish(&missed);
         self.ready.store(true, Ordering::Release);
@@ -222,6 +228,10 @@ impl ResourceCache {
         tracing::warn!(resource = %self.spec.resource, %why, "the cache starts over");
         self.ready.store(false, Ordering::Release);
         self.generation.fetch_add(1, Ordering::AcqRel);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
         let channels = self.channels.lock().every();
         for channel in channels {
             channel.notify.notify_waiters();

@@ -195,6 +195,10 @@ impl<'a> Scan<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
 
     #[track_caller]
@@ -231,6 +235,47 @@ mod tests {
     fn refuses_what_has_no_metadata() {
         for input in ["", "{", "{}", "[]", "null", r#"{"spec":{}}"#, r#"{"metadata":null}"#, r#"{"metadata":{"a"#] {
             assert_eq!(set_resource_version(input.as_bytes(), 1), None, "{input}");
+        }
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let text = r#"[a-z\\"{}\[\]:,é\n]{0,6}|metadata|resourceVersion"#;
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            text.prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, move |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..4).prop_map(Value::from),
+                btree_map(text, inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn equals_setting_it_in_the_tree(
+            mut object in btree_map("[a-z]{1,8}|metadata", json(), 0..5),
+            metadata in btree_map("[a-z]{1,8}|resourceVersion|uid", json(), 0..5),
+        ) {
+            let metadata = Value::Object(metadata.into_iter().collect());
+            object.insert("metadata".to_owned(), metadata);
+            let mut tree = Value::Object(object.into_iter().collect());
+            for encoded in [tree.to_string(), format!("{tree:#}")] {
+                let spliced = set_resource_version(encoded.as_bytes(), 42).expect("has metadata");
+                let spliced: Value = serde_json::from_slice(&spliced).expect("is still JSON");
+                tree["metadata"]["resourceVersion"] = "42".into();
+                prop_assert_eq!(&spliced, &tree);
+            }
+        }
+
+        #[test]
+        fn survives_anything(bytes in vec(any::<u8>(), 0..64), cut in 0usize..200) {
+            let _ = set_resource_version(&bytes, 1);
+            let json = br#"{"kind":"\\\"","metadata":{"labels":{"a":"b"},"resourceVersion":"1"},"spec":[{}]}"#;
+            let _ = set_resource_version(&json[..cut.min(json.len())], 1);
         }
     }
 }

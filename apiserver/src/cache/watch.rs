@@ -110,11 +110,12 @@ impl ResourceCache {
             Start::Now(freshness) | Start::State(freshness) => self.wait_fresh(freshness).await?,
         }
         let now = Instant::now();
-        let generation = self.generation.load(Ordering::Acquire);
         // Events are published under the write lock: between reading the ring and joining the
         // channel none can slip through.
         let delivered = self.storage.delivered();
         let state = self.state.read();
+        // Moves under the same lock when the state is replaced.
+        let generation = self.generation.load(Ordering::Acquire);
         let current = delivered.max(state.applied);
         let mut initial = None;
         let seen = match request.start {
