@@ -10,9 +10,11 @@
 use apimachinery::quantity::Quantity;
 use apimachinery::schema::{Field, Type, TypeRef};
 use apimachinery::time;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use crate::go_duration;
+use crate::{go_base64, go_duration};
 
 /// Brings `value` into the form Go would give it.
 pub fn canonicalize(ty: TypeRef<'_>, value: &mut Value) {
@@ -38,7 +40,12 @@ pub fn canonicalize(ty: TypeRef<'_>, value: &mut Value) {
                 *text = go_duration::format(nanoseconds);
             }
         }
-        (Type::Bytes, Value::String(text)) if text.contains(['\r', '\n']) => text.retain(|c| !matches!(c, '\r' | '\n')),
+        (Type::Bytes, Value::String(text)) => {
+            // Only texts that Go reads and would not write are touched.
+            if let (Err(_), Ok(bytes)) = (STANDARD.decode(&*text), go_base64::decode(text)) {
+                *text = STANDARD.encode(bytes);
+            }
+        }
         (Type::SchemaOrBool(schema) | Type::SchemaOrArray(schema) | Type::SchemaOrStringArray(schema), value) => {
             match value {
                 Value::Object(_) => canonicalize(ty.at(*schema), value),
