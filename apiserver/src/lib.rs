@@ -1,4 +1,26 @@
-//! kube-apiserver.
+//! kube-apiserver: one pipeline over one table, for every resource.
+//!
+//! A request walks `server::walk` (request id, authentication, authorization, …), then the generic
+//! handlers (`handlers`), which know no kind: the table of `api` describes kinds, `registry` holds
+//! what differs by kind. Reads serve bytes out of `cache`; writes go through it to `storage`.
 
+pub mod admission;
+pub mod authentication;
+pub mod authorization;
+pub mod bootstrap;
 pub mod cache;
+pub mod codec;
+pub mod config;
+pub mod endpoints;
+pub mod handlers;
+pub mod proxy;
+pub mod registry;
+pub mod request;
+pub mod response;
+pub mod server;
+pub mod services;
 pub mod storage;
+
+pub use config::Config;
+pub use request::UserInfo;
+pub use server::{Handle, Server};

@@ -9,5 +9,4 @@ mod cache;
 mod contract;
 mod crash;
 mod etcd;
-mod model;
 mod subject;

@@ -143,7 +143,6 @@ impl Writer {
             }
         }
         self.shared.close();
-        self.shared.closed.send_replace(true);
     }
 
     #[allow(clippy::type_complexity)]

@@ -1,0 +1,134 @@
+//! Who sent a request: client certificates, then bearer tokens, then nobody.
+//!
+//! The order is upstream's (`kubeapiserver/authenticator`): a certificate that verifies decides, a
+//! token that is known decides, a credential that is there but bad is a 401, and no credential at
+//! all is `system:anonymous` where anonymous requests are allowed.
+
+pub mod jwt;
+pub mod service_account;
+pub mod token_file;
+
+use std::sync::Arc;
+
+use component_base::serving::Peer;
+use component_base::tls::ClientAuthority;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+
+use crate::request::UserInfo;
+
+/// What authentication made of a request's credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Somebody; `system:anonymous` included.
+    User(UserInfo),
+    /// 401: there was a credential and it is bad, or there was none and one is needed.
+    Unauthorized,
+}
+
+/// The authenticators of this server.
+pub struct Authenticator {
+    /// Judges client certificates (`--client-ca-file`).
+    pub client_ca: Option<ClientAuthority>,
+    /// Static tokens (`--token-auth-file`).
+    pub tokens: Option<token_file::Tokens>,
+    /// Tokens this server issued.
+    pub service_accounts: Option<Arc<service_account::Tokens>>,
+    /// `--anonymous-auth`.
+    pub anonymous: bool,
+}
+
+impl Authenticator {
+    /// Judges a request's credentials.
+    pub fn authenticate(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Outcome {
+        let mut refused = false;
+        if let (Some(peer), Some(authority)) = (peer, &self.client_ca)
+            && !peer.certificates().is_empty()
+        {
+            match authority.verify(peer.certificates()) {
+                Ok(identity) if !identity.common_name.is_empty() => {
+                    let mut user =
+                        UserInfo { name: identity.common_name, groups: identity.organizations, ..UserInfo::default() };
+                    user.extra
+                        .insert("authentication.kubernetes.io/credential-id".to_string(), vec![identity.credential_id]);
+                    user.authenticated();
+                    return Outcome::User(user);
+                }
+                // Upstream's x509 authenticator passes a nameless subject on to the others.
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::info!(%error, peer = %peer.address(), "client certificate refused");
+                    refused = true;
+                }
+            }
+        }
+        if let Some(token) = bearer(headers) {
+            return match self.token(token, None) {
+                Some((user, _)) => Outcome::User(user),
+                None => Outcome::Unauthorized,
+            };
+        }
+        if refused || !self.anonymous {
+            return Outcome::Unauthorized;
+        }
+        Outcome::User(UserInfo::anonymous())
+    }
+
+    /// The user a bearer token stands for, and the audiences it is good for.
+    ///
+    /// `audiences` are those asked for; `None` means this server's own.
+    pub fn token(&self, token: &str, audiences: Option<&[String]>) -> Option<(UserInfo, Vec<String>)> {
+        if let Some(tokens) = &self.tokens
+            && let Some(mut user) = tokens.get(token)
+        {
+            user.authenticated();
+            return Some((user, Vec::new()));
+        }
+        let issuer = self.service_accounts.as_ref()?;
+        match issuer.verify(token, audiences) {
+            Ok((mut user, audiences)) => {
+                user.authenticated();
+                Some((user, audiences))
+            }
+            Err(error) => {
+                tracing::info!(%error, "bearer token refused");
+                None
+            }
+        }
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let header = headers.get(AUTHORIZATION)?.to_str().ok()?.trim();
+    let (scheme, token) = header.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn authenticator() -> Authenticator {
+        Authenticator {
+            client_ca: None,
+            tokens: Some(token_file::Tokens::parse("secret,alice,1,\"dev,ops\"\n").unwrap()),
+            service_accounts: None,
+            anonymous: true,
+        }
+    }
+
+    #[test]
+    fn tokens_and_nobody() {
+        let authenticator = authenticator();
+        let mut headers = HeaderMap::new();
+        let Outcome::User(user) = authenticator.authenticate(&headers, None) else { panic!("anonymous is somebody") };
+        assert_eq!(user, UserInfo::anonymous());
+        headers.insert(AUTHORIZATION, "Bearer secret".parse().unwrap());
+        let Outcome::User(user) = authenticator.authenticate(&headers, None) else { panic!("the token is known") };
+        assert_eq!(user.name, "alice");
+        assert_eq!(user.groups, ["dev", "ops", "system:authenticated"]);
+        headers.insert(AUTHORIZATION, "Bearer wrong".parse().unwrap());
+        assert_eq!(authenticator.authenticate(&headers, None), Outcome::Unauthorized);
+    }
+}

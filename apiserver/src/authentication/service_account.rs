@@ -1,0 +1,228 @@
+//! ServiceAccount tokens: issued by TokenRequest, checked on every request that carries one.
+//!
+//! Claims, bindings and the user they give are upstream's (`pkg/serviceaccount/claims.go`): a
+//! token bound to a pod, node or secret dies with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use component_base::clock::SharedClock;
+use serde_json::{Value, json};
+
+use super::jwt::{self, PrivateKey, PublicKey};
+use crate::request::UserInfo;
+
+/// Finds the uid of an object that exists: resource, namespace, name.
+pub type Lookup = Arc<dyn Fn(&str, &str, &str) -> Option<String> + Send + Sync>;
+
+/// Why a token was refused. Only logged: the client learns 401.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("token")]
+    Token(#[from] jwt::Error),
+    #[error("issuer is not this cluster's")]
+    Issuer,
+    #[error("audiences do not match")]
+    Audience,
+    #[error("token has expired or is not valid yet")]
+    Time,
+    #[error("claims lack the service account")]
+    Claims,
+    #[error("{0} is gone or was recreated")]
+    Gone(String),
+}
+
+/// Issues and checks tokens.
+pub struct Tokens {
+    /// `--service-account-issuer`; the first one issues, all are accepted.
+    pub issuers: Vec<String>,
+    /// `--api-audiences`.
+    pub audiences: Vec<String>,
+    /// `--service-account-signing-key-file`.
+    pub signer: Option<PrivateKey>,
+    /// `--service-account-key-file`.
+    pub keys: Vec<PublicKey>,
+    /// `--service-account-max-token-expiration`, in seconds; zero means none.
+    pub max_expiration_seconds: i64,
+    /// `--service-account-extend-token-expiration`.
+    pub extend_expiration: bool,
+    pub clock: SharedClock,
+    /// Set once the store is there.
+    pub lookup: std::sync::OnceLock<Lookup>,
+}
+
+/// What a token is bound to besides its service account.
+#[derive(Clone, Debug, Default)]
+pub struct Binding {
+    /// Name and uid.
+    pub pod: Option<(String, String)>,
+    pub node: Option<(String, String)>,
+    pub secret: Option<(String, String)>,
+}
+
+impl Tokens {
+    /// Signs a token for a service account.
+    ///
+    /// Answers the token and the time it expires, in seconds since the epoch.
+    ///
+    /// # Errors
+    /// When there is no signing key or signing fails.
+    pub fn issue(
+        &self,
+        namespace: &str,
+        (name, uid): (&str, &str),
+        binding: &Binding,
+        audiences: &[String],
+        (seconds, warn_after): (i64, Option<i64>),
+    ) -> Result<(String, i64), jwt::Error> {
+        let signer = self.signer.as_ref().ok_or(jwt::Error::NoKey)?;
+        let now = self.clock.now().as_second();
+        let expires = now + seconds;
+        let reference = |(name, uid): &(String, String)| json!({"name": name, "uid": uid});
+        let mut kubernetes = json!({
+            "namespace": namespace,
+            "serviceaccount": {"name": name, "uid": uid},
+        });
+        for (key, object) in [("pod", &binding.pod), ("node", &binding.node), ("secret", &binding.secret)] {
+            if let Some(object) = object {
+                kubernetes[key] = reference(object);
+            }
+        }
+        if let Some(after) = warn_after {
+            kubernetes["warnafter"] = (now + after).into();
+        }
+        let claims = json!({
+            "aud": audiences,
+            "exp": expires,
+            "iat": now,
+            "iss": self.issuers.first(),
+            "jti": uuid::Uuid::new_v4().to_string(),
+            "kubernetes.io": kubernetes,
+            "nbf": now,
+            "sub": format!("system:serviceaccount:{namespace}:{name}"),
+        });
+        Ok((signer.sign(&claims)?, expires))
+    }
+
+    /// The user of a token, and which of the audiences asked for it is good for.
+    ///
+    /// # Errors
+    /// Says what is wrong with it, for the log.
+    pub fn verify(&self, token: &str, audiences: Option<&[String]>) -> Result<(UserInfo, Vec<String>), Error> {
+        let claims = jwt::verify(token, &self.keys)?;
+        let text = |value: &Value, path: &[&str]| -> Option<String> {
+            let mut at = value;
+            for part in path {
+                at = at.get(part)?;
+            }
+            at.as_str().map(str::to_string)
+        };
+        if !text(&claims, &["iss"]).is_some_and(|issuer| self.issuers.contains(&issuer)) {
+            return Err(Error::Issuer);
+        }
+        let token_audiences: Vec<&str> = match claims.get("aud") {
+            Some(Value::String(one)) => vec![one],
+            Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        };
+        let matching: Vec<String> = audiences
+            .unwrap_or(&self.audiences)
+            .iter()
+            .filter(|wanted| token_audiences.contains(&wanted.as_str()))
+            .cloned()
+            .collect();
+        if matching.is_empty() {
+            return Err(Error::Audience);
+        }
+        let now = self.clock.now().as_second();
+        let time = |name: &str| claims.get(name).and_then(Value::as_i64);
+        if time("exp").is_none_or(|expires| now >= expires) || time("nbf").is_some_and(|start| now < start) {
+            return Err(Error::Time);
+        }
+        let kubernetes = claims.get("kubernetes.io").ok_or(Error::Claims)?;
+        let namespace = text(kubernetes, &["namespace"]).ok_or(Error::Claims)?;
+        let name = text(kubernetes, &["serviceaccount", "name"]).ok_or(Error::Claims)?;
+        let uid = text(kubernetes, &["serviceaccount", "uid"]).ok_or(Error::Claims)?;
+        if text(&claims, &["sub"]) != Some(format!("system:serviceaccount:{namespace}:{name}")) {
+            return Err(Error::Claims);
+        }
+        let mut extra = BTreeMap::new();
+        let credential = text(&claims, &["jti"]).map(|id| format!("JTI={id}"));
+        if let Some(credential) = credential {
+            extra.insert("authentication.kubernetes.io/credential-id".to_string(), vec![credential]);
+        }
+        if let Some(lookup) = self.lookup.get() {
+            let check = |resource: &str, namespace: &str, name: &str, uid: &str| match lookup(resource, namespace, name)
+            {
+                Some(have) if have == uid => Ok(()),
+                _ => Err(Error::Gone(format!("{resource} {name}"))),
+            };
+            check("serviceaccounts", &namespace, &name, &uid)?;
+            for (kind, resource) in [("pod", "pods"), ("secret", "secrets")] {
+                if let (Some(name), Some(uid)) = (text(kubernetes, &[kind, "name"]), text(kubernetes, &[kind, "uid"])) {
+                    check(resource, &namespace, &name, &uid)?;
+                }
+            }
+            // A node named beside a pod is information; alone it is a binding.
+            if kubernetes.get("pod").is_none()
+                && let (Some(name), Some(uid)) =
+                    (text(kubernetes, &["node", "name"]), text(kubernetes, &["node", "uid"]))
+            {
+                check("nodes", "", &name, &uid)?;
+            }
+        }
+        for (kind, field) in [("pod", "name"), ("pod", "uid"), ("node", "name"), ("node", "uid")] {
+            if let Some(value) = text(kubernetes, &[kind, field]) {
+                extra.insert(format!("authentication.kubernetes.io/{kind}-{field}"), vec![value]);
+            }
+        }
+        let user = UserInfo {
+            name: format!("system:serviceaccount:{namespace}:{name}"),
+            uid,
+            groups: vec!["system:serviceaccounts".to_string(), format!("system:serviceaccounts:{namespace}")],
+            extra,
+        };
+        Ok((user, matching))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use component_base::clock::FakeClock;
+    use std::time::Duration;
+
+    #[test]
+    fn bound_tokens_die_with_what_they_are_bound_to() {
+        let clock = FakeClock::new(jiff::Timestamp::from_second(1_800_000_000).unwrap());
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let signer = PrivateKey::from_pem(pair.serialize_pem().as_bytes()).unwrap();
+        let tokens = Tokens {
+            issuers: vec!["https://issuer".into()],
+            audiences: vec!["api".into()],
+            keys: vec![signer.public()],
+            signer: Some(signer),
+            max_expiration_seconds: 0,
+            extend_expiration: false,
+            clock: Arc::new(clock.clone()),
+            lookup: std::sync::OnceLock::new(),
+        };
+        let alive = Arc::new(parking_lot::Mutex::new(true));
+        let seen = alive.clone();
+        let lookup: Lookup =
+            Arc::new(move |resource, _, name| (resource != "pods" || *seen.lock()).then(|| format!("{name}-uid")));
+        let _ = tokens.lookup.set(lookup);
+        let binding = Binding { pod: Some(("web".into(), "web-uid".into())), ..Binding::default() };
+        let (token, _) = tokens.issue("ns", ("sa", "sa-uid"), &binding, &["api".into()], (600, None)).unwrap();
+        let (user, audiences) = tokens.verify(&token, None).unwrap();
+        assert_eq!(user.name, "system:serviceaccount:ns:sa");
+        assert_eq!(user.extra["authentication.kubernetes.io/pod-name"], ["web"]);
+        assert_eq!(audiences, ["api"]);
+        assert!(matches!(tokens.verify(&token, Some(&["other".into()])), Err(Error::Audience)));
+        *alive.lock() = false;
+        assert!(matches!(tokens.verify(&token, None), Err(Error::Gone(_))));
+        *alive.lock() = true;
+        clock.step(Duration::from_secs(601));
+        assert!(matches!(tokens.verify(&token, None), Err(Error::Time)));
+    }
+}

@@ -1,0 +1,157 @@
+//! Who may do what. Issue 4 adds RBAC beside these; the pipeline knows only [`Authorizer`].
+
+pub mod control_plane;
+
+use crate::request::{RequestInfo, UserInfo};
+use apimachinery::gvk::GroupResource;
+use apimachinery::status::Status;
+
+/// What somebody wants to do.
+#[derive(Clone, Debug, Default)]
+pub struct Attributes {
+    pub user: UserInfo,
+    pub verb: String,
+    pub namespace: String,
+    pub group: String,
+    pub version: String,
+    pub resource: String,
+    pub subresource: String,
+    pub name: String,
+    /// Otherwise `path` says what is wanted.
+    pub is_resource: bool,
+    pub path: String,
+}
+
+impl Attributes {
+    /// The attributes of a request.
+    pub fn of(user: &UserInfo, info: &RequestInfo) -> Self {
+        Self {
+            user: user.clone(),
+            verb: info.verb.clone(),
+            namespace: info.namespace.clone(),
+            group: info.group.clone(),
+            version: info.version.clone(),
+            resource: info.resource.clone(),
+            subresource: info.subresource.clone(),
+            name: info.name.clone(),
+            is_resource: info.is_resource,
+            path: info.path.clone(),
+        }
+    }
+
+    /// The 403 that upstream answers.
+    pub fn forbidden(&self, reason: &str) -> Status {
+        let user = &self.user.name;
+        let text = if self.is_resource {
+            let resource = if self.subresource.is_empty() {
+                self.resource.clone()
+            } else {
+                format!("{}/{}", self.resource, self.subresource)
+            };
+            let place = if self.namespace.is_empty() {
+                "at the cluster scope".to_string()
+            } else {
+                format!("in the namespace {:?}", self.namespace)
+            };
+            format!("User {user:?} cannot {} resource {resource:?} in API group {:?} {place}", self.verb, self.group)
+        } else {
+            format!("User {user:?} cannot {} path {:?}", self.verb, self.path)
+        };
+        let text = sanitize(&text);
+        let text = if reason.is_empty() { text } else { format!("{text}: {reason}") };
+        Status::forbidden(&GroupResource::new(self.group.clone(), self.resource.clone()), &self.name, text)
+    }
+}
+
+/// Keeps error texts from being read as HTML, as upstream does.
+fn sanitize(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// One authorizer's opinion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Yes; nobody else is asked. The reason is shown by access reviews.
+    Allow(String),
+    /// No; nobody else is asked.
+    Deny(String),
+    /// Somebody else may know.
+    NoOpinion(String),
+}
+
+/// Says whether somebody may do something.
+pub trait Authorizer: Send + Sync + 'static {
+    /// Judges; must not block.
+    fn authorize(&self, attributes: &Attributes) -> Decision;
+}
+
+/// `--authorization-mode=AlwaysAllow`.
+pub struct AlwaysAllow;
+
+impl Authorizer for AlwaysAllow {
+    fn authorize(&self, _: &Attributes) -> Decision {
+        Decision::Allow(String::new())
+    }
+}
+
+/// `--authorization-mode=AlwaysDeny`.
+pub struct AlwaysDeny;
+
+impl Authorizer for AlwaysDeny {
+    fn authorize(&self, _: &Attributes) -> Decision {
+        Decision::NoOpinion("Everything is forbidden.".to_string())
+    }
+}
+
+/// Asks authorizers in order until one decides.
+pub struct Union(pub Vec<Box<dyn Authorizer>>);
+
+impl Authorizer for Union {
+    fn authorize(&self, attributes: &Attributes) -> Decision {
+        let mut reasons: Vec<String> = Vec::new();
+        for authorizer in &self.0 {
+            match authorizer.authorize(attributes) {
+                Decision::NoOpinion(reason) => {
+                    if !reason.is_empty() {
+                        reasons.push(reason);
+                    }
+                }
+                decided => return decided,
+            }
+        }
+        Decision::NoOpinion(reasons.join("\n"))
+    }
+}
+
+/// Members of `system:masters` may do anything, whatever the mode.
+pub struct Masters;
+
+impl Authorizer for Masters {
+    fn authorize(&self, attributes: &Attributes) -> Decision {
+        if attributes.user.in_group(crate::request::user::MASTERS) {
+            Decision::Allow(String::new())
+        } else {
+            Decision::NoOpinion(String::new())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_in_upstreams_words() {
+        let mut attributes =
+            Attributes { user: UserInfo::anonymous(), verb: "get".into(), path: "/".into(), ..Attributes::default() };
+        assert_eq!(attributes.forbidden("").message, "forbidden: User \"system:anonymous\" cannot get path \"/\"");
+        attributes.is_resource = true;
+        attributes.resource = "pods".into();
+        attributes.namespace = "default".into();
+        attributes.verb = "list".into();
+        assert_eq!(
+            attributes.forbidden("").message,
+            "pods is forbidden: User \"system:anonymous\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""
+        );
+    }
+}

@@ -1,0 +1,327 @@
+//! What the server itself puts into the cluster and keeps there: namespaces, priority classes, the
+//! service range, the `kubernetes` Service with its endpoints, and the client authority for others.
+//!
+//! Everything goes through the server's own walk, as `system:apiserver`, so that it is defaulted,
+//! validated and tracked like anything else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use apimachinery::object::ObjectExt as _;
+use apimachinery::status::Status;
+use component_base::health::Checks;
+use http::Method;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::server::{Server, in_process};
+use crate::storage::Storage;
+
+/// Namespaces that every cluster has.
+const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "default"];
+
+/// Name, value and description of the classes that every cluster has.
+const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+];
+
+/// How often everything is looked at again; upstream's endpoint reconciler has the same period.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// The post-start hooks of upstream that have a counterpart here, and what they wait for.
+const HOOKS: [&str; 6] = [
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/start-cluster-authentication-info-controller",
+    "poststarthook/start-service-ip-repair-controllers",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/start-kubernetes-service-cidr-controller",
+];
+
+/// Adds the checks that need nothing but a started process.
+pub fn checks(checks: &Checks, endpoint: &str) {
+    // The server is made only once its store is open and its caches can load themselves.
+    if endpoint == "readyz" {
+        checks.add("informer-sync", || Ok(()));
+    }
+}
+
+/// Adds the checks that look at the running server.
+pub fn live_checks(server: &Arc<Server>, storage: &Arc<dyn Storage>) {
+    let trouble: Arc<Mutex<Option<String>>> = Arc::default();
+    for checks in [&server.livez, &server.readyz, &server.healthz] {
+        let seen = trouble.clone();
+        checks.add("etcd", move || match seen.lock().as_ref() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        });
+    }
+    let done: Arc<AtomicBool> = Arc::default();
+    for checks in [&server.livez, &server.readyz, &server.healthz] {
+        for hook in HOOKS {
+            let done = done.clone();
+            checks.add(
+                hook,
+                move || {
+                    if done.load(Ordering::Acquire) { Ok(()) } else { Err("not finished".to_string()) }
+                },
+            );
+        }
+    }
+    let stopping = server.shutdown.clone();
+    server.readyz.add("shutdown", move || {
+        if stopping.is_cancelled() { Err("process is shutting down".to_string()) } else { Ok(()) }
+    });
+    let (storage, shutdown) = (storage.clone(), server.shutdown.clone());
+    let weak = Arc::downgrade(server);
+    tokio::spawn(async move {
+        loop {
+            let state = tokio::time::timeout(Duration::from_secs(2), storage.healthy()).await;
+            *trouble.lock() = match state {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("the store did not answer in time".to_string()),
+            };
+            if let Some(server) = weak.upgrade() {
+                done.store(server.bootstrapped.load(Ordering::Acquire), Ordering::Release);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    });
+}
+
+/// Creates what is missing; called once before the server says that it is ready.
+pub async fn objects(server: &Arc<Server>) {
+    match ensure(server).await {
+        Ok(()) => server.bootstrapped.store(true, Ordering::Release),
+        Err(status) => {
+            tracing::warn!(error = %status.message, "the cluster's own objects are not all there yet; trying again");
+        }
+    }
+}
+
+/// Keeps everything there until the server stops.
+pub async fn run(server: Arc<Server>) {
+    loop {
+        tokio::select! {
+            () = server.clock.sleep(PERIOD) => {}
+            () = server.shutdown.cancelled() => break,
+        }
+        objects(&server).await;
+    }
+    if server.config.reconcile_endpoints
+        && let Err(status) = endpoints(&server, false).await
+    {
+        tracing::info!(error = %status.message, "own endpoint was not removed");
+    }
+}
+
+async fn ensure(server: &Arc<Server>) -> Result<(), Status> {
+    for name in NAMESPACES {
+        create_missing(
+            server,
+            "/api/v1/namespaces",
+            &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+        )
+        .await?;
+    }
+    for (name, value, description) in PRIORITY_CLASSES {
+        create_missing(
+            server,
+            "/apis/scheduling.k8s.io/v1/priorityclasses",
+            &json!({
+                "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+                "value": value, "description": description,
+            }),
+        )
+        .await?;
+    }
+    service_range(server).await?;
+    if server.config.reconcile_endpoints || server.config.service_cluster_ip_ranges.first().is_some() {
+        service(server).await?;
+    }
+    if server.config.reconcile_endpoints {
+        endpoints(server, true).await?;
+    }
+    authority(server).await
+}
+
+async fn get(server: &Arc<Server>, path: &str) -> Result<Option<Value>, Status> {
+    match in_process::request(server, Method::GET, path, None).await {
+        Ok(object) => Ok(Some(object)),
+        Err(status) if status.is_not_found() => Ok(None),
+        Err(status) => Err(status),
+    }
+}
+
+/// Creates an object unless there is one of that name; says whether it did.
+async fn create_missing(server: &Arc<Server>, collection: &str, object: &Value) -> Result<bool, Status> {
+    if get(server, &format!("{collection}/{}", object.name())).await?.is_some() {
+        return Ok(false);
+    }
+    match in_process::request(server, Method::POST, collection, Some(object)).await {
+        Ok(_) => Ok(true),
+        Err(status) if status.is_already_exists() => Ok(false),
+        Err(status) => Err(status),
+    }
+}
+
+/// The ServiceCIDR `kubernetes` of the configured ranges.
+async fn service_range(server: &Arc<Server>) -> Result<(), Status> {
+    const PATH: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+    let ranges: Vec<String> = server.allocators.ips.ranges().iter().map(ToString::to_string).collect();
+    let object = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": ranges},
+    });
+    if create_missing(server, PATH, &object).await? {
+        let condition = json!({"status": {"conditions": [{
+            "type": "Ready",
+            "status": "True",
+            "reason": "",
+            "message": "Kubernetes default Service CIDR is ready",
+            "lastTransitionTime": server.timestamp(),
+        }]}});
+        patch(server, &format!("{PATH}/kubernetes/status"), &condition).await?;
+    }
+    Ok(())
+}
+
+async fn patch(server: &Arc<Server>, path: &str, body: &Value) -> Result<(), Status> {
+    in_process::merge_patch(server, path, body).await.map(|_| ())
+}
+
+/// The Service through which pods find the API.
+async fn service(server: &Arc<Server>) -> Result<(), Status> {
+    let Some(address) = server.allocators.ips.first() else { return Ok(()) };
+    let object = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {
+            "clusterIP": address.to_string(),
+            "ipFamilyPolicy": "SingleStack",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": server.advertise_port()}],
+            "sessionAffinity": "None",
+            "type": "ClusterIP",
+        },
+    });
+    create_missing(server, "/api/v1/namespaces/default/services", &object).await.map(|_| ())
+}
+
+/// Adds this server's address to the endpoints of the Service, or takes it out. Other servers'
+/// addresses stay: each server owns its own.
+async fn endpoints(server: &Arc<Server>, present: bool) -> Result<(), Status> {
+    let own = server.advertise_address().to_string();
+    let port = server.advertise_port();
+    let path = "/api/v1/namespaces/default/endpoints";
+    let current = get(server, &format!("{path}/kubernetes")).await?;
+    let mut addresses: Vec<String> = current
+        .iter()
+        .flat_map(|object| object.list_at(&["subsets"]))
+        .flat_map(|subset| subset.list_at(&["addresses"]))
+        .filter_map(|address| address.str_at(&["ip"]))
+        .map(str::to_string)
+        .collect();
+    addresses.retain(|address| *address != own);
+    // With the embedded store there is exactly one server, and stale addresses are its former ones.
+    if matches!(server.config.storage, crate::config::StorageBackend::Embedded { .. }) {
+        addresses.clear();
+    }
+    if present {
+        addresses.push(own);
+    }
+    addresses.sort();
+    let subsets = if addresses.is_empty() {
+        json!([])
+    } else {
+        let list: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
+        json!([{"addresses": list, "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}])
+    };
+    let object = json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": subsets,
+    });
+    let same = |have: &Value| have.list_at(&["subsets"]) == object.list_at(&["subsets"]);
+    match &current {
+        None if present => {
+            create_missing(server, path, &object).await?;
+        }
+        Some(have) if !same(have) => {
+            in_process::request(server, Method::PUT, &format!("{path}/kubernetes"), Some(&object)).await?;
+        }
+        _ => {}
+    }
+    let family = if addresses.first().is_some_and(|address| address.contains(':')) { "IPv6" } else { "IPv4" };
+    let endpoints: Vec<Value> =
+        addresses.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": family,
+        "endpoints": endpoints,
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    });
+    let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    match get(server, &format!("{path}/kubernetes")).await? {
+        None if present => {
+            create_missing(server, path, &slice).await?;
+        }
+        Some(have)
+            if have.list_at(&["endpoints"]) != slice.list_at(&["endpoints"])
+                || have.list_at(&["ports"]) != slice.list_at(&["ports"]) =>
+        {
+            in_process::request(server, Method::PUT, &format!("{path}/kubernetes"), Some(&slice)).await?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The ConfigMap from which components that delegate authentication learn the client authority.
+async fn authority(server: &Arc<Server>) -> Result<(), Status> {
+    let Some(path) = &server.config.client_ca_file else { return Ok(()) };
+    let pem = tokio::fs::read_to_string(path)
+        .await
+        .map_err(|error| Status::internal(format!("reading the client authority: {error}")))?;
+    let collection = "/api/v1/namespaces/kube-system/configmaps";
+    let name = "extension-apiserver-authentication";
+    let object = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "kube-system"},
+        "data": {"client-ca-file": pem},
+    });
+    if create_missing(server, collection, &object).await? {
+        return Ok(());
+    }
+    let have = get(server, &format!("{collection}/{name}")).await?;
+    if have.is_some_and(|have| have.str_at(&["data", "client-ca-file"]) != Some(pem.as_str())) {
+        patch(server, &format!("{collection}/{name}"), &json!({"data": {"client-ca-file": pem}})).await?;
+    }
+    Ok(())
+}

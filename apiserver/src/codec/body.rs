@@ -1,0 +1,177 @@
+//! Request bodies: bounded reading, decoding under the schema, and the errors upstream answers.
+
+use apimachinery::gvk::{GroupVersion, GroupVersionKind};
+use apimachinery::json;
+use apimachinery::object::ObjectExt as _;
+use apimachinery::schema::TypeRef;
+use apimachinery::status::Status;
+use axum::body::Body;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::Value;
+
+use super::canonical;
+use crate::request::accept::Encoding;
+use crate::request::options::FieldValidation;
+
+/// Upstream's `MaxRequestBodyBytes`.
+pub const LIMIT: usize = 3 * 1024 * 1024;
+
+/// Reads a whole body.
+///
+/// # Errors
+/// 413 beyond three megabytes, 400 when the client stops in the middle.
+pub async fn read(body: Body) -> Result<Bytes, Status> {
+    match Limited::new(body, LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Status::request_entity_too_large(format!("limit is {LIMIT}")))
+        }
+        Err(error) => Err(Status::bad_request(format!("error reading the body: {error}"))),
+    }
+}
+
+/// What a body must be.
+#[derive(Clone, Debug)]
+pub struct Expected<'a> {
+    /// Group, version and kind.
+    pub kind: GroupVersionKind,
+    /// Its type.
+    pub schema: TypeRef<'a>,
+}
+
+/// A decoded body, and what strict validation has against it.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    pub object: Value,
+    pub warnings: Vec<String>,
+}
+
+/// Decodes an object: parses, checks that it is what was expected, prunes unknown fields, and
+/// makes it canonical.
+///
+/// # Errors
+/// 400 in upstream's words.
+pub fn decode(
+    bytes: &[u8],
+    encoding: Encoding,
+    expected: &Expected<'_>,
+    validation: FieldValidation,
+) -> Result<Decoded, Status> {
+    let wanted = &expected.kind;
+    let unrecognized = |error: String| {
+        Status::bad_request(format!("the object provided is unrecognized (must be of type {}): {error}", wanted.kind))
+    };
+    let summary = |bytes: &[u8]| -> String {
+        let head: String = bytes.iter().take(30).map(|byte| format!("{byte:02x}")).collect();
+        if bytes.len() > 30 { format!("{head} ...") } else { head }
+    };
+    let (mut object, mut strict) = match encoding {
+        Encoding::Protobuf => {
+            let (api_version, kind, raw) =
+                super::protobuf::open(bytes).map_err(|error| unrecognized(format!("{error} ({})", summary(bytes))))?;
+            let cannot = |error: String| cannot_be_handled(&api_version, &kind, wanted, &error);
+            check_kind(&api_version, &kind, wanted).map_err(&cannot)?;
+            let mut object = api::protobuf::decode(expected.schema, raw).map_err(|error| cannot(error.to_string()))?;
+            object.set_api_version(&wanted.api_version());
+            object.set_kind(&wanted.kind);
+            (object, Vec::new())
+        }
+        Encoding::Json => {
+            let parsed = json::decode(bytes, Some(expected.schema)).map_err(|error| {
+                unrecognized(format!("couldn't get version/kind; json parse error: {error} ({})", summary(bytes)))
+            })?;
+            (parsed.value, parsed.strict)
+        }
+        Encoding::Yaml => {
+            let text = String::from_utf8_lossy(bytes);
+            let parsed = apimachinery::yaml::decode(&text)
+                .map_err(|error| unrecognized(format!("{error} ({})", summary(bytes))))?;
+            // As upstream: YAML becomes JSON, and JSON is read under the type.
+            let as_json = serde_json::to_vec(&parsed.value).expect("a JSON tree encodes");
+            let typed =
+                json::decode(&as_json, Some(expected.schema)).map_err(|error| unrecognized(error.to_string()))?;
+            let mut strict: Vec<String> = parsed.strict.into_iter().collect();
+            strict.extend(typed.strict);
+            (typed.value, strict)
+        }
+    };
+    if encoding != Encoding::Protobuf {
+        if object.is_null() {
+            object = serde_json::json!({});
+        }
+        if !object.is_object() {
+            let go = match &object {
+                Value::Array(_) => "array",
+                Value::String(_) => "string",
+                Value::Bool(_) => "bool",
+                _ => "number",
+            };
+            return Err(unrecognized(format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {go} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }} ({})",
+                summary(bytes)
+            )));
+        }
+        for name in ["apiVersion", "kind"] {
+            if object.get(name).is_some_and(|value| !value.is_string() && !value.is_null()) {
+                return Err(unrecognized(format!(
+                    "couldn't get version/kind; json parse error: json: cannot unmarshal into Go struct field .{name} of type string ({})",
+                    summary(bytes)
+                )));
+            }
+        }
+        let (api_version, kind) = (object.api_version().to_string(), object.kind().to_string());
+        check_kind(&api_version, &kind, wanted)
+            .map_err(|error| cannot_be_handled(&api_version, &kind, wanted, &error))?;
+        let named = if kind.is_empty() { wanted.kind.clone() } else { kind.clone() };
+        let version = if api_version.is_empty() { wanted.api_version() } else { api_version.clone() };
+        object.set_api_version(&wanted.api_version());
+        object.set_kind(&wanted.kind);
+        canonical::canonicalize(expected.schema, &mut object)
+            .map_err(|error| cannot_be_handled(&version, &named, wanted, &error.0))?;
+        if !strict.is_empty() && validation == FieldValidation::Strict {
+            let error = format!("strict decoding error: {}", strict.join(", "));
+            return Err(cannot_be_handled(&version, &named, wanted, &error));
+        }
+    }
+    if validation != FieldValidation::Warn {
+        strict.clear();
+    }
+    Ok(Decoded { object, warnings: strict })
+}
+
+fn cannot_be_handled(api_version: &str, kind: &str, wanted: &GroupVersionKind, error: &str) -> Status {
+    let version = api_version.rsplit('/').next().unwrap_or(api_version);
+    let version = if version.is_empty() { &wanted.version } else { version };
+    let kind = if kind.is_empty() { &wanted.kind } else { kind };
+    Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {}: {error}", wanted.kind))
+}
+
+/// Whether the type an object claims is one that may be sent here.
+fn check_kind(api_version: &str, kind: &str, wanted: &GroupVersionKind) -> Result<(), String> {
+    let version = if api_version.is_empty() {
+        GroupVersion::new(wanted.group.clone(), wanted.version.clone())
+    } else {
+        GroupVersion::parse(api_version).map_err(|error| error.to_string())?
+    };
+    let kind = if kind.is_empty() { wanted.kind.as_str() } else { kind };
+    if version.group == wanted.group && version.version == wanted.version && kind == wanted.kind {
+        return Ok(());
+    }
+    if api::table().find_kind(&version.group, &version.version, kind).is_none() {
+        return Err(format!(
+            "no kind {kind:?} is registered for version {:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+            version.to_string()
+        ));
+    }
+    if version.group != wanted.group || kind != wanted.kind {
+        return Err(format!(
+            "converting ({}.{kind}) to ({}.{}): unknown conversion",
+            version.group, wanted.group, wanted.kind
+        ));
+    }
+    Err(format!(
+        "the API version in the data ({version}) does not match the expected API version ({})",
+        wanted.group_version()
+    ))
+}

@@ -1,0 +1,21 @@
+//! Type check and canonical form in one call: what Go's `json.Unmarshal` and `json.Marshal` do.
+
+use apimachinery::schema::TypeRef;
+use serde_json::Value;
+
+/// The text Go's decoder would answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(pub String);
+
+/// Checks `value` against its type and makes it canonical in place.
+///
+/// # Errors
+/// The first value that does not fit its type.
+pub fn canonicalize(ty: TypeRef<'_>, value: &mut Value) -> Result<(), Error> {
+    if let Some(error) = api::check_fields(ty, value).type_error {
+        return Err(Error(error));
+    }
+    api::canonicalize(ty, value);
+    Ok(())
+}

@@ -1,0 +1,455 @@
+//! kube-apiserver's command line: every name that upstream 1.36 takes (`cmd/kube-apiserver/app/options`).
+//!
+//! Those whose subject this server has are read; the others parse, so that what kubeadm, kind and
+//! k3s write is accepted, and are logged once as having no effect.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use component_base::flags::{FlagSet, Kind, Parsed};
+
+use super::{AuthorizationMode, Config, Error, StorageBackend};
+
+/// Strings that parse without effect.
+const ACCEPTED_STRINGS: &[&str] = &[
+    "admission-control-config-file",
+    "allow-metric-labels-manifest",
+    "audit-log-format",
+    "audit-log-mode",
+    "audit-log-path",
+    "audit-log-version",
+    "audit-policy-file",
+    "audit-webhook-config-file",
+    "audit-webhook-mode",
+    "audit-webhook-version",
+    "authentication-config",
+    "authentication-token-webhook-config-file",
+    "authentication-token-webhook-version",
+    "authorization-config",
+    "authorization-policy-file",
+    "authorization-webhook-config-file",
+    "authorization-webhook-version",
+    "debug-socket-path",
+    "egress-selector-config-file",
+    "encryption-provider-config",
+    "oidc-ca-file",
+    "oidc-client-id",
+    "oidc-groups-claim",
+    "oidc-groups-prefix",
+    "oidc-issuer-url",
+    "oidc-username-claim",
+    "oidc-username-prefix",
+    "peer-advertise-ip",
+    "peer-advertise-port",
+    "peer-ca-file",
+    "proxy-client-cert-file",
+    "proxy-client-key-file",
+    "requestheader-client-ca-file",
+    "service-account-signing-endpoint",
+    "storage-media-type",
+    "tls-min-version",
+    "tracing-config-file",
+    "cloud-config",
+    "cloud-provider",
+    "service-account-api-audiences",
+];
+
+const ACCEPTED_BOOLS: &[&str] = &[
+    "aggregator-reject-forwarding-redirect",
+    "audit-log-batch-throttle-enable",
+    "audit-log-compress",
+    "audit-log-truncate-enabled",
+    "audit-webhook-batch-throttle-enable",
+    "audit-webhook-truncate-enabled",
+    "contention-profiling",
+    "disable-http2-serving",
+    "emulation-forward-compatible",
+    "enable-aggregator-routing",
+    "enable-bootstrap-token-auth",
+    "enable-logs-handler",
+    "enable-priority-and-fairness",
+    "encryption-provider-config-automatic-reload",
+    "permit-address-sharing",
+    "permit-port-sharing",
+    "profiling",
+    "runtime-config-emulation-forward-compatible",
+    "send-retry-after-while-not-ready-once",
+    "service-account-lookup",
+    "shutdown-send-retry-after",
+    "watch-cache",
+];
+
+const ACCEPTED_DURATIONS: &[&str] = &[
+    "audit-log-batch-max-wait",
+    "audit-webhook-batch-max-wait",
+    "audit-webhook-initial-backoff",
+    "authentication-token-webhook-cache-ttl",
+    "authorization-webhook-cache-authorized-ttl",
+    "authorization-webhook-cache-unauthorized-ttl",
+    "coordinated-leadership-lease-duration",
+    "coordinated-leadership-renew-deadline",
+    "coordinated-leadership-retry-period",
+    "etcd-count-metric-poll-period",
+    "etcd-db-metric-poll-interval",
+    "etcd-healthcheck-timeout",
+    "etcd-readycheck-timeout",
+    "livez-grace-period",
+    "shutdown-watch-termination-grace-period",
+    "storage-initialization-timeout",
+];
+
+const ACCEPTED_LISTS: &[&str] = &[
+    "admission-control",
+    "cors-allowed-origins",
+    "disabled-metrics",
+    "emulated-version",
+    "etcd-servers-overrides",
+    "min-compatibility-version",
+    "oidc-signing-algs",
+    "requestheader-allowed-names",
+    "requestheader-extra-headers-prefix",
+    "requestheader-group-headers",
+    "requestheader-uid-headers",
+    "requestheader-username-headers",
+    "strict-transport-security-directives",
+    "tls-cipher-suites",
+    "tls-curve-preferences",
+    "watch-cache-sizes",
+    "tls-sni-cert-key",
+];
+
+const ACCEPTED_INTS: &[&str] = &[
+    "audit-log-batch-buffer-size",
+    "audit-log-batch-max-size",
+    "audit-log-batch-throttle-burst",
+    "audit-log-maxage",
+    "audit-log-maxbackup",
+    "audit-log-maxsize",
+    "audit-log-truncate-max-batch-size",
+    "audit-log-truncate-max-event-size",
+    "audit-webhook-batch-buffer-size",
+    "audit-webhook-batch-max-size",
+    "audit-webhook-batch-throttle-burst",
+    "audit-webhook-truncate-max-batch-size",
+    "audit-webhook-truncate-max-event-size",
+    "delete-collection-workers",
+    "kubernetes-service-node-port",
+    "lease-reuse-duration-seconds",
+    "max-connection-bytes-per-sec",
+];
+
+const ACCEPTED_FLOATS: &[&str] = &["audit-log-batch-throttle-qps", "audit-webhook-batch-throttle-qps", "goaway-chance"];
+
+/// Every flag, with upstream's defaults.
+pub fn flag_set() -> FlagSet {
+    let d = Config::default();
+    let mut f = FlagSet::new(
+        "kube-apiserver",
+        "The Kubernetes API server validates and configures data for the api objects which include pods, services, replicationcontrollers, and others. The API Server services REST operations and provides the frontend to the cluster's shared state through which all other components interact.",
+    );
+    f.string("bind-address", "0.0.0.0", "The IP address on which to listen for the --secure-port port.")
+        .int("secure-port", 6443, "The port on which to serve HTTPS with authentication and authorization.")
+        .string("advertise-address", "", "The IP address on which to advertise the apiserver to members of the cluster.")
+        .string("external-hostname", "", "The hostname to use when generating externalized URLs for this master.")
+        .string("tls-cert-file", "", "File containing the default x509 Certificate for HTTPS.")
+        .string("tls-private-key-file", "", "File containing the default x509 private key matching --tls-cert-file.")
+        .string("cert-dir", "/var/run/kubernetes", "The directory where the TLS certs are located.")
+        .string("client-ca-file", "", "Requests with a client certificate signed by one of these authorities are authenticated with its CommonName.")
+        .string("token-auth-file", "", "The file with static tokens: CSV of token,user,uid,\"groups\".")
+        .bool("anonymous-auth", true, "Enables anonymous requests to the secure port of the API server.")
+        .strings("authorization-mode", &["AlwaysAllow"], "Ordered list of plug-ins to do authorization on secure port.")
+        .string("storage-backend", "etcd3", "The storage backend for persistence: 'etcd3', or 'embedded' with --data-dir.")
+        .string("data-dir", "", "Directory of the embedded store (Keelson only).")
+        .strings("etcd-servers", &[], "List of etcd servers to connect with (scheme://ip:port), comma separated.")
+        .string("etcd-prefix", &d.etcd_prefix, "The prefix to prepend to all resource paths in etcd.")
+        .string("etcd-cafile", "", "SSL Certificate Authority file used to secure etcd communication.")
+        .string("etcd-certfile", "", "SSL certification file used to secure etcd communication.")
+        .string("etcd-keyfile", "", "SSL key file used to secure etcd communication.")
+        .duration("etcd-compaction-interval", d.compaction_interval, "The interval of compaction requests. If 0, the compaction request from apiserver is disabled.")
+        .duration("event-ttl", d.event_ttl, "Amount of time to retain events.")
+        .map("runtime-config", "Key=value pairs that enable or disable built-in APIs: <group>/<version>=true|false, api/all, api/ga, api/beta, api/alpha.")
+        .strings("enable-admission-plugins", &[], "Admission plugins that should be enabled in addition to default enabled ones.")
+        .strings("disable-admission-plugins", &[], "Admission plugins that should be disabled although they are in the default enabled plugins list.")
+        .array("service-account-issuer", "Identifier of the service account token issuer. Repeatable: the first one issues.")
+        .string("service-account-signing-key-file", "", "Path to the private key that signs issued ID tokens.")
+        .array("service-account-key-file", "File with keys that verify ServiceAccount tokens. Repeatable.")
+        .string("service-account-jwks-uri", "", "Overrides the URI for the JSON Web Key Set in the discovery document.")
+        .duration("service-account-max-token-expiration", Duration::ZERO, "The maximum validity duration of a token created by the service account token issuer.")
+        .bool("service-account-extend-token-expiration", true, "Turns on projected service account expiration extension during token generation.")
+        .strings("api-audiences", &[], "Identifiers of the API; the issuers when empty.")
+        .string("service-cluster-ip-range", "", "A CIDR notation IP range from which to assign service cluster IPs; two for dual stack.")
+        .string("service-node-port-range", "30000-32767", "A port range to reserve for services with NodePort visibility, inclusive.")
+        .string("endpoint-reconciler-type", "lease", "Use an endpoint reconciler (master-count, lease, none).")
+        .string("kubelet-certificate-authority", "", "Path to a cert file for the certificate authority of kubelets.")
+        .string("kubelet-client-certificate", "", "Path to a client cert file for TLS to kubelets.")
+        .string("kubelet-client-key", "", "Path to a client key file for TLS to kubelets.")
+        .strings("kubelet-preferred-address-types", &["Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"], "List of the preferred NodeAddressTypes to use for kubelet connections.")
+        .duration("kubelet-timeout", d.kubelet.timeout, "Timeout for kubelet operations.")
+        .bool("allow-privileged", false, "If true, allow privileged containers.")
+        .duration("request-timeout", d.request_timeout, "How long a handler may keep a request open before timing it out.")
+        .int("min-request-timeout", 1800, "Minimum seconds a watch must be kept open before timing it out.")
+        .int("max-requests-inflight", 400, "With --max-mutating-requests-inflight, the server's concurrency limit.")
+        .int("max-mutating-requests-inflight", 200, "With --max-requests-inflight, the server's concurrency limit.")
+        .int("default-not-ready-toleration-seconds", 300, "tolerationSeconds of the toleration for notReady:NoExecute that every pod gets.")
+        .int("default-unreachable-toleration-seconds", 300, "tolerationSeconds of the toleration for unreachable:NoExecute that every pod gets.")
+        .int("http2-max-streams-per-connection", 0, "The limit for the maximum number of streams in an HTTP/2 connection. Zero means the default.")
+        .bool("enable-garbage-collector", true, "Enables the generic garbage collector.")
+        .duration("shutdown-delay-duration", Duration::ZERO, "Time to delay the termination, during which the server keeps serving.");
+    f.accepted(Kind::String, ACCEPTED_STRINGS)
+        .accepted(Kind::Bool, ACCEPTED_BOOLS)
+        .accepted(Kind::Duration, ACCEPTED_DURATIONS)
+        .accepted(Kind::Strings, ACCEPTED_LISTS)
+        .accepted(Kind::Int, ACCEPTED_INTS)
+        .accepted(Kind::Float, ACCEPTED_FLOATS)
+        .accepted(Kind::Map, &["oidc-required-claim"]);
+    f.common();
+    f
+}
+
+impl Config {
+    /// Reads a command line (without the program's name).
+    ///
+    /// # Errors
+    /// Unknown flags (naming the nearest known one), bad values, and combinations that cannot work.
+    pub fn from_args<I, S>(args: I) -> Result<(Self, Parsed), Error>
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<String>,
+    {
+        let parsed = flag_set().parse(args)?;
+        Ok((Self::from_flags(&parsed)?, parsed))
+    }
+
+    /// Reads parsed flags.
+    ///
+    /// # Errors
+    /// As [`Config::from_args`].
+    pub fn from_flags(flags: &Parsed) -> Result<Self, Error> {
+        let path = |name: &str| flags.nonempty(name).map(PathBuf::from);
+        let mut config = Self {
+            bind_address: value(flags, "bind-address")?,
+            secure_port: port(flags, "secure-port")?,
+            external_hostname: flags.nonempty("external-hostname"),
+            cert_dir: PathBuf::from(flags.string("cert-dir")),
+            client_ca_file: path("client-ca-file"),
+            token_auth_file: path("token-auth-file"),
+            anonymous_auth: flags.bool("anonymous-auth"),
+            etcd_prefix: flags.string("etcd-prefix"),
+            compaction_interval: flags.duration("etcd-compaction-interval"),
+            event_ttl: flags.duration("event-ttl"),
+            enable_admission_plugins: flags.strings("enable-admission-plugins"),
+            disable_admission_plugins: flags.strings("disable-admission-plugins"),
+            service_account_issuers: flags.strings("service-account-issuer"),
+            service_account_signing_key_file: path("service-account-signing-key-file"),
+            service_account_key_files: flags
+                .strings("service-account-key-file")
+                .into_iter()
+                .map(PathBuf::from)
+                .collect(),
+            service_account_jwks_uri: flags.nonempty("service-account-jwks-uri"),
+            service_account_max_token_expiration: flags.duration("service-account-max-token-expiration"),
+            service_account_extend_token_expiration: flags.bool("service-account-extend-token-expiration"),
+            api_audiences: flags.strings("api-audiences"),
+            reconcile_endpoints: flags.string("endpoint-reconciler-type") != "none",
+            allow_privileged: flags.bool("allow-privileged"),
+            request_timeout: flags.duration("request-timeout"),
+            enable_garbage_collector: flags.bool("enable-garbage-collector"),
+            shutdown_delay: flags.duration("shutdown-delay-duration"),
+            default_not_ready_toleration_seconds: flags.int("default-not-ready-toleration-seconds"),
+            default_unreachable_toleration_seconds: flags.int("default-unreachable-toleration-seconds"),
+            max_requests_inflight: count(flags, "max-requests-inflight")?,
+            max_mutating_requests_inflight: count(flags, "max-mutating-requests-inflight")?,
+            min_request_timeout: Duration::from_secs(count(flags, "min-request-timeout")? as u64),
+            ..Self::default()
+        };
+        if let Some(text) = flags.nonempty("advertise-address") {
+            config.advertise_address = Some(parse("advertise-address", &text)?);
+        }
+        config.tls_files = match (path("tls-cert-file"), path("tls-private-key-file")) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => {
+                return Err(Error::Combination(
+                    "--tls-cert-file and --tls-private-key-file must be given together".to_string(),
+                ));
+            }
+        };
+        config.authorization_modes = modes(&flags.strings("authorization-mode"))?;
+        config.storage = storage(flags)?;
+        config.runtime_config = switches(flags, "runtime-config")?;
+        config.feature_gates = switches(flags, "feature-gates")?;
+        if let Some(text) = flags.nonempty("service-cluster-ip-range") {
+            config.service_cluster_ip_ranges = text
+                .split(',')
+                .map(|range| parse("service-cluster-ip-range", range.trim()))
+                .collect::<Result<_, _>>()?;
+        }
+        config.service_node_port_range = port_range(&flags.string("service-node-port-range"))?;
+        config.kubelet.certificate_authority = path("kubelet-certificate-authority");
+        config.kubelet.client_certificate = path("kubelet-client-certificate");
+        config.kubelet.client_key = path("kubelet-client-key");
+        config.kubelet.preferred_address_types = flags.strings("kubelet-preferred-address-types");
+        config.kubelet.timeout = flags.duration("kubelet-timeout");
+        match flags.int("http2-max-streams-per-connection") {
+            0 => {}
+            streams => config.http2_max_streams = u32::try_from(streams).unwrap_or(u32::MAX),
+        }
+        for name in flags.set_flags() {
+            if has_no_effect(name) {
+                tracing::info!(flag = name.as_str(), "flag accepted; it has no effect here yet");
+            }
+        }
+        Ok(config)
+    }
+}
+
+fn has_no_effect(name: &str) -> bool {
+    [ACCEPTED_STRINGS, ACCEPTED_BOOLS, ACCEPTED_DURATIONS, ACCEPTED_LISTS, ACCEPTED_INTS, ACCEPTED_FLOATS]
+        .iter()
+        .any(|list| list.contains(&name))
+}
+
+fn parse<T: std::str::FromStr>(name: &'static str, text: &str) -> Result<T, Error>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|error: T::Err| Error::Value { name, value: text.to_string(), reason: error.to_string() })
+}
+
+fn value<T: std::str::FromStr>(flags: &Parsed, name: &'static str) -> Result<T, Error>
+where
+    T::Err: std::fmt::Display,
+{
+    parse(name, &flags.string(name))
+}
+
+fn port(flags: &Parsed, name: &'static str) -> Result<u16, Error> {
+    let number = flags.int(name);
+    u16::try_from(number).map_err(|_| Error::Value {
+        name,
+        value: number.to_string(),
+        reason: "must be a valid port between 0 and 65535, inclusive".to_string(),
+    })
+}
+
+fn count(flags: &Parsed, name: &'static str) -> Result<usize, Error> {
+    let number = flags.int(name);
+    usize::try_from(number).map_err(|_| Error::Value {
+        name,
+        value: number.to_string(),
+        reason: "can not be negative value".to_string(),
+    })
+}
+
+fn modes(names: &[String]) -> Result<Vec<AuthorizationMode>, Error> {
+    names
+        .iter()
+        .map(|name| {
+            Ok(match name.as_str() {
+                "AlwaysAllow" => AuthorizationMode::AlwaysAllow,
+                "AlwaysDeny" => AuthorizationMode::AlwaysDeny,
+                "Node" => AuthorizationMode::Node,
+                "RBAC" => AuthorizationMode::Rbac,
+                other => {
+                    return Err(Error::Combination(format!("authorization-mode {other:?} is not a valid mode")));
+                }
+            })
+        })
+        .collect()
+}
+
+fn storage(flags: &Parsed) -> Result<StorageBackend, Error> {
+    match flags.string("storage-backend").as_str() {
+        "embedded" => match flags.nonempty("data-dir") {
+            Some(dir) => Ok(StorageBackend::Embedded { data_dir: PathBuf::from(dir) }),
+            None => Err(Error::Combination("--storage-backend=embedded needs --data-dir".to_string())),
+        },
+        "" | "etcd3" => {
+            let servers = flags.strings("etcd-servers");
+            if servers.is_empty() {
+                return Err(Error::Combination("--etcd-servers must be specified".to_string()));
+            }
+            let path = |name: &str| flags.nonempty(name).map(PathBuf::from);
+            Ok(StorageBackend::Etcd {
+                servers,
+                ca_file: path("etcd-cafile"),
+                cert_file: path("etcd-certfile"),
+                key_file: path("etcd-keyfile"),
+            })
+        }
+        other => Err(Error::Combination(format!(
+            "--storage-backend invalid, allowed values: etcd3, embedded. If not specified, it will default to 'etcd3': {other:?}"
+        ))),
+    }
+}
+
+fn switches(flags: &Parsed, name: &'static str) -> Result<Vec<(String, bool)>, Error> {
+    flags
+        .map(name)
+        .into_iter()
+        .map(|(key, text)| match text.as_str() {
+            "" | "true" | "1" | "True" | "TRUE" | "t" | "T" => Ok((key, true)),
+            "false" | "0" | "False" | "FALSE" | "f" | "F" => Ok((key, false)),
+            _ => {
+                Err(Error::Value { name, value: format!("{key}={text}"), reason: "must be true or false".to_string() })
+            }
+        })
+        .collect()
+}
+
+fn port_range(text: &str) -> Result<(u16, u16), Error> {
+    let bad = |reason: &str| Error::Value {
+        name: "service-node-port-range",
+        value: text.to_string(),
+        reason: reason.to_string(),
+    };
+    let number = |text: &str| text.trim().parse::<u16>().map_err(|error| bad(&error.to_string()));
+    if let Some((base, size)) = text.split_once('+') {
+        let (base, size) = (number(base)?, number(size)?);
+        return Ok((base, base.checked_add(size).ok_or_else(|| bad("range exceeds 65535"))?));
+    }
+    let (low, high) = match text.split_once('-') {
+        Some((low, high)) => (number(low)?, number(high)?),
+        None => (number(text)?, number(text)?),
+    };
+    if low > high {
+        return Err(bad("the start is above the end"));
+    }
+    Ok((low, high))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_kubeadm_writes() {
+        let args = "--advertise-address=10.0.0.2 --allow-privileged=true --authorization-mode=Node,RBAC \
+            --client-ca-file=/etc/kubernetes/pki/ca.crt --enable-admission-plugins=NodeRestriction \
+            --enable-bootstrap-token-auth=true --etcd-cafile=/etc/kubernetes/pki/etcd/ca.crt \
+            --etcd-certfile=/a.crt --etcd-keyfile=/a.key --etcd-servers=https://127.0.0.1:2379 \
+            --kubelet-client-certificate=/k.crt --kubelet-client-key=/k.key \
+            --kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname --proxy-client-cert-file=/p.crt \
+            --proxy-client-key-file=/p.key --requestheader-allowed-names=front-proxy-client \
+            --requestheader-client-ca-file=/f.crt --requestheader-extra-headers-prefix=X-Remote-Extra- \
+            --requestheader-group-headers=X-Remote-Group --requestheader-username-headers=X-Remote-User \
+            --runtime-config= --secure-port=6443 \
+            --service-account-issuer=https://kubernetes.default.svc.cluster.local \
+            --service-account-key-file=/sa.pub --service-account-signing-key-file=/sa.key \
+            --service-cluster-ip-range=10.96.0.0/16 --tls-cert-file=/t.crt --tls-private-key-file=/t.key";
+        let (config, _) = Config::from_args(args.split_whitespace()).unwrap();
+        assert_eq!(config.authorization_modes, [AuthorizationMode::Node, AuthorizationMode::Rbac]);
+        assert_eq!(config.service_cluster_ip_ranges[0].to_string(), "10.96.0.0/16");
+        assert!(matches!(config.storage, StorageBackend::Etcd { ref servers, .. } if servers.len() == 1));
+    }
+
+    #[test]
+    fn refuses_what_cannot_work() {
+        let check = |args: &str| Config::from_args(args.split_whitespace()).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(check("--secure-prt=1"), "unknown flag: --secure-prt; did you mean --secure-port?");
+        assert_eq!(check(""), "--etcd-servers must be specified");
+        assert_eq!(check("--storage-backend=embedded"), "--storage-backend=embedded needs --data-dir");
+        assert!(check("--storage-backend=embedded --data-dir=/x --secure-port=70000").contains("valid port"));
+        assert!(check("--storage-backend=embedded --data-dir=/x --service-node-port-range=5-1").contains("start"));
+    }
+}

@@ -1,0 +1,153 @@
+//! Paths that are no resources: discovery, OpenAPI, version, health, metrics, token issuer.
+
+pub mod discovery;
+pub mod issuer;
+pub mod openapi;
+
+use apimachinery::gvk::GroupResource;
+use apimachinery::status::Status;
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{ETAG, IF_NONE_MATCH};
+use http::{HeaderValue, Method, StatusCode};
+use serde_json::json;
+
+use crate::request::accept;
+use crate::response::{self, Response};
+use crate::server::walk::Context;
+
+/// Documents that depend only on what is served; made on first use.
+#[derive(Default)]
+pub struct Documents {
+    pub discovery: discovery::Documents,
+    pub openapi: openapi::Documents,
+}
+
+/// Answers a request for a plain path.
+///
+/// # Errors
+/// 404 and 405 in upstream's form.
+pub async fn dispatch(cx: &mut Context, _body: Body) -> Result<Response, Status> {
+    let path = cx.path.clone();
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let found = match parts.as_slice() {
+        [""] => {
+            let paths = root_paths(cx);
+            Some(response::json(StatusCode::OK, &json!({"paths": paths}), cx.plain_format().pretty))
+        }
+        ["version"] => Some(response::json(StatusCode::OK, &api::version(), true)),
+        [endpoint @ ("livez" | "readyz" | "healthz"), rest @ ..] => health(cx, endpoint, rest),
+        ["metrics"] => Some(metrics(cx)),
+        [".well-known", "openid-configuration"] => issuer::configuration(cx),
+        ["openid", "v1", "jwks"] => issuer::keys(cx),
+        ["openapi", "v2"] => return only_get(cx, openapi::v2),
+        ["openapi", "v3", rest @ ..] => {
+            let rest = rest.join("/");
+            return only_get(cx, |cx| openapi::v3(cx, &rest));
+        }
+        ["api"] => return only_get(cx, discovery::legacy),
+        ["api", version] => return only_get(cx, |cx| discovery::resources(cx, "", version)),
+        ["apis"] => return only_get(cx, discovery::groups),
+        ["apis", group] => return only_get(cx, |cx| discovery::group(cx, group)),
+        ["apis", group, version] => return only_get(cx, |cx| discovery::resources(cx, group, version)),
+        _ => None,
+    };
+    Ok(found.unwrap_or_else(response::page_not_found))
+}
+
+fn only_get(
+    cx: &mut Context,
+    answer: impl FnOnce(&mut Context) -> Result<Response, Status>,
+) -> Result<Response, Status> {
+    if cx.method == Method::HEAD {
+        let mut answer = response::json(
+            StatusCode::METHOD_NOT_ALLOWED,
+            &Status::generic(405, "", &GroupResource::default(), "", "").to_value(),
+            false,
+        );
+        *answer.body_mut() = Body::empty();
+        return Ok(answer);
+    }
+    if cx.method != Method::GET {
+        return Err(Status::generic(405, "", &GroupResource::default(), "", ""));
+    }
+    answer(cx)
+}
+
+/// What `GET /` lists.
+fn root_paths(cx: &Context) -> Vec<String> {
+    let mut paths: Vec<String> = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ]
+    .map(String::from)
+    .to_vec();
+    for served in cx.server.registry.all() {
+        let resource = served.resource;
+        if resource.group.is_empty() {
+            paths.push(format!("/api/{}", resource.version));
+        } else {
+            paths.push(format!("/apis/{}", resource.group));
+            paths.push(format!("/apis/{}/{}", resource.group, resource.version));
+        }
+    }
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+fn health(cx: &Context, endpoint: &str, rest: &[&str]) -> Option<Response> {
+    let checks = match endpoint {
+        "livez" => &cx.server.livez,
+        "readyz" => &cx.server.readyz,
+        _ => &cx.server.healthz,
+    };
+    let (code, body) = if rest.is_empty() {
+        checks.run(cx.uri.query().unwrap_or_default())
+    } else {
+        checks.run_one(&rest.join("/"))?
+    };
+    Some(response::text(code, body))
+}
+
+fn metrics(cx: &Context) -> Response {
+    response::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", cx.server.metrics.registry.encode())
+}
+
+/// A document that changes rarely: with an ETag, and 304 for those who have it.
+pub fn cached(cx: &Context, content_type: &'static str, body: Bytes, etag: &str) -> Response {
+    let quoted = format!("\"{etag}\"");
+    let known = cx
+        .headers
+        .get(IF_NONE_MATCH)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.split(',').any(|tag| tag.trim() == quoted));
+    let mut answer = if known {
+        let mut answer = Response::new(Body::empty());
+        *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        answer
+    } else {
+        response::bytes(StatusCode::OK, content_type, body)
+    };
+    if let Ok(value) = HeaderValue::from_str(&quoted) {
+        answer.headers_mut().insert(ETAG, value);
+    }
+    answer
+}
+
+/// The route check of discovery documents.
+///
+/// # Errors
+/// 406.
+pub fn produces(cx: &Context) -> Result<(), Status> {
+    accept::route_produces(&cx.headers, &accept::ROUTE_OBJECT)
+}

@@ -1,0 +1,59 @@
+//! POST of a new object.
+
+use std::sync::Arc;
+
+use apimachinery::gvk::GroupVersionKind;
+use apimachinery::status::Status;
+use axum::body::Body;
+use http::StatusCode;
+
+use super::store::{self, Written};
+use super::{entry_answer, format, object_answer};
+use crate::codec::body::{self, Expected};
+use crate::registry::{Served, checks};
+use crate::request::accept::{self, Allowed, ROUTE_OBJECT};
+use crate::request::options::{WriteKind, WriteOptions};
+use crate::response::Response;
+use crate::server::walk::Context;
+
+/// Decodes and defaults an object of the served kind.
+///
+/// # Errors
+/// 415 for encodings not understood, 400 for bodies that are no such object.
+pub fn decode(
+    cx: &mut Context,
+    served: &Served,
+    bytes: &[u8],
+    options: &WriteOptions,
+) -> Result<serde_json::Value, Status> {
+    let encoding = accept::body_encoding(&cx.headers)?;
+    let expected = Expected {
+        kind: GroupVersionKind::new(
+            served.resource.group.to_string(),
+            served.resource.version.to_string(),
+            served.resource.kind.to_string(),
+        ),
+        schema: served.schema,
+    };
+    let decoded = body::decode(bytes, encoding, &expected, options.field_validation)?;
+    cx.warnings.extend(decoded.warnings);
+    let mut object = decoded.object;
+    checks::default(served.resource, &mut object);
+    Ok(object)
+}
+
+/// Creates an object.
+///
+/// # Errors
+/// What decoding and the generic store answer.
+pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
+    let format = format(cx, &ROUTE_OBJECT, Allowed::Transforms)?;
+    let bytes = body::read(body).await?;
+    let options = WriteOptions::parse(&cx.query, WriteKind::Create)?;
+    let object = decode(cx, served, &bytes, &options)?;
+    let manager = cx.field_manager(&options.field_manager);
+    match store::create(cx, served, object, &options, Some(&manager)).await? {
+        Written::Stored { entry, .. } => entry_answer(cx, served, StatusCode::CREATED, &entry, format),
+        Written::Object { object, .. } => object_answer(cx, served, StatusCode::CREATED, &object, format),
+    }
+}

@@ -1,0 +1,366 @@
+//! DELETE of one object or of a collection: grace, finalizers, preconditions, propagation.
+
+use std::sync::Arc;
+
+use apimachinery::gvk::{GroupResource, GroupVersionKind};
+use apimachinery::object::ObjectExt as _;
+use apimachinery::status::{Details, Status};
+use axum::body::Body;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use http::StatusCode;
+use serde_json::Value;
+
+use super::selection::Selection;
+use super::{errors, format, list, namespace, object_answer};
+use crate::admission::{Attributes, Operation};
+use crate::cache::{CreateOptions, Entry, Error, Freshness};
+use crate::codec::body::{self, Expected};
+use crate::registry::Served;
+use crate::registry::hooks::HookContext;
+use crate::request::accept::{self, Allowed, ROUTE_OBJECT};
+use crate::request::options::{DeleteOptions, FieldValidation, ListOptions, Propagation};
+use crate::response::{self, Response, encode, list::strip};
+use crate::server::walk::Context;
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// Kinds whose deletion answers the object instead of a Status, upstream's `ReturnDeletedObject`.
+const RETURNED: [(&str, &str); 16] = [
+    ("", "namespaces"),
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("", "pods"),
+    ("", "podtemplates"),
+    ("", "resourcequotas"),
+    ("", "serviceaccounts"),
+    ("", "services"),
+    ("resource.k8s.io", ""),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "volumeattachments"),
+    ("storage.k8s.io", "volumeattributesclasses"),
+    ("apiextensions.k8s.io", ""),
+    ("apiregistration.k8s.io", ""),
+];
+
+/// Concurrent deletes of a collection.
+const WORKERS: usize = 32;
+
+/// What became of an object.
+enum Deleted {
+    /// It is gone; its last state in the storage version.
+    Gone(Value),
+    /// It stays until its grace period is over or its finalizers are gone.
+    Marked(Value),
+}
+
+/// Reads DeleteOptions from body or query.
+async fn options(cx: &Context, body: Body) -> Result<DeleteOptions, Status> {
+    let bytes = body::read(body).await?;
+    if bytes.is_empty() {
+        return DeleteOptions::parse(&cx.query, None);
+    }
+    let encoding = accept::body_encoding(&cx.headers)?;
+    let schema = api::table()
+        .find_kind("meta.k8s.io", "v1", "DeleteOptions")
+        .ok_or_else(|| Status::internal("the table lacks DeleteOptions"))?;
+    // Clients send DeleteOptions under any group and version; only the kind says what it is.
+    let mut expected = Expected { kind: GroupVersionKind::new("", "v1", "DeleteOptions"), schema };
+    if encoding != accept::Encoding::Protobuf
+        && let Ok(tree) = apimachinery::json::parse(&bytes)
+        && tree.kind() == "DeleteOptions"
+        && let Ok(version) = apimachinery::gvk::GroupVersion::parse(tree.api_version())
+        && !tree.api_version().is_empty()
+    {
+        expected.kind = GroupVersionKind::new(version.group, version.version, "DeleteOptions");
+    }
+    if encoding == accept::Encoding::Protobuf
+        && let Ok((api_version, kind, _)) = crate::codec::protobuf::open(&bytes)
+        && kind == "DeleteOptions"
+        && let Ok(version) = apimachinery::gvk::GroupVersion::parse(&api_version)
+    {
+        expected.kind = GroupVersionKind::new(version.group, version.version, "DeleteOptions");
+    }
+    let decoded = body::decode(&bytes, encoding, &expected, FieldValidation::Ignore)?;
+    DeleteOptions::parse(&cx.query, Some(&decoded.object))
+}
+
+/// Deletes one object.
+///
+/// # Errors
+/// 404, 409 for preconditions, 403 for what admission protects.
+pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
+    let format = format(cx, &ROUTE_OBJECT, Allowed::Transforms)?;
+    let options = options(cx, body).await?;
+    let name = cx.info.name.clone();
+    let namespace = namespace(served, cx);
+    let deleted = delete(cx, served, &namespace, &name, &options).await?;
+    match deleted {
+        Deleted::Gone(object) if !returned(served) => {
+            let details = Details {
+                name,
+                group: served.resource.group.to_string(),
+                kind: served.resource.plural.to_string(),
+                uid: object.uid().to_string(),
+                ..Details::default()
+            };
+            Ok(response::status(&Status::success(Some(details)), accept::Format { transform: None, ..format }))
+        }
+        Deleted::Gone(object) => object_answer(cx, served, StatusCode::OK, &served.from_storage(object), format),
+        Deleted::Marked(object) => {
+            let accepted = options.orphan_dependents == Some(false);
+            let code = if accepted { StatusCode::ACCEPTED } else { StatusCode::OK };
+            object_answer(cx, served, code, &served.from_storage(object), format)
+        }
+    }
+}
+
+fn returned(served: &Served) -> bool {
+    RETURNED.iter().any(|(group, plural)| {
+        served.resource.group == *group && (plural.is_empty() || served.resource.plural == *plural)
+    })
+}
+
+/// Deletes one object, whatever becomes of it.
+///
+/// # Errors
+/// As [`handle`].
+pub async fn one(
+    cx: &Context,
+    served: &Arc<Served>,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<(), Status> {
+    delete(cx, served, namespace, name, options).await.map(|_| ())
+}
+
+async fn delete(
+    cx: &Context,
+    served: &Arc<Served>,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<Deleted, Status> {
+    let group_resource = served.group_resource();
+    let cache = served.cache.as_ref().ok_or_else(super::method_not_allowed)?;
+    let key = served.key(namespace, name);
+    let attributes = Attributes {
+        operation: Operation::Delete,
+        served,
+        subresource: "",
+        namespace: namespace.to_string(),
+        name: name.to_string(),
+        user: &cx.user,
+        dry_run: options.dry_run,
+    };
+    cx.server.admission.validate(&cx.server, &attributes, &Value::Null, None).await?;
+    let hooks = served.rules.hooks;
+    let hook = HookContext { server: &cx.server, user: &cx.user, subresource: "", dry_run: options.dry_run };
+    loop {
+        let entry = cache
+            .get(&key, Freshness::Consistent)
+            .await
+            .map_err(|error| errors::of_object(error, &group_resource, name))?
+            .ok_or_else(|| Status::not_found(&group_resource, name))?;
+        let mut object = entry.tree();
+        preconditions(served, &object, options)?;
+        let decision = decide(cx, served, &mut object, options);
+        let result = match decision {
+            Decision::AlreadyMarked => return Ok(Deleted::Marked(entry.tree())),
+            Decision::Mark | Decision::Now if options.dry_run => {
+                return Ok(match decision {
+                    Decision::Mark => Deleted::Marked(object),
+                    _ => Deleted::Gone(object),
+                });
+            }
+            Decision::Mark => mark(served, &entry, object).await,
+            Decision::Now => remove(served, &entry, object).await,
+        };
+        match result {
+            Ok(deleted) => {
+                if let Deleted::Gone(object) = &deleted {
+                    hooks.deleted(&hook, object).await;
+                }
+                return Ok(deleted);
+            }
+            // Somebody wrote it meanwhile: decide again on what it is now.
+            Err(Error::Conflict { .. }) => {}
+            Err(error) => return Err(errors::of_object(error, &group_resource, name)),
+        }
+    }
+}
+
+async fn mark(served: &Served, entry: &Arc<Entry>, object: Value) -> Result<Deleted, Error> {
+    let cache = served.cache.as_ref().expect("what is deleted is stored");
+    let entry = cache.update(entry, object, CreateOptions::default()).await?;
+    Ok(Deleted::Marked(entry.tree()))
+}
+
+async fn remove(served: &Served, entry: &Arc<Entry>, mut object: Value) -> Result<Deleted, Error> {
+    let cache = served.cache.as_ref().expect("what is deleted is stored");
+    cache.delete(entry).await?;
+    // The answer shows the object as it last was stored, under that version.
+    object.set_resource_version(&entry.revision().to_string());
+    Ok(Deleted::Gone(object))
+}
+
+fn preconditions(served: &Served, object: &Value, options: &DeleteOptions) -> Result<(), Status> {
+    let conflict = |error: String| {
+        let kind = GroupResource::new(served.resource.group.to_string(), served.resource.kind.to_string());
+        Status::conflict(&kind, object.name(), error)
+    };
+    if let Some(uid) = &options.precondition_uid
+        && uid != object.uid()
+    {
+        return Err(conflict(format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
+            object.uid()
+        )));
+    }
+    if let Some(version) = &options.precondition_resource_version
+        && version != object.resource_version()
+    {
+        return Err(conflict(format!(
+            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object might have been modified",
+            object.resource_version()
+        )));
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    /// Gone now.
+    Now,
+    /// Marked as being deleted; somebody else finishes.
+    Mark,
+    /// Marked before, and nothing changes.
+    AlreadyMarked,
+}
+
+/// Decides what the deletion does and prepares the object for it.
+fn decide(cx: &Context, served: &Served, object: &mut Value, options: &DeleteOptions) -> Decision {
+    let hooks = served.rules.hooks;
+    let now = cx.server.clock.now();
+    let requested = options.grace_period_seconds.map(|seconds| if seconds < 0 { 1 } else { seconds });
+    let mut graceful = None;
+    if served.rules.graceful {
+        match (object.deletion_timestamp().map(str::to_string), object.deletion_grace_period_seconds()) {
+            // Marked before with time left: only a shorter period changes anything.
+            (Some(stamp), Some(left)) if left > 0 => match requested {
+                Some(period) if period < left => {
+                    let begun = apimachinery::time::parse(&stamp).unwrap_or(now);
+                    let mut end = begun.checked_add(jiff::SignedDuration::from_secs(period - left)).unwrap_or(now);
+                    let mut period = period;
+                    if end < now {
+                        end = now;
+                        if period != 0 {
+                            period = 1;
+                        }
+                    }
+                    object.set_deletion_timestamp(&apimachinery::time::format(end));
+                    object.set_at(&["metadata", "deletionGracePeriodSeconds"], period.into());
+                    graceful = Some(period);
+                }
+                _ => return Decision::AlreadyMarked,
+            },
+            (Some(_), _) => {}
+            (None, _) => {
+                if let Some(period) = hooks.grace_period(object, requested) {
+                    let end = now.checked_add(jiff::SignedDuration::from_secs(period)).unwrap_or(now);
+                    object.set_deletion_timestamp(&apimachinery::time::format(end));
+                    object.set_at(&["metadata", "deletionGracePeriodSeconds"], period.into());
+                    if object.generation() > 0 {
+                        object.set_generation(object.generation() + 1);
+                    }
+                    graceful = Some(period);
+                }
+            }
+        }
+    }
+    propagate(cx, object, options);
+    let held = object.finalizers().next().is_some() || hooks.has_other_finalizers(object);
+    if held && graceful.is_none() {
+        if object.deletion_timestamp().is_none() && object.generation() > 0 {
+            object.set_generation(object.generation() + 1);
+        }
+        let later = object
+            .deletion_timestamp()
+            .and_then(|stamp| apimachinery::time::parse(stamp).ok())
+            .is_none_or(|stamp| stamp > now);
+        if later {
+            object.set_deletion_timestamp(&cx.server.timestamp());
+        }
+        if !hooks.has_other_finalizers(object) || served.resource.plural != "namespaces" {
+            object.set_at(&["metadata", "deletionGracePeriodSeconds"], 0.into());
+        }
+        hooks.prepare_delete(object);
+    }
+    if held || graceful.is_some_and(|period| period > 0) { Decision::Mark } else { Decision::Now }
+}
+
+/// Adds the finalizer that makes the garbage collector orphan or delete dependents first.
+fn propagate(cx: &Context, object: &mut Value, options: &DeleteOptions) {
+    if !cx.server.config.enable_garbage_collector {
+        return;
+    }
+    let have: Vec<String> = object.finalizers().map(str::to_string).collect();
+    let explicit = match (options.orphan_dependents, options.propagation) {
+        (Some(true), _) | (_, Some(Propagation::Orphan)) => Some(ORPHAN),
+        (_, Some(Propagation::Foreground)) => Some(FOREGROUND),
+        (Some(false), _) | (_, Some(Propagation::Background)) => Some(""),
+        (None, None) => None,
+    };
+    let finalizer = match explicit {
+        Some(finalizer) => finalizer,
+        // Without a wish, a finalizer that is there already says what to do.
+        None if have.iter().any(|name| name == ORPHAN) => ORPHAN,
+        None if have.iter().any(|name| name == FOREGROUND) => FOREGROUND,
+        None => "",
+    };
+    let mut wanted: Vec<String> = have.iter().filter(|name| *name != ORPHAN && *name != FOREGROUND).cloned().collect();
+    if !finalizer.is_empty() {
+        wanted.push(finalizer.to_string());
+    }
+    if wanted != have {
+        if wanted.is_empty() {
+            object.remove_at(&["metadata", "finalizers"]);
+        } else {
+            object.set_finalizers(wanted);
+        }
+    }
+}
+
+/// Deletes everything that selectors pick, and answers the list of it.
+///
+/// # Errors
+/// The first deletion that fails for another reason than that the object is gone already.
+pub async fn collection(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
+    let format = format(cx, &ROUTE_OBJECT, Allowed::Transforms)?;
+    let options = options(cx, body).await?;
+    let list_options = ListOptions::parse(&cx.query, false)?;
+    let namespace = namespace(served, cx);
+    let selection = Selection::new(served, &list_options, &namespace, "")?;
+    let (entries, meta) = list::collect(served, &list_options, &selection).await?;
+    let cx: &Context = cx;
+    let options = &options;
+    let items: Vec<Value> = stream::iter(entries)
+        .map(|entry| async move {
+            match delete(cx, served, entry.namespace(), entry.name(), options).await {
+                Ok(_) => {}
+                Err(status) if status.is_not_found() => {}
+                Err(status) => return Err(status),
+            }
+            Ok(strip(encode::entry_tree(served, &entry)))
+        })
+        .buffered(WORKERS)
+        .try_collect()
+        .await?;
+    let list = response::list::list_value(served, items, &meta);
+    let plain = accept::Format { transform: None, ..format };
+    let (content_type, body) = encode::value(&list, plain)?;
+    Ok(response::bytes(StatusCode::OK, content_type, body))
+}

@@ -1,0 +1,67 @@
+//! GET of one object.
+
+use std::sync::Arc;
+
+use apimachinery::status::Status;
+use http::StatusCode;
+
+use super::{entry_answer, errors, format, namespace};
+use crate::cache::{Entry, Freshness};
+use crate::registry::Served;
+use crate::request::accept::{Allowed, ROUTE_OBJECT};
+use crate::response::Response;
+use crate::server::walk::Context;
+
+/// Reads one object as fresh as `resourceVersion` asks.
+///
+/// # Errors
+/// 404, and what reading may answer.
+pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Status> {
+    let format = format(cx, &ROUTE_OBJECT, Allowed::Transforms)?;
+    let entry = read(cx, served, &namespace(served, cx), &cx.info.name).await?;
+    entry_answer(cx, served, StatusCode::OK, &entry, format)
+}
+
+/// One entry, or 404.
+///
+/// # Errors
+/// As [`handle`].
+pub async fn read(cx: &Context, served: &Served, namespace: &str, name: &str) -> Result<Arc<Entry>, Status> {
+    let freshness = match cx.query.get("resourceVersion").unwrap_or_default() {
+        "" => Freshness::Consistent,
+        "0" => Freshness::Any,
+        text => Freshness::AtLeast(parse_version(text)?),
+    };
+    read_at(served, namespace, name, freshness).await
+}
+
+/// One entry as fresh as asked, or 404.
+///
+/// # Errors
+/// As [`handle`].
+pub async fn read_at(served: &Served, namespace: &str, name: &str, freshness: Freshness) -> Result<Arc<Entry>, Status> {
+    let resource = served.group_resource();
+    let cache = served.cache.as_ref().ok_or_else(super::method_not_allowed)?;
+    cache
+        .get(&served.key(namespace, name), freshness)
+        .await
+        .map_err(|error| errors::of_object(error, &resource, name))?
+        .ok_or_else(|| Status::not_found(&resource, name))
+}
+
+/// A resource version out of a query.
+///
+/// # Errors
+/// 400 in upstream's words.
+pub fn parse_version(text: &str) -> Result<u64, Status> {
+    text.parse().map_err(|_| {
+        let why = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            "value out of range"
+        } else {
+            "invalid syntax"
+        };
+        Status::bad_request(format!(
+            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}"
+        ))
+    })
+}

@@ -1,0 +1,164 @@
+//! LIST: a snapshot, a walk over it, and bytes put together.
+
+use std::sync::Arc;
+
+use apimachinery::status::Status;
+use http::StatusCode;
+
+use super::selection::Selection;
+use super::{errors, format, get, namespace, table_options};
+use crate::cache::{ContinueToken, Entry, Freshness, ResourceCache, Snapshot};
+use crate::registry::Served;
+use crate::request::accept::{Allowed, ROUTE_LIST};
+use crate::request::options::{ListOptions, VersionMatch};
+use crate::response::list::{self, ListMeta};
+use crate::response::{self, Response};
+use crate::server::walk::Context;
+
+/// Lists a collection.
+///
+/// # Errors
+/// Bad options and selectors, versions outside of the history.
+pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Status> {
+    let format = format(cx, &ROUTE_LIST, Allowed::Transforms)?;
+    let options = ListOptions::parse(&cx.query, false)?;
+    let selection = Selection::new(served, &options, &namespace(served, cx), "")?;
+    let (entries, meta) = collect(served, &options, &selection).await?;
+    let (content_type, body) = list::body(served, entries, &meta, format, &table_options(cx)?)?;
+    let mut answer = response::bytes(StatusCode::OK, content_type, bytes::Bytes::new());
+    *answer.body_mut() = body;
+    Ok(answer)
+}
+
+/// The entries of a list, and what the list says about itself.
+///
+/// # Errors
+/// As [`handle`].
+pub async fn collect(
+    served: &Arc<Served>,
+    options: &ListOptions,
+    selection: &Selection,
+) -> Result<(Vec<Arc<Entry>>, ListMeta), Status> {
+    let Some(cache) = &served.cache else {
+        // Kinds that nothing stores (componentstatuses) have no objects.
+        return Ok((Vec::new(), ListMeta::default()));
+    };
+    let limit = usize::try_from(options.limit).unwrap_or_default();
+    if options.continue_token.is_empty() && limit == 0 && options.version_match != Some(VersionMatch::Exact) {
+        let freshness = freshness(options)?;
+        if let Some(found) = by_index(served, cache, selection, freshness).await? {
+            return Ok(found);
+        }
+    }
+    let prefix = cache.spec().namespace_prefix(Some(selection.namespace.as_str()));
+    let (snapshot, start) = snapshot(cache, options, &prefix).await?;
+    let namespace = Some(selection.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    let mut meta = ListMeta { resource_version: snapshot.revision().to_string(), ..ListMeta::default() };
+    if let Some(name) = &selection.name
+        && (namespace.is_some() || !served.resource.namespaced)
+    {
+        let found = snapshot.get(&served.key(&selection.namespace, name));
+        let entries = found.filter(|entry| selection.matches(entry)).cloned().into_iter().collect();
+        return Ok((entries, meta));
+    }
+    let everything = selection.is_everything();
+    let mut entries = Vec::new();
+    let mut walk = snapshot.range(namespace, start.as_deref());
+    let mut next = None;
+    for entry in walk.by_ref() {
+        if !everything && !selection.matches(entry) {
+            continue;
+        }
+        if limit > 0 && entries.len() == limit {
+            next = Some(entry.key().clone());
+            break;
+        }
+        entries.push(entry.clone());
+    }
+    if next.is_some() {
+        let last = entries.last().expect("a page that is full is not empty");
+        let token = ContinueToken {
+            revision: i64::try_from(snapshot.revision()).unwrap_or(i64::MAX),
+            // The first key that can follow the last one of this page.
+            start: format!("{}\0", last.key()),
+        };
+        meta.continue_token = token.encode(&prefix);
+        if everything {
+            // The one that ended the loop is among the remaining.
+            meta.remaining = i64::try_from(walk.count() + 1).ok();
+        }
+        cache.keep_for_paging(&snapshot);
+    }
+    Ok((entries, meta))
+}
+
+fn freshness(options: &ListOptions) -> Result<Freshness, Status> {
+    Ok(match options.resource_version.as_str() {
+        "" => Freshness::Consistent,
+        "0" => Freshness::Any,
+        text => Freshness::AtLeast(get::parse_version(text)?),
+    })
+}
+
+type Found = (Vec<Arc<Entry>>, ListMeta);
+
+async fn by_index(
+    served: &Served,
+    cache: &Arc<ResourceCache>,
+    selection: &Selection,
+    freshness: Freshness,
+) -> Result<Option<Found>, Status> {
+    let Some((label, value)) = selection.indexed(served) else { return Ok(None) };
+    let Some((entries, revision)) = cache.by_field(&label, &value, freshness).await.map_err(errors::of_read)? else {
+        return Ok(None);
+    };
+    let entries = entries.into_iter().filter(|entry| selection.matches(entry)).collect();
+    let meta = ListMeta { resource_version: revision.to_string(), ..ListMeta::default() };
+    Ok(Some((entries, meta)))
+}
+
+async fn snapshot(
+    cache: &Arc<ResourceCache>,
+    options: &ListOptions,
+    prefix: &str,
+) -> Result<(Snapshot, Option<String>), Status> {
+    if !options.continue_token.is_empty() {
+        if !options.resource_version.is_empty() && options.resource_version != "0" {
+            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        let token = ContinueToken::decode(&options.continue_token, prefix)
+            .map_err(|error| Status::bad_request(format!("invalid continue token: {error}")))?;
+        let snapshot = match u64::try_from(token.revision) {
+            Ok(revision) => cache.snapshot_at(revision).await.map_err(|error| match error {
+                crate::cache::Error::TooOld { .. } => {
+                    let again = ContinueToken { revision: -1, start: token.start.clone() };
+                    let token = again.encode(prefix);
+                    let mut status = errors::continue_expired(&token);
+                    status.message.push_str(&format!(" (continue: {token})"));
+                    status
+                }
+                other => errors::of_read(other),
+            })?,
+            Err(_) => cache.snapshot(Freshness::Consistent).await.map_err(errors::of_read)?,
+        };
+        return Ok((snapshot, Some(token.start)));
+    }
+    if options.version_match == Some(VersionMatch::Exact) {
+        let revision = get::parse_version(&options.resource_version)?;
+        return Ok((exact(cache, revision).await?, None));
+    }
+    // A limited list of a given version without a match is exact, upstream's legacy rule.
+    if options.limit > 0 && options.version_match.is_none() && !matches!(options.resource_version.as_str(), "" | "0") {
+        let revision = get::parse_version(&options.resource_version)?;
+        return Ok((exact(cache, revision).await?, None));
+    }
+    let snapshot = cache.snapshot(freshness(options)?).await.map_err(errors::of_read)?;
+    Ok((snapshot, None))
+}
+
+async fn exact(cache: &Arc<ResourceCache>, revision: u64) -> Result<Snapshot, Status> {
+    cache.snapshot_at(revision).await.map_err(|error| match error {
+        crate::cache::Error::TooOld { .. } => errors::list_expired(),
+        other => errors::of_read(other),
+    })
+}

@@ -1,0 +1,175 @@
+//! Requests about resources: which handler, and what all handlers share.
+
+pub mod create;
+pub mod delete;
+pub mod errors;
+pub mod get;
+pub mod list;
+pub mod patch;
+pub mod reviews;
+pub mod scale;
+pub mod selection;
+pub mod store;
+pub mod subresources;
+pub mod token;
+pub mod update;
+pub mod watch;
+
+use std::sync::Arc;
+
+use apimachinery::gvk::GroupResource;
+use apimachinery::status::Status;
+use axum::body::Body;
+use http::{Method, StatusCode};
+
+use crate::registry::Served;
+use crate::request::accept::{self, Allowed, Format};
+use crate::response::table;
+use crate::response::{self, Response};
+use crate::server::walk::Context;
+
+/// Nobody serves this resource.
+pub fn unknown_resource() -> Status {
+    Status::generic(404, "", &GroupResource::default(), "", "")
+}
+
+/// The resource is there, the method is not.
+pub fn method_not_allowed() -> Status {
+    Status::generic(405, "", &GroupResource::default(), "", "")
+}
+
+/// The shape of the answer, checked as upstream's router and handlers do.
+///
+/// # Errors
+/// 406.
+pub fn format(cx: &Context, routes: &[&str], allowed: Allowed) -> Result<Format, Status> {
+    accept::route_produces(&cx.headers, routes)?;
+    accept::negotiate(&cx.headers, &cx.query, allowed)
+}
+
+/// How Tables are made for this request.
+///
+/// # Errors
+/// 422 for a bad `includeObject`.
+pub fn table_options(cx: &Context) -> Result<table::Options, Status> {
+    table::Options::parse(&cx.query, cx.server.clock.now())
+}
+
+/// A tree as the answer.
+///
+/// # Errors
+/// When it has no form that the client takes.
+pub fn object_answer(
+    cx: &Context,
+    served: &Served,
+    code: StatusCode,
+    object: &serde_json::Value,
+    format: Format,
+) -> Result<Response, Status> {
+    let (content_type, body) = response::encode::tree(served, object, format, &table_options(cx)?)?;
+    Ok(response::bytes(code, content_type, body))
+}
+
+/// An entry as the answer.
+///
+/// # Errors
+/// As [`object_answer`].
+pub fn entry_answer(
+    cx: &Context,
+    served: &Served,
+    code: StatusCode,
+    entry: &crate::cache::Entry,
+    format: Format,
+) -> Result<Response, Status> {
+    let (content_type, body) = response::encode::entry(served, entry, format, &table_options(cx)?)?;
+    Ok(response::bytes(code, content_type, body))
+}
+
+/// Finds the resource and hands the request to its handler.
+///
+/// # Errors
+/// 404 and 405 as upstream's routes give them, and what handlers answer.
+pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> {
+    let info = cx.info.clone();
+    let Some(served) = cx.server.registry.find(&info.group, &info.version, &info.resource).cloned() else {
+        if info.prefix == "apis" && !cx.server.registry.serves_group(&info.group) {
+            return Ok(response::page_not_found());
+        }
+        return Err(unknown_resource());
+    };
+    let resource = served.resource;
+    // `namespaces/x` sets both namespace and name; elsewhere a namespace needs a namespaced resource.
+    let in_namespace = !info.namespace.is_empty() && !(info.group.is_empty() && info.resource == "namespaces");
+    if in_namespace && !resource.namespaced {
+        return Err(unknown_resource());
+    }
+    if resource.namespaced && !in_namespace && (!info.name.is_empty() && info.parts.len() > 1) {
+        return Err(unknown_resource());
+    }
+    if !info.subresource.is_empty() {
+        return subresources::dispatch(cx, &served, body).await;
+    }
+    let named = info.parts.len() > 1;
+    let allow = |verb: &str| if resource.has_verb(verb) { Ok(()) } else { Err(method_not_allowed()) };
+    match (cx.method.clone(), named) {
+        (Method::GET, true) if info.verb == "watch" => {
+            allow("watch")?;
+            watch::handle(cx, &served).await
+        }
+        (Method::GET, true) => {
+            allow("get")?;
+            get::handle(cx, &served).await
+        }
+        (Method::GET, false) => {
+            if info.verb == "watch" {
+                allow("watch")?;
+                watch::handle(cx, &served).await
+            } else {
+                allow("list")?;
+                list::handle(cx, &served).await
+            }
+        }
+        (Method::POST, false) => {
+            allow("create")?;
+            if resource.namespaced && !in_namespace {
+                return Err(method_not_allowed());
+            }
+            match served.cache {
+                Some(_) => bounded(create::handle(cx, &served, body)).await,
+                None => reviews::handle(cx, &served, body).await,
+            }
+        }
+        (Method::PUT, true) => {
+            allow("update")?;
+            bounded(update::handle(cx, &served, body)).await
+        }
+        (Method::PATCH, true) => {
+            allow("patch")?;
+            bounded(patch::handle(cx, &served, body)).await
+        }
+        (Method::DELETE, true) => {
+            allow("delete")?;
+            bounded(delete::handle(cx, &served, body)).await
+        }
+        (Method::DELETE, false) => {
+            allow("deletecollection")?;
+            if resource.namespaced && !in_namespace {
+                return Err(method_not_allowed());
+            }
+            delete::collection(cx, &served, body).await
+        }
+        _ => Err(method_not_allowed()),
+    }
+}
+
+/// Upstream's bound on the work of one write.
+const WRITE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(34);
+
+async fn bounded(work: impl Future<Output = Result<Response, Status>>) -> Result<Response, Status> {
+    crate::server::walk::within(WRITE_TIMEOUT, work).await
+}
+
+/// The namespace of a request, checked against the resource's scope.
+pub fn namespace(served: &Arc<Served>, cx: &Context) -> String {
+    if served.resource.namespaced { cx.info.namespace.clone() } else { String::new() }
+}

@@ -1,0 +1,120 @@
+//! Label and field selectors of lists, watches and collection deletes.
+
+use std::sync::Arc;
+
+use apimachinery::labels::Labels;
+use apimachinery::status::Status;
+use apimachinery::{fields, labels};
+
+use crate::cache::{Entry, Scope};
+use crate::registry::Served;
+use crate::registry::fields::storage_label;
+use crate::request::options::ListOptions;
+
+/// What a request wants out of a resource.
+#[derive(Clone)]
+pub struct Selection {
+    /// Empty for all namespaces.
+    pub namespace: String,
+    labels: labels::Selector,
+    fields: fields::Selector,
+    /// Set when the selectors can only match one object.
+    pub name: Option<String>,
+    /// Field labels that the served version names differently.
+    group: String,
+    plural: String,
+}
+
+struct EntryLabels<'a>(&'a Entry);
+
+impl Labels for EntryLabels<'_> {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.0.label(key)
+    }
+}
+
+impl Selection {
+    /// Reads the selectors and checks that the resource knows their fields. `name` is the name in
+    /// the path, if any.
+    ///
+    /// # Errors
+    /// 400 in upstream's words.
+    pub fn new(served: &Served, options: &ListOptions, namespace: &str, name: &str) -> Result<Self, Status> {
+        let bad = |error: String| Status::bad_request(error);
+        let labels = labels::Selector::parse(&options.label_selector).map_err(|error| bad(error.to_string()))?;
+        let fields = fields::Selector::parse(&options.field_selector).map_err(|error| bad(error.to_string()))?;
+        for requirement in &fields.requirements {
+            if !served.resource.selects(&requirement.field) {
+                return Err(bad(unsupported(served, &requirement.field)));
+            }
+        }
+        let exact = fields.requires_exact_match("metadata.name").map(str::to_string);
+        if !name.is_empty() && !fields.is_empty() && exact.as_deref() != Some(name) {
+            return Err(bad("fieldSelector metadata.name doesn't match requested name".to_string()));
+        }
+        let name = if name.is_empty() { exact } else { Some(name.to_string()) };
+        Ok(Self {
+            namespace: namespace.to_string(),
+            labels,
+            fields,
+            name,
+            group: served.resource.group.to_string(),
+            plural: served.resource.plural.to_string(),
+        })
+    }
+
+    /// Whether everything in the namespace is wanted.
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty() && self.name.is_none()
+    }
+
+    /// Whether an entry is wanted.
+    pub fn matches(&self, entry: &Entry) -> bool {
+        (self.namespace.is_empty() || entry.namespace() == self.namespace)
+            && self.name.as_ref().is_none_or(|name| entry.name() == name)
+            && self.labels.matches(&EntryLabels(entry))
+            && self.fields.matches(|label| entry.field(storage_label(&self.group, &self.plural, label)))
+    }
+
+    /// A field with an index that narrows the selection to one value.
+    pub fn indexed(&self, served: &Served) -> Option<(String, String)> {
+        let spec = served.cache.as_ref()?.spec();
+        spec.fields.iter().filter(|field| field.indexed).find_map(|field| {
+            let value = self.fields.requires_exact_match(&field.label)?;
+            Some((field.label.clone(), value.to_string()))
+        })
+    }
+
+    /// The narrowest scope that holds everything wanted.
+    pub fn scope(&self, served: &Served) -> Scope {
+        if let Some(name) = &self.name
+            && (!served.resource.namespaced || !self.namespace.is_empty())
+        {
+            return Scope::Key(served.key(&self.namespace, name));
+        }
+        if let Some((label, value)) = self.indexed(served) {
+            return Scope::Field { label, value };
+        }
+        if self.namespace.is_empty() { Scope::All } else { Scope::Namespace(self.namespace.clone()) }
+    }
+
+    /// The matcher of a watch; `None` when its scope says it all.
+    pub fn matcher(&self, scope: &Scope) -> Option<Arc<dyn crate::cache::Matcher>> {
+        if self.is_everything() && matches!(scope, Scope::All | Scope::Namespace(_)) {
+            return None;
+        }
+        let selection = self.clone();
+        Some(Arc::new(move |entry: &Entry| selection.matches(entry)))
+    }
+}
+
+/// What upstream says of a field that no selector may name: kinds that registered their own
+/// conversion of labels say it differently from those that did not.
+fn unsupported(served: &Served, label: &str) -> String {
+    let resource = served.resource;
+    let own = !resource.selectable_fields.is_empty();
+    if own {
+        return format!("field label not supported: {label}");
+    }
+    format!("{label:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+}

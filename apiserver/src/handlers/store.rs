@@ -1,0 +1,504 @@
+//! The generic store: what happens to an object between decoding and the answer, once for all
+//! kinds (upstream's `registry/generic/registry/store.go` with `rest.BeforeCreate` and
+//! `rest.BeforeUpdate`).
+
+use std::sync::Arc;
+
+use apimachinery::fieldset::Set;
+use apimachinery::gvk::GroupKind;
+use apimachinery::managed;
+use apimachinery::object::ObjectExt as _;
+use apimachinery::status::Status;
+use apimachinery::{field, random};
+use serde_json::{Value, json};
+
+use super::errors;
+use crate::admission::{Attributes, Operation};
+use crate::cache::{CreateOptions, Entry, Error, Freshness};
+use crate::registry::hooks::{HookContext, Reservation};
+use crate::registry::rules::{GenerationRule, StatusRule, StatusUpdate};
+use crate::registry::{Served, checks};
+use crate::request::options::WriteOptions;
+use crate::server::walk::Context;
+
+/// How often a generated name that is taken is replaced by another.
+const NAME_ATTEMPTS: usize = 8;
+
+/// How often a write that lost a race is tried again before the client is told.
+const RACE_ATTEMPTS: usize = 64;
+
+/// What a write left behind.
+pub enum Written {
+    /// Stored; `created` tells an upsert's create from its update.
+    Stored { entry: Arc<Entry>, created: bool },
+    /// Not stored: a dry run, or an update that ended in deletion. In the served version.
+    Object { object: Value, created: bool },
+}
+
+impl Written {
+    /// The object in the served version.
+    pub fn object(&self, served: &Served) -> Value {
+        match self {
+            Written::Stored { entry, .. } => served.from_storage(entry.tree()),
+            Written::Object { object, .. } => object.clone(),
+        }
+    }
+
+    /// Whether the object is new.
+    pub fn created(&self) -> bool {
+        match self {
+            Written::Stored { created, .. } | Written::Object { created, .. } => *created,
+        }
+    }
+}
+
+/// The fields that an endpoint takes from nobody.
+fn reset_fields(served: &Served, subresource: &str) -> Set {
+    let rules = &served.rules;
+    if rules.status == StatusRule::Plain {
+        return Set::new();
+    }
+    match subresource {
+        "" => Set::of_fields(&[&["status"]]),
+        "status" | "approval" => {
+            let mut paths: Vec<&[&str]> = vec![&["spec"]];
+            match rules.status_update {
+                StatusUpdate::KeepSpec => {}
+                StatusUpdate::KeepSpecAndLabels => paths.push(&["metadata", "labels"]),
+                StatusUpdate::ResetMetadata => paths.push(&["metadata"]),
+            }
+            if served.resource.plural == "pods" {
+                paths.push(&["metadata", "deletionTimestamp"]);
+                paths.push(&["metadata", "ownerReferences"]);
+            }
+            Set::of_fields(&paths)
+        }
+        _ => Set::new(),
+    }
+}
+
+/// Books who owns what of `new`, which replaces `old`; both in the served version.
+pub fn track(cx: &Context, served: &Served, subresource: &str, manager: &str, old: Option<&Value>, new: &mut Value) {
+    let reset = reset_fields(served, subresource);
+    let api_version = served.api_version();
+    let request = managed::Request {
+        manager,
+        api_version: &api_version,
+        subresource,
+        ty: served.schema,
+        reset: &reset,
+        now: cx.server.clock.now(),
+    };
+    managed::update(old, new, &request);
+}
+
+/// Server-side apply of `config` to `live` (`None`: create); in the served version.
+///
+/// # Errors
+/// Conflicts with other managers, and configurations that do not fit.
+pub fn apply(
+    cx: &Context,
+    served: &Served,
+    subresource: &str,
+    manager: &str,
+    live: Option<&Value>,
+    config: &Value,
+    force: bool,
+) -> Result<Value, Status> {
+    let reset = reset_fields(served, subresource);
+    let api_version = served.api_version();
+    let request = managed::Request {
+        manager,
+        api_version: &api_version,
+        subresource,
+        ty: served.schema,
+        reset: &reset,
+        now: cx.server.clock.now(),
+    };
+    managed::apply(live, config, force, &request).map_err(|error| match error {
+        managed::ApplyError::Conflict(status) => *status,
+        managed::ApplyError::BadRequest(text) => Status::bad_request(text),
+        managed::ApplyError::Invalid(text) => Status::internal(text),
+    })
+}
+
+/// Takes an object's kind and namespace from the request, refusing others.
+///
+/// # Errors
+/// 400 when the object names another namespace.
+pub fn place(cx: &Context, served: &Served, object: &mut Value) -> Result<(), Status> {
+    let namespace = if served.resource.namespaced { cx.info.namespace.as_str() } else { "" };
+    let have = object.namespace().to_string();
+    if have.is_empty() {
+        if !namespace.is_empty() {
+            object.set_namespace(namespace);
+        }
+    } else if have != namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
+}
+
+fn hook_context<'a>(cx: &'a Context, subresource: &'a str, dry_run: bool) -> HookContext<'a> {
+    HookContext { server: &cx.server, user: &cx.user, subresource, dry_run }
+}
+
+fn invalid(served: &Served, name: &str, errors: &field::ErrorList) -> Status {
+    let kind: GroupKind = served.group_kind();
+    Status::invalid(&kind, name, errors)
+}
+
+/// Creates an object that was decoded and defaulted, in the served version.
+///
+/// # Errors
+/// What admission, validation, allocation and the store have against it.
+pub async fn create(
+    cx: &mut Context,
+    served: &Arc<Served>,
+    mut object: Value,
+    options: &WriteOptions,
+    manager: Option<&str>,
+) -> Result<Written, Status> {
+    for path in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        object.remove_at(&["metadata", path]);
+    }
+    place(cx, served, &mut object)?;
+    if let Some(manager) = manager {
+        track(cx, served, "", manager, None, &mut object);
+    }
+    let mut object = served.to_storage(object);
+    let attributes = Attributes {
+        operation: Operation::Create,
+        served,
+        subresource: "",
+        namespace: object.namespace().to_string(),
+        name: object.name().to_string(),
+        user: &cx.user,
+        dry_run: options.dry_run,
+    };
+    let admission = &cx.server.admission;
+    admission.mutate(&cx.server, &attributes, &mut object, None).await?;
+    let generated = object.name().is_empty() && !object.generate_name().is_empty();
+    let base = object.generate_name().to_string();
+    object.set_creation_timestamp(&cx.server.timestamp());
+    object.set_uid(&uuid::Uuid::new_v4().to_string());
+    if generated {
+        object.set_name(&random::generate_name(&base));
+    }
+    let hooks = served.rules.hooks;
+    let hook = hook_context(cx, "", options.dry_run);
+    if served.rules.status == StatusRule::Reset {
+        object.set_at(&["status"], json!({}));
+    }
+    object.remove_at(&["metadata", "generation"]);
+    match served.rules.generation {
+        GenerationRule::None | GenerationRule::FieldsFromZero(_) => {}
+        _ => object.set_generation(1),
+    }
+    if served.resource.plural == "pods" && served.resource.group.is_empty() {
+        object.set_generation(1);
+    }
+    hooks.prepare_create(&hook, &mut object);
+    finish(served, &mut object);
+    let errors = checks::create(served.storage, &object);
+    if !errors.is_empty() {
+        return Err(invalid(served, object.name(), &errors));
+    }
+    let warnings = checks::warnings(served.storage, &object, None);
+    let reservation = hooks.reserve(&hook, &mut object, None).await?;
+    admission.validate(&cx.server, &attributes, &object, None).await?;
+    cx.warnings.extend(warnings);
+    let ttl = hooks.ttl(&cx.server);
+    let group_resource = served.group_resource();
+    let cache = served.cache.clone().ok_or_else(super::method_not_allowed)?;
+    let mut attempts = 0;
+    loop {
+        let name = object.name().to_string();
+        let key = served.key(object.namespace(), &name);
+        let result = if options.dry_run {
+            match cache.get(&key, Freshness::Consistent).await {
+                Ok(None) => {
+                    let object = served.from_storage(object);
+                    return Ok(Written::Object { object, created: true });
+                }
+                Ok(Some(_)) => Err(Error::Exists { key }),
+                Err(error) => Err(error),
+            }
+        } else {
+            cache.create(&key, object.clone(), CreateOptions { ttl }).await
+        };
+        match result {
+            Ok(entry) => {
+                keep(reservation);
+                return Ok(Written::Stored { entry, created: true });
+            }
+            Err(Error::Exists { .. }) if generated => {
+                attempts += 1;
+                if attempts >= NAME_ATTEMPTS {
+                    return Err(Status::generate_name_conflict(&group_resource, &name, 1));
+                }
+                object.set_name(&random::generate_name(&base));
+            }
+            Err(error) => return Err(errors::of_object(error, &group_resource, &name)),
+        }
+    }
+}
+
+fn keep(reservation: Option<Box<dyn Reservation>>) {
+    if let Some(reservation) = reservation {
+        reservation.keep();
+    }
+}
+
+/// Brings an object back into canonical form after it was changed on the way.
+fn finish(served: &Served, object: &mut Value) {
+    let (api_version, kind) = (object.api_version().to_string(), object.kind().to_string());
+    api::canonicalize(served.storage_schema, object);
+    object.set_api_version(&api_version);
+    object.set_kind(&kind);
+}
+
+/// What an update is made of.
+pub struct Update<'a> {
+    pub subresource: &'a str,
+    pub name: &'a str,
+    pub options: &'a WriteOptions,
+    /// Books ownership for this manager; `None` when the change did so itself (apply).
+    pub manager: Option<String>,
+    /// A lost race is tried again even though the object carries a resource version, because it
+    /// was derived from the current object (patches).
+    pub derived: bool,
+}
+
+/// Makes the new object from the current one; both in the served version. `None` is a create.
+pub type Change<'a> = &'a (dyn Fn(&mut Context, Option<&Value>) -> Result<Value, Status> + Send + Sync);
+
+/// Updates an object.
+///
+/// # Errors
+/// 404, 409, and what admission and validation have against it.
+pub async fn update(
+    cx: &mut Context,
+    served: &Arc<Served>,
+    update: &Update<'_>,
+    may_create: bool,
+    change: Change<'_>,
+) -> Result<Written, Status> {
+    let group_resource = served.group_resource();
+    let cache = served.cache.clone().ok_or_else(super::method_not_allowed)?;
+    let namespace = if served.resource.namespaced { cx.info.namespace.clone() } else { String::new() };
+    let key = served.key(&namespace, update.name);
+    let read_error = |error| errors::of_object(error, &group_resource, update.name);
+    for _ in 0..RACE_ATTEMPTS {
+        let current = cache.get(&key, Freshness::Consistent).await.map_err(read_error)?;
+        let Some(current) = current else {
+            if !may_create || !update.subresource.is_empty() {
+                return Err(Status::not_found(&group_resource, update.name));
+            }
+            let warnings = cx.warnings.len();
+            let object = change(cx, None)?;
+            let created = create(cx, served, object, update.options, update.manager.as_deref()).await;
+            match created {
+                Err(status) if status.is_already_exists() => {
+                    cx.warnings.truncate(warnings);
+                    continue;
+                }
+                other => return other,
+            }
+        };
+        let warnings = cx.warnings.len();
+        match attempt(cx, served, update, &current, change).await? {
+            Some(written) => return Ok(written),
+            None => cx.warnings.truncate(warnings),
+        }
+    }
+    Err(Status::conflict(&group_resource, update.name, errors::MODIFIED))
+}
+
+/// One try; `None` when somebody else wrote in between and it is worth another.
+async fn attempt(
+    cx: &mut Context,
+    served: &Arc<Served>,
+    update: &Update<'_>,
+    current: &Arc<Entry>,
+    change: Change<'_>,
+) -> Result<Option<Written>, Status> {
+    let group_resource = served.group_resource();
+    let name = update.name;
+    let old_stored = current.tree();
+    let old = served.from_storage(old_stored.clone());
+    let mut new = change(cx, Some(&old))?;
+    place(cx, served, &mut new)?;
+    let uid = new.uid();
+    if !uid.is_empty() && uid != old.uid() {
+        return Err(Status::conflict(
+            &group_resource,
+            name,
+            format!(
+                "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                current.key(),
+                old.uid()
+            ),
+        ));
+    }
+    if let Some(manager) = &update.manager {
+        track(cx, served, update.subresource, manager, Some(&old), &mut new);
+    }
+    let mut new = served.to_storage(new);
+    let attributes = Attributes {
+        operation: Operation::Update,
+        served,
+        subresource: update.subresource,
+        namespace: old.namespace().to_string(),
+        name: name.to_string(),
+        user: &cx.user,
+        dry_run: update.options.dry_run,
+    };
+    let admission = &cx.server.admission;
+    admission.mutate(&cx.server, &attributes, &mut new, Some(&old_stored)).await?;
+    let version = new.resource_version().to_string();
+    let unconditional = version.is_empty() || version == "0";
+    if unconditional {
+        if !served.rules.unconditional_update {
+            let mut errors = field::ErrorList::new();
+            errors.push(field::invalid(
+                &field::Path::new("metadata").child("resourceVersion"),
+                field::BadValue::Raw("0x0".to_string()),
+                "must be specified for an update",
+            ));
+            return Err(invalid(served, name, &errors));
+        }
+    } else if version != old.resource_version() {
+        return Err(Status::conflict(&group_resource, name, errors::MODIFIED));
+    }
+    new.set_resource_version(old.resource_version());
+    let hook = hook_context(cx, update.subresource, update.options.dry_run);
+    before_update(served, &hook, &mut new, &old_stored);
+    finish(served, &mut new);
+    let errors = checks::update(served.storage, update.subresource, &new, &old_stored);
+    if !errors.is_empty() {
+        return Err(invalid(served, name, &errors));
+    }
+    let warnings = checks::warnings(served.storage, &new, Some(&old_stored));
+    let hooks = served.rules.hooks;
+    let reservation = hooks.reserve(&hook, &mut new, Some(&old_stored)).await?;
+    admission.validate(&cx.server, &attributes, &new, Some(&old_stored)).await?;
+    if update.options.dry_run {
+        let object = served.from_storage(new);
+        cx.warnings.extend(warnings);
+        return Ok(Some(Written::Object { object, created: false }));
+    }
+    let cache = served.cache.as_ref().ok_or_else(super::method_not_allowed)?;
+    let lost = unconditional || update.derived;
+    if deleted_by_update(served, &new) {
+        // The last finalizer went: this update is the deletion.
+        return match cache.delete(current).await {
+            Ok(entry) => {
+                keep(reservation);
+                hooks.deleted(&hook, &new).await;
+                cx.warnings.extend(warnings);
+                let mut object = served.from_storage(new);
+                object.set_resource_version(&entry.revision().to_string());
+                Ok(Some(Written::Object { object, created: false }))
+            }
+            Err(Error::Conflict { .. } | Error::NotFound { .. }) if lost => Ok(None),
+            Err(error) => Err(errors::of_object(error, &group_resource, name)),
+        };
+    }
+    let ttl = hooks.ttl(&cx.server);
+    match cache.update(current, new, CreateOptions { ttl }).await {
+        Ok(entry) => {
+            keep(reservation);
+            cx.warnings.extend(warnings);
+            Ok(Some(Written::Stored { entry, created: false }))
+        }
+        Err(Error::Conflict { .. } | Error::NotFound { .. }) if lost => Ok(None),
+        Err(error) => Err(errors::of_object(error, &group_resource, name)),
+    }
+}
+
+/// What every update keeps of the old object, and the kind's own rules.
+fn before_update(served: &Served, hook: &HookContext<'_>, new: &mut Value, old: &Value) {
+    let rules = &served.rules;
+    let take = |new: &mut Value, path: &[&str]| match old.at(path).cloned() {
+        Some(value) => new.set_at(path, value),
+        None => {
+            new.remove_at(path);
+        }
+    };
+    take(new, &["metadata", "generation"]);
+    match hook.subresource {
+        "" => {
+            if rules.status != StatusRule::Plain {
+                take(new, &["status"]);
+            }
+        }
+        "status" => {
+            take(new, &["spec"]);
+            for field in ["webhooks", "template", "data"] {
+                if old.get(field).is_some() {
+                    take(new, &[field]);
+                }
+            }
+            match rules.status_update {
+                StatusUpdate::KeepSpec => {}
+                StatusUpdate::KeepSpecAndLabels => take(new, &["metadata", "labels"]),
+                StatusUpdate::ResetMetadata => {
+                    let managed = new.at(&["metadata", "managedFields"]).cloned();
+                    take(new, &["metadata"]);
+                    if let Some(managed) = managed {
+                        new.set_at(&["metadata", "managedFields"], managed);
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+    if hook.subresource.is_empty() {
+        let changed = match rules.generation {
+            GenerationRule::None | GenerationRule::One => false,
+            GenerationRule::Fields(fields) | GenerationRule::FieldsFromZero(fields) => {
+                fields.iter().any(|field| new.get(*field) != old.get(*field))
+            }
+            GenerationRule::AllAndLabels => {
+                let rest = |object: &Value| {
+                    let mut object = object.clone();
+                    object.as_object_mut().map(|map| map.remove("metadata"));
+                    object
+                };
+                rest(new) != rest(old) || new.labels() != old.labels()
+            }
+        };
+        if changed {
+            new.set_generation(old.generation() + 1);
+        }
+    }
+    rules.hooks.prepare_update(hook, new, old);
+    if new.uid().is_empty() {
+        new.set_uid(old.uid());
+    }
+    if old.creation_timestamp().is_some() {
+        take(new, &["metadata", "creationTimestamp"]);
+    }
+    if old.deletion_timestamp().is_some() {
+        take(new, &["metadata", "deletionTimestamp"]);
+        if new.deletion_grace_period_seconds().is_none() {
+            take(new, &["metadata", "deletionGracePeriodSeconds"]);
+        }
+    } else {
+        // Only a delete marks an object as being deleted.
+        new.remove_at(&["metadata", "deletionTimestamp"]);
+        new.remove_at(&["metadata", "deletionGracePeriodSeconds"]);
+    }
+}
+
+/// Whether an object that is being deleted has nothing left that holds it.
+fn deleted_by_update(served: &Served, new: &Value) -> bool {
+    new.deletion_timestamp().is_some()
+        && new.finalizers().next().is_none()
+        && new.deletion_grace_period_seconds().unwrap_or_default() == 0
+        && !served.rules.hooks.has_other_finalizers(new)
+        && (!served.rules.graceful || new.deletion_grace_period_seconds().is_some())
+}

@@ -1,0 +1,290 @@
+//! Subresources: status and its likes are updates of the object; the others have handlers of
+//! their own.
+
+use std::sync::Arc;
+
+use apimachinery::gvk::GroupVersionKind;
+use apimachinery::object::ObjectExt as _;
+use apimachinery::status::Status;
+use axum::body::Body;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::store::{self, Update};
+use super::{format, get, method_not_allowed, patch, scale, token, unknown_resource, update};
+use crate::cache::Freshness;
+use crate::codec::body::{self, Expected};
+use crate::registry::Served;
+use crate::request::accept::{self, Allowed, ROUTE_OBJECT};
+use crate::request::options::{DeleteOptions, WriteKind, WriteOptions};
+use crate::response::{self, Response};
+use crate::server::walk::Context;
+
+/// Hands a request about a subresource to its handler.
+///
+/// # Errors
+/// 404 and 405 as upstream's routes give them, and what handlers answer.
+pub async fn dispatch(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
+    let info = cx.info.clone();
+    let name = info.subresource.as_str();
+    let Some(subresource) = served.resource.subresource(name) else {
+        return Err(unknown_resource());
+    };
+    if info.parts.len() > 3 && name != "proxy" {
+        return Err(unknown_resource());
+    }
+    let verb = match cx.method {
+        Method::GET => "get",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::POST => "create",
+        Method::DELETE => "delete",
+        _ => return Err(method_not_allowed()),
+    };
+    if !subresource.verbs.iter().any(|known| known == verb) {
+        return Err(method_not_allowed());
+    }
+    match (served.resource.plural.as_ref(), name) {
+        (_, "scale") => scale::handle(cx, served, body).await,
+        ("serviceaccounts", "token") => token::handle(cx, served, body).await,
+        ("pods", "binding") => binding(cx, served, body).await,
+        ("pods", "eviction") => eviction(cx, served, body).await,
+        ("pods", "log") => crate::proxy::log(cx, served).await,
+        ("pods", "exec" | "attach" | "portforward") => crate::proxy::stream(cx, served, body).await,
+        (_, "proxy") => crate::proxy::proxy(cx, served, body).await,
+        _ => match cx.method {
+            Method::GET => get::handle(cx, served).await,
+            Method::PUT => update::handle(cx, served, body).await,
+            Method::PATCH => patch::handle(cx, served, body).await,
+            _ => Err(method_not_allowed()),
+        },
+    }
+}
+
+/// Decodes a body of a subresource's own kind.
+///
+/// # Errors
+/// As [`body::decode`].
+pub fn decode(
+    cx: &mut Context,
+    kind: (&str, &str, &str),
+    bytes: &[u8],
+    options: &WriteOptions,
+) -> Result<Value, Status> {
+    let (group, version, kind) = kind;
+    let schema = api::table()
+        .find_kind(group, version, kind)
+        .ok_or_else(|| Status::internal(format!("the table lacks {kind}")))?;
+    let expected = Expected { kind: GroupVersionKind::new(group, version, kind), schema };
+    let encoding = accept::body_encoding(&cx.headers)?;
+    let decoded = body::decode(bytes, encoding, &expected, options.field_validation)?;
+    cx.warnings.extend(decoded.warnings);
+    Ok(decoded.object)
+}
+
+/// What a binding or an eviction answers.
+fn created(cx: &Context) -> Response {
+    let mut status = Status::success(None);
+    status.code = 201;
+    response::status(&status, cx.plain_format())
+}
+
+/// `POST pods/x/binding` (and `POST bindings`): assigns a pod to a node, once.
+async fn binding(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
+    let bytes = body::read(body).await?;
+    let options = WriteOptions::parse(&cx.query, WriteKind::Create)?;
+    let binding = decode(cx, ("", "v1", "Binding"), &bytes, &options)?;
+    let name = cx.info.name.clone();
+    bind(cx, served, &name, &binding, &options).await
+}
+
+/// Assigns a pod to the node that a Binding names.
+///
+/// # Errors
+/// 404 without such a pod, 409 when it is assigned or being deleted.
+pub async fn bind(
+    cx: &mut Context,
+    pods: &Arc<Served>,
+    name: &str,
+    binding: &Value,
+    options: &WriteOptions,
+) -> Result<Response, Status> {
+    let mut errors = apimachinery::field::ErrorList::new();
+    let target = apimachinery::field::Path::new("target");
+    let kind = binding.str_at(&["target", "kind"]).unwrap_or_default();
+    if !kind.is_empty() && kind != "Node" {
+        errors.push(apimachinery::field::not_supported(&target.child("kind"), kind, &["Node", "<empty>"]));
+    }
+    let node = binding.str_at(&["target", "name"]).unwrap_or_default().to_string();
+    if node.is_empty() {
+        errors.push(apimachinery::field::required(&target.child("name"), ""));
+    }
+    if !errors.is_empty() {
+        return Err(Status::invalid(&apimachinery::gvk::GroupKind::new("", "Binding"), binding.name(), &errors));
+    }
+    let uid = binding.uid().to_string();
+    let annotations = binding.annotations().cloned().unwrap_or_default();
+    let labels = binding.labels().cloned().unwrap_or_default();
+    let group_resource = pods.group_resource();
+    let pod = name.to_string();
+    let update = Update { subresource: "binding", name, options, manager: None, derived: true };
+    let change = move |cx: &mut Context, current: Option<&Value>| {
+        let current = current.ok_or_else(|| Status::not_found(&group_resource, &pod))?;
+        let conflict =
+            |error: String| Status::conflict(&apimachinery::gvk::GroupResource::new("", "pods/binding"), &pod, error);
+        if !uid.is_empty() && uid != current.uid() {
+            return Err(conflict(format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                current.uid()
+            )));
+        }
+        if current.deletion_timestamp().is_some() {
+            return Err(conflict(format!("pod {pod} is being deleted, cannot be assigned to a host")));
+        }
+        let assigned = current.str_at(&["spec", "nodeName"]).unwrap_or_default();
+        if !assigned.is_empty() {
+            return Err(conflict(format!("pod {pod} is already assigned to node {assigned:?}")));
+        }
+        if !current.list_at(&["spec", "schedulingGates"]).is_empty() {
+            return Err(conflict(format!("pod {pod} has non-empty .spec.schedulingGates")));
+        }
+        let mut new = current.clone();
+        new.set_at(&["spec", "nodeName"], node.clone().into());
+        for (key, value) in &annotations {
+            new.set_annotation(key, value.as_str().unwrap_or_default());
+        }
+        for (key, value) in &labels {
+            new.set_label(key, value.as_str().unwrap_or_default());
+        }
+        let mut conditions: Vec<Value> = new.list_at(&["status", "conditions"]).to_vec();
+        let scheduled = json!({
+            "type": "PodScheduled",
+            "status": "True",
+            "lastProbeTime": null,
+            "lastTransitionTime": cx.server.timestamp(),
+        });
+        match conditions.iter_mut().find(|condition| condition.str_at(&["type"]) == Some("PodScheduled")) {
+            Some(condition) => *condition = scheduled,
+            None => conditions.push(scheduled),
+        }
+        new.set_at(&["status", "conditions"], conditions.into());
+        Ok(new)
+    };
+    store::update(cx, pods, &update, false, &change).await?;
+    Ok(created(cx))
+}
+
+/// `POST pods/x/eviction`: a delete that PodDisruptionBudgets may refuse.
+async fn eviction(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
+    let bytes = body::read(body).await?;
+    let options = WriteOptions::parse(&cx.query, WriteKind::Create)?;
+    let eviction = decode(cx, ("policy", "v1", "Eviction"), &bytes, &options)?;
+    let (namespace, name) = (cx.info.namespace.clone(), cx.info.name.clone());
+    if !eviction.name().is_empty() && eviction.name() != name {
+        return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+    }
+    let entry = get::read_at(served, &namespace, &name, Freshness::Consistent).await?;
+    let pod = entry.tree();
+    let mut delete = DeleteOptions::parse(&cx.query, eviction.get("deleteOptions"))?;
+    delete.dry_run |= options.dry_run;
+    let finished = matches!(pod.str_at(&["status", "phase"]), Some("Succeeded" | "Failed"))
+        || pod.deletion_timestamp().is_some()
+        || pod.str_at(&["status", "phase"]) == Some("Pending");
+    if !finished {
+        spend_budget(cx, &namespace, &pod, delete.dry_run).await?;
+    }
+    super::delete::one(cx, served, &namespace, &name, &delete).await?;
+    Ok(created(cx))
+}
+
+/// Takes one disruption from the budget that covers a pod.
+async fn spend_budget(cx: &mut Context, namespace: &str, pod: &Value, dry_run: bool) -> Result<(), Status> {
+    let Some(budgets) = cx.server.registry.any_version("policy", "poddisruptionbudgets").cloned() else {
+        return Ok(());
+    };
+    let cache = budgets.cache.clone().ok_or_else(method_not_allowed)?;
+    let snapshot = cache.snapshot(Freshness::Consistent).await.map_err(super::errors::of_read)?;
+    let empty = serde_json::Map::new();
+    let labels = pod.labels().unwrap_or(&empty);
+    let covering: Vec<Value> = snapshot
+        .range(Some(namespace), None)
+        .map(|entry| entry.tree())
+        .filter(|budget| {
+            apimachinery::labels::Selector::from_label_selector(budget.at(&["spec", "selector"]))
+                .is_ok_and(|selector| selector.matches(labels))
+        })
+        .collect();
+    let budget = match covering.as_slice() {
+        [] => return Ok(()),
+        [budget] => budget,
+        _ => {
+            return Err(Status::internal(
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+            ));
+        }
+    };
+    let ready = pod
+        .list_at(&["status", "conditions"])
+        .iter()
+        .any(|condition| condition.str_at(&["type"]) == Some("Ready") && condition.str_at(&["status"]) == Some("True"));
+    let healthy = budget.i64_at(&["status", "currentHealthy"]).unwrap_or_default();
+    let desired = budget.i64_at(&["status", "desiredHealthy"]).unwrap_or_default();
+    let always = budget.str_at(&["spec", "unhealthyPodEvictionPolicy"]) == Some("AlwaysAllow");
+    if !ready && (always || healthy >= desired) {
+        return Ok(());
+    }
+    let (budget_name, pod_name) = (budget.name().to_string(), pod.name().to_string());
+    let options = WriteOptions { dry_run, ..WriteOptions::default() };
+    let update = Update { subresource: "status", name: &budget_name, options: &options, manager: None, derived: true };
+    let name = budget_name.clone();
+    let change = move |cx: &mut Context, current: Option<&Value>| {
+        let current = current.ok_or_else(|| {
+            Status::not_found(&apimachinery::gvk::GroupResource::new("policy", "poddisruptionbudgets"), &name)
+        })?;
+        let allowed = current.i64_at(&["status", "disruptionsAllowed"]).unwrap_or_default();
+        let refuse = |cause: String| {
+            let mut status =
+                Status::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 0);
+            if let Some(details) = &mut status.details {
+                details.causes.push(apimachinery::status::Cause::new("DisruptionBudget", cause, ""));
+            }
+            status
+        };
+        if current.i64_at(&["status", "observedGeneration"]).unwrap_or_default() < current.generation() {
+            let mut status = refuse(format!("The disruption budget {name} is still being processed by the server."));
+            status.message = format!("Cannot evict pod as it would violate the pod's disruption budget.: {name}");
+            return Err(status.retry_after(10));
+        }
+        if allowed <= 0 {
+            return Err(refuse(format!(
+                "The disruption budget {name} needs {} healthy pods and has {} currently",
+                current.i64_at(&["status", "desiredHealthy"]).unwrap_or_default(),
+                current.i64_at(&["status", "currentHealthy"]).unwrap_or_default()
+            )));
+        }
+        let mut new = current.clone();
+        new.set_at(&["status", "disruptionsAllowed"], (allowed - 1).into());
+        new.set_at(&["status", "disruptedPods", &pod_name], cx.server.timestamp().into());
+        Ok(new)
+    };
+    store::update(cx, &budgets, &update, false, &change).await?;
+    Ok(())
+}
+
+/// The shape of a subresource's answer.
+///
+/// # Errors
+/// 406.
+pub fn plain(cx: &Context) -> Result<accept::Format, Status> {
+    format(cx, &ROUTE_OBJECT, Allowed::Transforms)
+}
+
+/// A tree of a kind of its own as the answer.
+///
+/// # Errors
+/// When it has no form that the client takes.
+pub fn answer(cx: &Context, code: StatusCode, object: &Value) -> Result<Response, Status> {
+    let format = plain(cx)?;
+    let (content_type, body) = response::encode::value(object, accept::Format { transform: None, ..format })?;
+    Ok(response::bytes(code, content_type, body))
+}

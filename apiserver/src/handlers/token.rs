@@ -1,0 +1,164 @@
+//! `serviceaccounts/token`: issues a signed token for a service account (TokenRequest).
+
+use std::sync::Arc;
+
+use apimachinery::field::{self, ErrorList, Path};
+use apimachinery::gvk::GroupKind;
+use apimachinery::object::ObjectExt as _;
+use apimachinery::status::Status;
+use axum::body::Body;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::get;
+use super::subresources::{answer, decode, plain};
+use crate::authentication::service_account::Binding;
+use crate::cache::Freshness;
+use crate::codec::body;
+use crate::registry::Served;
+use crate::request::options::{WriteKind, WriteOptions};
+use crate::response::Response;
+use crate::server::walk::Context;
+
+/// The shortest life of a token, in seconds.
+const MIN_SECONDS: i64 = 600;
+/// The longest.
+const MAX_SECONDS: i64 = 1 << 32;
+/// What clients that cannot reload tokens ask for; such tokens are extended.
+const WARN_ONLY_SECONDS: i64 = 3607;
+/// How long extended tokens live.
+const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
+
+/// Issues a token.
+///
+/// # Errors
+/// 404 for accounts and bound objects that do not exist, 422 for bad lifetimes.
+pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
+    plain(cx)?;
+    let bytes = body::read(body).await?;
+    let options = WriteOptions::parse(&cx.query, WriteKind::Create)?;
+    let mut request = decode(cx, ("authentication.k8s.io", "v1", "TokenRequest"), &bytes, &options)?;
+    let (namespace, name) = (cx.info.namespace.clone(), cx.info.name.clone());
+    for (field, have, want) in
+        [("name", request.name().to_string(), &name), ("namespace", request.namespace().to_string(), &namespace)]
+    {
+        if !have.is_empty() && have != *want {
+            return Err(Status::bad_request(format!(
+                "the {field} in the object ({have}) does not match the {field} in the URL ({want})"
+            )));
+        }
+    }
+    let account = get::read_at(served, &namespace, &name, Freshness::Consistent).await?;
+    if request.i64_at(&["spec", "expirationSeconds"]).is_none() {
+        request.set_at(&["spec", "expirationSeconds"], 3600.into());
+    }
+    let seconds = request.i64_at(&["spec", "expirationSeconds"]).unwrap_or_default();
+    let mut errors = ErrorList::new();
+    let path = Path::new("spec").child("expirationSeconds");
+    if seconds < MIN_SECONDS {
+        errors.push(field::invalid(&path, seconds, "may not specify a duration less than 10 minutes"));
+    }
+    if seconds > MAX_SECONDS {
+        errors.push(field::invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds"));
+    }
+    if !errors.is_empty() {
+        return Err(Status::invalid(&GroupKind::new("authentication.k8s.io", "TokenRequest"), "", &errors));
+    }
+    let tokens = cx.server.tokens.clone().ok_or_else(|| Status::not_found(&served.group_resource(), &name))?;
+    let binding = bound(cx, &namespace, &request).await?;
+    let mut audiences: Vec<String> =
+        request.list_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_string).collect();
+    if audiences.is_empty() {
+        audiences.clone_from(&tokens.audiences);
+        request.set_at(&["spec", "audiences"], json!(audiences));
+    }
+    let mut life = seconds;
+    if tokens.max_expiration_seconds > 0 && life > tokens.max_expiration_seconds {
+        cx.warnings.push(format!(
+            "requested expiration of {life} seconds shortened to {} seconds",
+            tokens.max_expiration_seconds
+        ));
+        life = tokens.max_expiration_seconds;
+    }
+    let mut expires_reported = None;
+    let mut warn_after = None;
+    // Only for pods' tokens of the API itself: a year, with a warning after an hour.
+    if tokens.extend_expiration
+        && life == WARN_ONLY_SECONDS
+        && binding.pod.is_some()
+        && audiences.iter().all(|audience| tokens.audiences.contains(audience))
+    {
+        warn_after = Some(life);
+        expires_reported = Some(life);
+        life = EXTENDED_SECONDS;
+        if tokens.max_expiration_seconds > 0 {
+            life = life.min(tokens.max_expiration_seconds);
+        }
+    }
+    let (token, expires) = tokens
+        .issue(&namespace, (&name, account.uid()), &binding, &audiences, (life, warn_after))
+        .map_err(|error| Status::internal(format!("failed to generate token: {error}")))?;
+    let expires = expires_reported.map_or(expires, |reported| expires - life + reported);
+    let stamp = jiff::Timestamp::from_second(expires).map(apimachinery::time::format).unwrap_or_default();
+    request.set_at(&["spec", "expirationSeconds"], life.into());
+    request.set_name(&name);
+    request.set_namespace(&namespace);
+    request.set_creation_timestamp(&cx.server.timestamp());
+    request.set_at(&["status"], json!({"token": token, "expirationTimestamp": stamp}));
+    answer(cx, StatusCode::CREATED, &request)
+}
+
+/// The objects that the token shall die with.
+async fn bound(cx: &Context, namespace: &str, request: &Value) -> Result<Binding, Status> {
+    let mut binding = Binding::default();
+    let Some(reference) = request.at(&["spec", "boundObjectRef"]).filter(|value| !value.is_null()) else {
+        return Ok(binding);
+    };
+    let text = |field: &str| reference.str_at(&[field]).unwrap_or_default().to_string();
+    let (kind, name, uid) = (text("kind"), text("name"), text("uid"));
+    let (plural, place) = match kind.as_str() {
+        "Pod" => ("pods", namespace),
+        "Secret" => ("secrets", namespace),
+        "Node" => ("nodes", ""),
+        _ => {
+            return Err(Status::bad_request(format!(
+                "cannot bind token to object of type {}, Kind={kind}",
+                text("apiVersion")
+            )));
+        }
+    };
+    let served = cx.server.registry.any_version("", plural).cloned().ok_or_else(super::unknown_resource)?;
+    let entry = get::read_at(&served, place, &name, Freshness::Consistent).await?;
+    if !uid.is_empty() && uid != entry.uid() {
+        return Err(Status::conflict(
+            &served.group_resource(),
+            &name,
+            format!(
+                "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+            ),
+        ));
+    }
+    let found = Some((name, entry.uid().to_string()));
+    match kind.as_str() {
+        "Pod" => {
+            let node = entry.field("spec.nodeName").unwrap_or_default().to_string();
+            let account = entry.tree().str_at(&["spec", "serviceAccountName"]).unwrap_or_default().to_string();
+            if account != cx.info.name {
+                return Err(Status::bad_request(format!(
+                    "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                    cx.info.name
+                )));
+            }
+            binding.pod = found;
+            if !node.is_empty()
+                && let Some(nodes) = cx.server.registry.any_version("", "nodes")
+                && let Ok(node_entry) = get::read_at(nodes, "", &node, Freshness::Any).await
+            {
+                binding.node = Some((node, node_entry.uid().to_string()));
+            }
+        }
+        "Secret" => binding.secret = found,
+        _ => binding.node = found,
+    }
+    Ok(binding)
+}

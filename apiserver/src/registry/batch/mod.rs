@@ -1,0 +1,3 @@
+//! Kinds of `batch` that need code.
+
+pub mod job;

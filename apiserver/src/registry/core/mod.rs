@@ -1,0 +1,13 @@
+//! Kinds of the core group and of `apps` that need code.
+
+pub mod deployment;
+pub mod endpoints;
+pub mod event;
+pub mod limit_range;
+pub mod namespace;
+pub mod persistent_volume;
+pub mod persistent_volume_claim;
+pub mod pod;
+pub mod secret;
+pub mod service;
+pub mod service_account;

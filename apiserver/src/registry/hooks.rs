@@ -1,0 +1,70 @@
+//! What a kind may add to the generic walk. Every method has a default that does nothing.
+
+use std::sync::Arc;
+
+use apimachinery::status::Status;
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::request::UserInfo;
+use crate::server::Server;
+
+/// What hooks know about the request.
+pub struct HookContext<'a> {
+    pub server: &'a Arc<Server>,
+    pub user: &'a UserInfo,
+    /// Empty unless a subresource is addressed.
+    pub subresource: &'a str,
+    pub dry_run: bool,
+}
+
+/// Undoes an allocation unless it is kept; dropped when the write failed or was a dry run.
+pub trait Reservation: Send {
+    /// The write succeeded: what was allocated stays.
+    fn keep(self: Box<Self>);
+}
+
+/// The parts of a strategy that are code. Objects are in the storage version.
+#[async_trait]
+pub trait Hooks: Send + Sync {
+    /// Before validation of a new object, after `status` and `generation` were seen to.
+    fn prepare_create(&self, _cx: &HookContext<'_>, _object: &mut Value) {}
+
+    /// Before validation of a changed object. `cx.subresource` tells which part is updated.
+    fn prepare_update(&self, _cx: &HookContext<'_>, _new: &mut Value, _old: &Value) {}
+
+    /// Allocates what the object needs (cluster IPs, ports), after validation. `old` is `None` for
+    /// a create.
+    ///
+    /// # Errors
+    /// When nothing is free or what was asked for is taken.
+    async fn reserve(
+        &self,
+        _cx: &HookContext<'_>,
+        _new: &mut Value,
+        _old: Option<&Value>,
+    ) -> Result<Option<Box<dyn Reservation>>, Status> {
+        Ok(None)
+    }
+
+    /// After the object is gone from the store.
+    async fn deleted(&self, _cx: &HookContext<'_>, _object: &Value) {}
+
+    /// The grace period of a deletion; `None` deletes at once. `requested` is the client's.
+    fn grace_period(&self, _object: &Value, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    /// Finalizers that live outside of metadata (namespaces) keep the object alive.
+    fn has_other_finalizers(&self, _object: &Value) -> bool {
+        false
+    }
+
+    /// What else happens to an object that is deleted but held by finalizers.
+    fn prepare_delete(&self, _object: &mut Value) {}
+
+    /// How long an object lives (events).
+    fn ttl(&self, _server: &Server) -> Option<std::time::Duration> {
+        None
+    }
+}

@@ -1,0 +1,301 @@
+//! Content negotiation: which encoding, and which shape, an answer takes.
+//!
+//! Follows upstream's `endpoints/handlers/negotiation`: JSON is the default, clauses are tried by
+//! weight, and `as`, `g`, `v` ask for a Table or for PartialObjectMetadata.
+
+use apimachinery::status::{Status, reason};
+use http::HeaderMap;
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+
+use super::Query;
+
+/// An encoding of objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    #[default]
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+/// JSON's media type.
+pub const JSON: &str = "application/json";
+/// YAML's media type.
+pub const YAML: &str = "application/yaml";
+/// The media type of Kubernetes' protobuf envelope.
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// What objects are read and written as, in upstream's order.
+pub const OBJECT_TYPES: [&str; 3] = [JSON, YAML, PROTOBUF];
+/// What watches are written as.
+const STREAM_TYPES: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+
+impl Encoding {
+    const ALL: [Encoding; 3] = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf];
+
+    /// The media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Encoding::Json => JSON,
+            Encoding::Yaml => YAML,
+            Encoding::Protobuf => PROTOBUF,
+        }
+    }
+}
+
+/// The shape asked for instead of the object's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transform {
+    /// `meta.k8s.io` Table, with its version (`v1` or `v1beta1`).
+    Table(&'static str),
+    /// Metadata only; of a single object.
+    PartialObjectMetadata(&'static str),
+    /// Metadata only; of a list.
+    PartialObjectMetadataList(&'static str),
+}
+
+/// What an answer looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Format {
+    pub encoding: Encoding,
+    /// Indented JSON.
+    pub pretty: bool,
+    /// Set when the client did not ask for the plain object.
+    pub transform: Option<Transform>,
+    /// `;stream=watch` was part of the clause.
+    pub stream: bool,
+}
+
+/// What an endpoint can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// Plain objects only.
+    Plain,
+    /// Objects of a resource, which can become Tables and metadata.
+    Transforms,
+    /// Events of a watch; plain or transformed.
+    Watch,
+}
+
+struct Clause<'a> {
+    kind: &'a str,
+    subtype: &'a str,
+    q: f64,
+    parameters: Vec<(&'a str, &'a str)>,
+}
+
+fn parse(header: &str) -> Vec<Clause<'_>> {
+    let mut clauses: Vec<Clause<'_>> = header
+        .split(',')
+        .filter_map(|part| {
+            let mut pieces = part.trim().split(';').map(str::trim);
+            let media = pieces.next()?;
+            let (kind, subtype) = if media == "*" { ("*", "*") } else { media.split_once('/')? };
+            let mut clause = Clause { kind: kind.trim(), subtype: subtype.trim(), q: 1.0, parameters: Vec::new() };
+            for piece in pieces {
+                let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
+                let (name, value) = (name.trim(), value.trim().trim_matches('"'));
+                if name == "q" {
+                    clause.q = value.parse().unwrap_or(1.0);
+                } else {
+                    clause.parameters.push((name, value));
+                }
+            }
+            Some(clause)
+        })
+        .collect();
+    clauses.sort_by(|a, b| {
+        b.q.total_cmp(&a.q)
+            .then((a.kind == "*").cmp(&(b.kind == "*")))
+            .then((a.subtype == "*").cmp(&(b.subtype == "*")))
+    });
+    clauses
+}
+
+/// Chooses the format of an answer.
+///
+/// # Errors
+/// 406 with the media types that would do. Before the handler's own negotiation upstream's router
+/// checks that some clause names a type the route produces at all, with a text of its own.
+pub fn negotiate(headers: &HeaderMap, query: &Query, allowed: Allowed) -> Result<Format, Status> {
+    let header = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut format = choose(header, allowed)?;
+    if !format.pretty {
+        format.pretty = match query.get("pretty") {
+            Some(value) if !value.is_empty() => parse_bool(value),
+            _ => by_eye(headers),
+        };
+    }
+    Ok(format)
+}
+
+fn choose(header: &str, allowed: Allowed) -> Result<Format, Status> {
+    if header.is_empty() {
+        return Ok(Format::default());
+    }
+    let clauses = parse(header);
+    for clause in &clauses {
+        for encoding in Encoding::ALL {
+            let (kind, subtype) = encoding.media_type().split_once('/').expect("media types have a slash");
+            let matches = (clause.kind == kind && (clause.subtype == subtype || clause.subtype == "*"))
+                || (clause.kind == "*" && clause.subtype == "*");
+            if matches
+                && let Some(format) = accept(encoding, &clause.parameters, allowed)
+                && (allowed != Allowed::Watch || encoding != Encoding::Yaml)
+            {
+                return Ok(format);
+            }
+        }
+    }
+    if allowed == Allowed::Watch {
+        return Err(Status::not_acceptable(&STREAM_TYPES));
+    }
+    Err(Status::not_acceptable(&OBJECT_TYPES))
+}
+
+fn accept(encoding: Encoding, parameters: &[(&str, &str)], allowed: Allowed) -> Option<Format> {
+    let mut format = Format { encoding, ..Format::default() };
+    let (mut kind, mut group, mut version, mut convert) = ("", "", "", false);
+    for (name, value) in parameters {
+        match *name {
+            "as" => (kind, convert) = (value, true),
+            "g" => (group, convert) = (value, true),
+            "v" => (version, convert) = (value, true),
+            "stream" => {
+                if *value != "watch" || encoding == Encoding::Yaml {
+                    return None;
+                }
+                format.stream = true;
+            }
+            "sv" if !value.is_empty() => return None,
+            "pretty" => format.pretty = *value == "1",
+            _ => {}
+        }
+    }
+    if convert {
+        if allowed == Allowed::Plain || group != "meta.k8s.io" {
+            return None;
+        }
+        let version = match version {
+            "v1" => "v1",
+            "v1beta1" => "v1beta1",
+            _ => return None,
+        };
+        format.transform = Some(match kind {
+            // Table rows hold raw JSON, so upstream writes no Table as protobuf.
+            "Table" if encoding != Encoding::Protobuf => Transform::Table(version),
+            "PartialObjectMetadata" => Transform::PartialObjectMetadata(version),
+            "PartialObjectMetadataList" => Transform::PartialObjectMetadataList(version),
+            _ => return None,
+        });
+    }
+    Some(format)
+}
+
+/// The check that upstream's router makes before any handler runs.
+///
+/// # Errors
+/// 406 when no clause of Accept names a type that the route can produce.
+pub fn route_produces(headers: &HeaderMap, produces: &[&str]) -> Result<(), Status> {
+    let Some(header) = headers.get(ACCEPT).and_then(|value| value.to_str().ok()) else {
+        return Ok(());
+    };
+    let acceptable = header.is_empty()
+        || header.split(',').any(|part| {
+            let media = part.split(';').next().unwrap_or_default().trim();
+            media == "*/*" || produces.iter().any(|have| *have == "*/*" || have.split(';').next() == Some(media))
+        });
+    if acceptable {
+        return Ok(());
+    }
+    let mut status = Status::failure(
+        406,
+        reason::NOT_ACCEPTABLE,
+        format!("406: Not Acceptable\n\nAvailable representations: {}", produces.join(", ")),
+    );
+    status.details = Some(Box::default());
+    Err(status)
+}
+
+/// What routes that read one object or change it produce.
+pub const ROUTE_OBJECT: [&str; 3] = OBJECT_TYPES;
+/// What routes that list or watch produce.
+pub const ROUTE_LIST: [&str; 5] =
+    [JSON, YAML, PROTOBUF, "application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+
+/// How a request's body is encoded.
+///
+/// # Errors
+/// 415 with the types understood.
+pub fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
+    let header = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("invalid")).unwrap_or_default();
+    if header.is_empty() {
+        return Ok(Encoding::Json);
+    }
+    let media = media_type(header);
+    Encoding::ALL
+        .into_iter()
+        .find(|encoding| media == encoding.media_type())
+        .ok_or_else(|| Status::unsupported_media_type(&OBJECT_TYPES))
+}
+
+/// A Content-Type without its parameters, in lower case.
+pub fn media_type(header: &str) -> String {
+    header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn by_eye(headers: &HeaderMap) -> bool {
+    let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    ["curl", "Wget", "Mozilla/5.0"].iter().any(|prefix| agent.starts_with(prefix))
+}
+
+fn parse_bool(text: &str) -> bool {
+    matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(header: &str, allowed: Allowed) -> Option<(Encoding, Option<Transform>)> {
+        choose(header, allowed).ok().map(|format| (format.encoding, format.transform))
+    }
+
+    #[test]
+    fn chooses_as_upstream_does() {
+        use Allowed::*;
+        use Encoding::*;
+        let table = Some(Transform::Table("v1"));
+        for (header, allowed, want) in [
+            ("", Plain, Some((Json, None))),
+            ("*/*", Plain, Some((Json, None))),
+            ("application/yaml", Plain, Some((Yaml, None))),
+            ("application/xml", Plain, None),
+            ("application/xml;q=0.9, application/json;q=0.1", Plain, Some((Json, None))),
+            ("application/vnd.kubernetes.protobuf,application/json", Transforms, Some((Protobuf, None))),
+            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Transforms, Some((Json, table))),
+            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Plain, Some((Json, None))),
+            ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", Transforms, None),
+            ("application/json;as=Nope;v=v1;g=meta.k8s.io", Transforms, None),
+            ("application/yaml", Watch, None),
+            ("application/json;stream=watch", Watch, Some((Json, None))),
+        ] {
+            assert_eq!(check(header, allowed), want, "{header} {allowed:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_with_the_list() {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, "application/xml".parse().unwrap());
+        let status = route_produces(&headers, &ROUTE_OBJECT).unwrap_err();
+        assert_eq!(
+            status.message,
+            "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf"
+        );
+        headers.insert(CONTENT_TYPE, "text/plain".parse().unwrap());
+        assert_eq!(body_encoding(&headers).unwrap_err().code, 415);
+        headers.insert(CONTENT_TYPE, "application/JSON; charset=utf-8".parse().unwrap());
+        assert_eq!(body_encoding(&headers), Ok(Encoding::Json));
+    }
+}

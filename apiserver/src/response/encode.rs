@@ -1,0 +1,273 @@
+//! Trees and cached entries as bytes: JSON, YAML, protobuf, and the metadata-only shape.
+
+use apimachinery::gvk::GroupVersion;
+use apimachinery::object::ObjectExt as _;
+use apimachinery::schema::TypeRef;
+use apimachinery::status::Status;
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::cache::Entry;
+use crate::registry::Served;
+use crate::request::accept::{Encoding, Format, Transform};
+
+/// The prefix of everything Kubernetes writes as protobuf.
+pub const PROTOBUF_PREFIX: &[u8] = b"k8s\0";
+
+/// A tree as JSON with a newline at its end, as Go's encoder writes.
+pub fn json_bytes(value: &Value, pretty: bool) -> Vec<u8> {
+    let mut out =
+        if pretty { serde_json::to_vec_pretty(value) } else { serde_json::to_vec(value) }.expect("a JSON tree encodes");
+    out.push(b'\n');
+    out
+}
+
+/// The schema of a kind that is no resource of its own: Status, Scale, Table, reviews.
+pub fn type_of(object: &Value) -> Option<TypeRef<'static>> {
+    let version = GroupVersion::parse(object.api_version()).ok()?;
+    api::table().find_kind(&version.group, &version.version, object.kind())
+}
+
+/// A whole object in the wanted encoding, whatever its kind.
+///
+/// # Errors
+/// 406 when the kind has no protobuf form.
+pub fn value(object: &Value, format: Format) -> Result<(&'static str, Bytes), Status> {
+    let body = match format.encoding {
+        Encoding::Json => Bytes::from(json_bytes(object, format.pretty)),
+        Encoding::Yaml => Bytes::from(apimachinery::yaml::emit(object)),
+        Encoding::Protobuf => {
+            let ty = type_of(object)
+                .filter(|ty| api::table::has_protobuf(*ty))
+                .ok_or_else(|| Status::not_acceptable(&["application/json", "application/yaml"]))?;
+            let raw = api::protobuf::encode(ty, object).map_err(Status::internal)?;
+            envelope(object.api_version(), object.kind(), &raw)
+        }
+    };
+    Ok((format.encoding.media_type(), body))
+}
+
+fn varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push((number as u8) | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// A length-delimited protobuf field.
+pub fn field(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+    field_header(out, number, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+/// The tag and length of a length-delimited protobuf field.
+pub fn field_header(out: &mut Vec<u8>, number: u32, length: usize) {
+    varint(out, u64::from(number) << 3 | 2);
+    varint(out, length as u64);
+}
+
+/// Everything of a `k8s\0` envelope before the raw bytes, for a message of this length, and what
+/// comes after it.
+pub fn envelope_parts(api_version: &str, kind: &str, length: usize) -> (Vec<u8>, &'static [u8]) {
+    let mut meta = Vec::new();
+    field(&mut meta, 1, api_version.as_bytes());
+    field(&mut meta, 2, kind.as_bytes());
+    let mut out = Vec::with_capacity(meta.len() + 24);
+    out.extend_from_slice(PROTOBUF_PREFIX);
+    field(&mut out, 1, &meta);
+    field_header(&mut out, 2, length);
+    // Empty contentEncoding (3) and contentType (4), which Go writes too.
+    (out, &[0x1a, 0x00, 0x22, 0x00])
+}
+
+/// A message in its `k8s\0` envelope (`runtime.Unknown`).
+pub fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Bytes {
+    let (mut out, tail) = envelope_parts(api_version, kind, raw.len());
+    out.extend_from_slice(raw);
+    out.extend_from_slice(tail);
+    Bytes::from(out)
+}
+
+/// Which derived form of an entry is kept under which number (see `cache::Encodings`).
+fn form(served: &Served, kind: u32) -> u32 {
+    (u32::from(served.ordinal) << 4) | kind
+}
+
+const FORM_JSON: u32 = 1;
+const FORM_PROTOBUF: u32 = 2;
+const FORM_META_JSON: u32 = 3;
+
+/// An entry's JSON in the version served.
+pub fn entry_json(served: &Served, entry: &Entry) -> Bytes {
+    if served.is_storage_version() {
+        return entry.json().clone();
+    }
+    entry.encodings.get_or_make(form(served, FORM_JSON), || {
+        let tree = served.from_storage(entry.tree());
+        Bytes::from(serde_json::to_vec(&tree).expect("a JSON tree encodes"))
+    })
+}
+
+/// An entry's tree in the version served.
+pub fn entry_tree(served: &Served, entry: &Entry) -> Value {
+    served.from_storage(entry.tree())
+}
+
+/// An entry as a bare protobuf message.
+pub fn entry_protobuf(served: &Served, entry: &Entry) -> Result<Bytes, Status> {
+    entry.encodings.try_get_or_make(form(served, FORM_PROTOBUF), || {
+        api::protobuf::encode(served.schema, &entry_tree(served, entry)).map(Bytes::from).map_err(Status::internal)
+    })
+}
+
+/// An entry's metadata as PartialObjectMetadata in JSON, without kind and apiVersion.
+fn entry_metadata(served: &Served, entry: &Entry) -> Value {
+    let bytes = entry.encodings.get_or_make(form(served, FORM_META_JSON), || {
+        let tree = entry_tree(served, entry);
+        let metadata = tree.get("metadata").cloned().unwrap_or_else(|| json!({}));
+        Bytes::from(serde_json::to_vec(&metadata).expect("a JSON tree encodes"))
+    });
+    serde_json::from_slice(&bytes).expect("these bytes were encoded from a tree")
+}
+
+/// PartialObjectMetadata of an object.
+pub fn partial_metadata(metadata: Value, version: &str) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": metadata,
+    })
+}
+
+/// One entry as the client wants it: content type and body.
+///
+/// # Errors
+/// 406 for a transformation that does not fit a single object.
+pub fn entry(
+    served: &Served,
+    entry: &Entry,
+    format: Format,
+    table: &super::table::Options,
+) -> Result<(&'static str, Bytes), Status> {
+    match format.transform {
+        None => match format.encoding {
+            Encoding::Json if !format.pretty => {
+                let json = entry_json(served, entry);
+                let mut out = Vec::with_capacity(json.len() + 1);
+                out.extend_from_slice(&json);
+                out.push(b'\n');
+                Ok((format.encoding.media_type(), Bytes::from(out)))
+            }
+            Encoding::Protobuf => {
+                let raw = entry_protobuf(served, entry)?;
+                let body = envelope(&served.api_version(), &served.resource.kind, &raw);
+                Ok((format.encoding.media_type(), body))
+            }
+            _ => value(&entry_tree(served, entry), format),
+        },
+        Some(Transform::PartialObjectMetadata(version)) => {
+            value(&partial_metadata(entry_metadata(served, entry), version), format)
+        }
+        Some(Transform::PartialObjectMetadataList(_)) => Err(not_a_list(served)),
+        Some(Transform::Table(version)) => {
+            let tree = entry_tree(served, entry);
+            let table = table.of_object(served, &tree, version)?;
+            value(&table, format)
+        }
+    }
+}
+
+/// A tree that is not (or not yet) in the cache as the client wants it: dry runs, subresources.
+///
+/// # Errors
+/// As [`entry`].
+pub fn tree(
+    served: &Served,
+    object: &Value,
+    format: Format,
+    table: &super::table::Options,
+) -> Result<(&'static str, Bytes), Status> {
+    match format.transform {
+        None => value(object, format),
+        Some(Transform::PartialObjectMetadata(version)) => {
+            let metadata = object.get("metadata").cloned().unwrap_or_else(|| json!({}));
+            value(&partial_metadata(metadata, version), format)
+        }
+        Some(Transform::PartialObjectMetadataList(_)) => Err(not_a_list(served)),
+        Some(Transform::Table(version)) => value(&table.of_object(served, object, version)?, format),
+    }
+}
+
+fn not_a_list(served: &Served) -> Status {
+    Status::failure(
+        406,
+        apimachinery::status::reason::NOT_ACCEPTABLE,
+        format!(
+            "you requested PartialObjectMetadataList, but the requested object is not a list ({})",
+            served.go_name(false)
+        ),
+    )
+}
+
+/// One watch event around an entry, in the client's encoding.
+///
+/// # Errors
+/// When the object has no such form.
+pub fn event_frame(
+    served: &Served,
+    kind: &str,
+    entry: &Entry,
+    format: Format,
+    table: &super::table::Options,
+) -> Result<Bytes, Status> {
+    match (format.encoding, format.transform) {
+        (Encoding::Json, None) => Ok(json_frame(kind, &entry_json(served, entry))),
+        (Encoding::Json, Some(_)) => {
+            let (_, body) = self::entry(served, entry, Format { pretty: false, ..format }, table)?;
+            Ok(json_frame(kind, body.trim_ascii_end()))
+        }
+        (Encoding::Protobuf, _) => {
+            let (_, body) = self::entry(served, entry, format, table)?;
+            Ok(protobuf_frame(kind, &body))
+        }
+        (Encoding::Yaml, _) => Err(Status::not_acceptable(&["application/json;stream=watch"])),
+    }
+}
+
+/// One watch event around any tree: bookmarks and errors.
+///
+/// # Errors
+/// When the object has no such form.
+pub fn value_frame(kind: &str, object: &Value, format: Format) -> Result<Bytes, Status> {
+    let plain = Format { pretty: false, ..format };
+    let (_, body) = value(object, plain)?;
+    Ok(match format.encoding {
+        Encoding::Protobuf => protobuf_frame(kind, &body),
+        _ => json_frame(kind, body.trim_ascii_end()),
+    })
+}
+
+fn json_frame(kind: &str, object: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(object.len() + 40);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    out.extend_from_slice(object);
+    out.extend_from_slice(b"}\n");
+    Bytes::from(out)
+}
+
+/// A `WatchEvent` message behind its length, as upstream's streaming serializer frames it.
+fn protobuf_frame(kind: &str, object: &[u8]) -> Bytes {
+    let mut raw = Vec::with_capacity(object.len() + 8);
+    field(&mut raw, 1, object);
+    let mut event = Vec::with_capacity(raw.len() + 24);
+    field(&mut event, 1, kind.as_bytes());
+    field(&mut event, 2, &raw);
+    let mut out = Vec::with_capacity(event.len() + 4);
+    let length = u32::try_from(event.len()).expect("an object is far smaller than 4 GiB");
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(&event);
+    Bytes::from(out)
+}

@@ -1,0 +1,81 @@
+//! Answers: bodies, headers, and the one place where an error becomes HTTP.
+
+pub mod encode;
+pub mod list;
+pub mod table;
+
+use apimachinery::status::Status;
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING};
+use http::{HeaderValue, StatusCode};
+use serde_json::Value;
+
+use crate::request::accept::{Encoding, Format};
+
+/// What handlers answer.
+pub type Response = http::Response<Body>;
+
+/// An answer with this body.
+pub fn bytes(code: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Body::from(body.into()));
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// Plain text, as health endpoints answer.
+pub fn text(code: StatusCode, body: impl Into<String>) -> Response {
+    let mut response = bytes(code, "text/plain; charset=utf-8", body.into());
+    response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// What upstream's mux answers for a path nobody serves.
+pub fn page_not_found() -> Response {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// A tree that is no stored object (discovery, reviews, Status) in JSON.
+pub fn json(code: StatusCode, value: &Value, pretty: bool) -> Response {
+    bytes(code, "application/json", encode::json_bytes(value, pretty))
+}
+
+/// A failure (or success) in the client's encoding.
+pub fn status(status: &Status, format: Format) -> Response {
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let code = if status.code == 0 { StatusCode::OK } else { code };
+    let value = status.to_value();
+    let mut response = match encode::value(&value, format) {
+        Ok((content_type, body)) => bytes(code, content_type, body),
+        Err(_) => json(code, &value, format.pretty),
+    };
+    let retry = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    if retry > 0 {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry));
+    }
+    response
+}
+
+/// Adds Warning headers in upstream's form; texts without a valid form are dropped.
+pub fn add_warnings(response: &mut Response, warnings: &[String]) {
+    let mut seen: Vec<&String> = Vec::new();
+    for warning in warnings {
+        if seen.contains(&warning) {
+            continue;
+        }
+        seen.push(warning);
+        let escaped = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        let escaped: String = escaped.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{escaped}\"").as_bytes()) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+}
+
+/// The Content-Type of an encoding.
+pub fn content_type(encoding: Encoding) -> &'static str {
+    encoding.media_type()
+}

@@ -1,0 +1,117 @@
+//! `meta.k8s.io` Tables: what `kubectl get` shows, computed by the printers of `api`.
+
+use api::printers;
+use apimachinery::status::Status;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::encode::partial_metadata;
+use super::list::ListMeta;
+use crate::registry::Served;
+use crate::request::Query;
+
+/// What goes into each row besides its cells (`includeObject`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IncludeObject {
+    None,
+    #[default]
+    Metadata,
+    Object,
+}
+
+/// How rows are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub include: IncludeObject,
+    /// Watches repeat the columns in their first event only.
+    pub with_columns: bool,
+    /// Ages are relative to this.
+    pub now: Timestamp,
+}
+
+impl Options {
+    /// Reads `includeObject`.
+    ///
+    /// # Errors
+    /// 422 for a value upstream does not know.
+    pub fn parse(query: &Query, now: Timestamp) -> Result<Self, Status> {
+        let include = match query.get("includeObject").unwrap_or_default() {
+            "" | "Metadata" => IncludeObject::Metadata,
+            "None" => IncludeObject::None,
+            "Object" => IncludeObject::Object,
+            other => {
+                let mut errors = apimachinery::field::ErrorList::new();
+                errors.push(apimachinery::field::invalid(
+                    &apimachinery::field::Path::new("includeObject"),
+                    other,
+                    "must be 'Metadata', 'Object', 'None', or empty",
+                ));
+                return Err(Status::invalid(
+                    &apimachinery::gvk::GroupKind::new("meta.k8s.io", "TableOptions"),
+                    "",
+                    &errors,
+                ));
+            }
+        };
+        Ok(Self { include, with_columns: true, now })
+    }
+
+    /// A Table of one object.
+    ///
+    /// # Errors
+    /// None today; kinds without a printer get the default columns.
+    pub fn of_object(&self, served: &Served, object: &Value, version: &str) -> Result<Value, Status> {
+        let meta = ListMeta {
+            resource_version: object
+                .pointer("/metadata/resourceVersion")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_string(),
+            ..ListMeta::default()
+        };
+        self.of_list(served, std::iter::once(object.clone()), &meta, version)
+    }
+
+    /// A Table of many objects.
+    ///
+    /// # Errors
+    /// As [`Options::of_object`].
+    pub fn of_list(
+        &self,
+        served: &Served,
+        objects: impl Iterator<Item = Value>,
+        meta: &ListMeta,
+        version: &str,
+    ) -> Result<Value, Status> {
+        let printer = printers::find(&served.resource.group, &served.resource.plural);
+        let rows: Vec<Value> = objects
+            .map(|object| {
+                let mut row = json!({"cells": (printer.row)(&object, self.now)});
+                let conditions = (printer.conditions)(&object);
+                if !conditions.is_empty() {
+                    row["conditions"] = conditions.into();
+                }
+                row["object"] = match self.include {
+                    IncludeObject::None => Value::Null,
+                    IncludeObject::Metadata => {
+                        partial_metadata(object.get("metadata").cloned().unwrap_or_else(|| json!({})), version)
+                    }
+                    IncludeObject::Object => object,
+                };
+                row
+            })
+            .collect();
+        let columns: Value = if self.with_columns {
+            printer.columns.iter().map(|column| column.to_value(api::openapi::field_description)).collect()
+        } else {
+            Value::Null
+        };
+        Ok(json!({
+            "kind": "Table",
+            "apiVersion": format!("meta.k8s.io/{version}"),
+            "metadata": meta.to_value(),
+            "columnDefinitions": columns,
+            "rows": rows,
+        }))
+    }
+}

@@ -1,0 +1,83 @@
+//! The server as a service without a socket: for clients in the same process, and for itself.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use apimachinery::status::Status;
+use axum::Router;
+use axum::body::Body;
+use http::{Method, Request};
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use tower::service_fn;
+
+use super::Server;
+use super::walk::{InProcessUser, walk};
+use crate::request::UserInfo;
+
+/// A router that answers requests as this user, whatever credentials they carry.
+pub fn router(server: Arc<Server>, user: UserInfo) -> Router {
+    Router::new().fallback_service(service_fn(move |mut request: Request<Body>| {
+        request.extensions_mut().insert(InProcessUser(user.clone()));
+        let server = server.clone();
+        async move { Ok::<_, Infallible>(walk(server, request).await) }
+    }))
+}
+
+/// The router behind the sockets: requests say who they are themselves.
+pub fn public_router(server: Arc<Server>) -> Router {
+    Router::new().fallback_service(service_fn(move |mut request: Request<Body>| {
+        // Nobody on a socket may claim to be in this process.
+        request.extensions_mut().remove::<InProcessUser>();
+        let server = server.clone();
+        async move { Ok::<_, Infallible>(walk(server, request).await) }
+    }))
+}
+
+/// One request of the server to itself, through the whole walk, as `system:apiserver`.
+///
+/// # Errors
+/// The Status that was answered.
+pub async fn request(server: &Arc<Server>, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Status> {
+    send(server, method, path, "application/json", body).await
+}
+
+/// A merge patch of the server to itself.
+///
+/// # Errors
+/// As [`request`].
+pub async fn merge_patch(server: &Arc<Server>, path: &str, patch: &Value) -> Result<Value, Status> {
+    send(server, Method::PATCH, path, "application/merge-patch+json", Some(patch)).await
+}
+
+async fn send(
+    server: &Arc<Server>,
+    method: Method,
+    path: &str,
+    content_type: &str,
+    body: Option<&Value>,
+) -> Result<Value, Status> {
+    let mut builder =
+        Request::builder().method(method).uri(path).header(http::header::USER_AGENT, "kube-apiserver/v1.36");
+    if body.is_some() {
+        builder = builder.header(http::header::CONTENT_TYPE, content_type);
+    }
+    let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+    let mut request =
+        builder.body(body).map_err(|error| Status::internal(format!("bad request to itself: {error}")))?;
+    request.extensions_mut().insert(InProcessUser(UserInfo::apiserver()));
+    let answer = walk(server.clone(), request).await;
+    let code = answer.status();
+    let bytes = answer
+        .into_body()
+        .collect()
+        .await
+        .map_err(|error| Status::internal(format!("reading the own answer: {error}")))?
+        .to_bytes();
+    let value: Value =
+        serde_json::from_slice(&bytes).map_err(|error| Status::internal(format!("reading the own answer: {error}")))?;
+    if code.is_success() {
+        return Ok(value);
+    }
+    Err(Status::from_value(&value).unwrap_or_else(|| Status::internal(code)))
+}

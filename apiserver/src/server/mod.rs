@@ -1,0 +1,76 @@
+//! A running kube-apiserver: its parts, how they are started, and the handle that stops them.
+
+pub mod in_process;
+pub mod metrics;
+pub mod start;
+pub mod walk;
+
+use std::sync::{Arc, OnceLock};
+
+use component_base::clock::SharedClock;
+use component_base::health::Checks;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Chain;
+use crate::authentication::{Authenticator, service_account};
+use crate::authorization::Authorizer;
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::proxy::KubeletClient;
+use crate::registry::Registry;
+use crate::services::Allocators;
+pub use metrics::Metrics;
+pub use start::{Error, Handle};
+
+/// Everything a request may need. One per process; shared.
+pub struct Server {
+    pub config: Config,
+    pub clock: SharedClock,
+    pub cache: Arc<Cache>,
+    pub registry: Registry,
+    pub authenticator: Authenticator,
+    pub authorizer: Box<dyn Authorizer>,
+    /// The issuer of ServiceAccount tokens, when there are keys.
+    pub tokens: Option<Arc<service_account::Tokens>>,
+    pub admission: Chain,
+    pub metrics: Metrics,
+    pub livez: Checks,
+    pub readyz: Checks,
+    pub healthz: Checks,
+    /// Seats for requests that change something, and for those that do not; `None` is no limit.
+    pub mutating_seats: Option<Arc<Semaphore>>,
+    pub reading_seats: Option<Arc<Semaphore>>,
+    /// Cluster IPs and node ports.
+    pub allocators: Allocators,
+    /// How kubelets are reached.
+    pub kubelet: KubeletClient,
+    /// Cancelled when the server stops: watches end then.
+    pub shutdown: CancellationToken,
+    /// Documents made once: discovery and OpenAPI.
+    pub documents: crate::endpoints::Documents,
+    /// The cluster's own objects are there.
+    pub bootstrapped: std::sync::atomic::AtomicBool,
+    /// The port that was bound, once it is.
+    pub bound_port: OnceLock<u16>,
+}
+
+impl Server {
+    /// Now, as objects carry it.
+    pub fn timestamp(&self) -> String {
+        apimachinery::time::format(self.clock.now())
+    }
+
+    /// The address that others reach this server at.
+    pub fn advertise_address(&self) -> std::net::IpAddr {
+        self.config
+            .advertise_address
+            .or_else(|| Some(self.config.bind_address).filter(|address| !address.is_unspecified()))
+            .unwrap_or_else(start::outgoing_address)
+    }
+
+    /// The port that others reach this server at.
+    pub fn advertise_port(&self) -> u16 {
+        self.bound_port.get().copied().unwrap_or(self.config.secure_port)
+    }
+}

@@ -1,0 +1,358 @@
+//! Starting and stopping: parts made from the configuration, sockets, loops, drain.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use component_base::clock::RealClock;
+use component_base::health::Checks;
+use component_base::pki::{self, Profile};
+use component_base::serving;
+use component_base::tls::{self, ClientAuth, ClientAuthority, ServingCert};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Metrics, Server, in_process};
+use crate::admission::Chain;
+use crate::authentication::{Authenticator, jwt, service_account, token_file};
+use crate::authorization::control_plane::ControlPlane;
+use crate::authorization::{AlwaysAllow, AlwaysDeny, Authorizer, Masters, Union};
+use crate::bootstrap;
+use crate::cache::{Cache, RingLimits};
+use crate::config::{AuthorizationMode, Config, StorageBackend};
+use crate::proxy::KubeletClient;
+use crate::registry::Registry;
+use crate::request::UserInfo;
+use crate::services::Allocators;
+use crate::storage::{self, Storage};
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("storage")]
+    Storage(#[from] storage::Error),
+    #[error("reading {path}")]
+    Read { path: String, source: std::io::Error },
+    #[error("listening on {address}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("TLS")]
+    Tls(#[from] tls::Error),
+    #[error("certificates")]
+    Pki(#[from] pki::Error),
+    #[error("token keys")]
+    Keys(#[from] jwt::Error),
+    #[error("{0}")]
+    TokenFile(String),
+    #[error("kubelet client")]
+    Kubelet(#[from] crate::proxy::Error),
+    #[error("{0}")]
+    Config(String),
+}
+
+/// A started server.
+pub struct Handle {
+    /// Where it listens; the first address when there are several.
+    pub addr: SocketAddr,
+    /// Its parts, for those in the same process.
+    pub server: Arc<Server>,
+    /// The serving certificate in PEM, for clients that have to trust a self-made one.
+    pub serving_cert_pem: Option<String>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// A router for clients in this process that acts as a member of `system:masters`.
+    pub fn admin_router(&self) -> Router {
+        self.router(UserInfo::new("system:admin", &[crate::request::user::MASTERS]))
+    }
+
+    /// A router for clients in this process that acts as this user.
+    pub fn router(&self, user: UserInfo) -> Router {
+        in_process::router(self.server.clone(), user)
+    }
+
+    /// Completes when the server has stopped and drained, after its token was cancelled.
+    pub async fn stopped(self) {
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a server task failed");
+            }
+        }
+    }
+}
+
+impl Server {
+    /// Opens the store, binds the sockets and serves until `shutdown`.
+    ///
+    /// # Errors
+    /// What keeps it from starting. Once this returns the server answers.
+    pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Handle, Error> {
+        let storage = open(&config).await?;
+        Self::start_on(config, storage, shutdown).await
+    }
+
+    /// As [`Server::start`], on a store that is open already.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_on(
+        config: Config,
+        storage: Arc<dyn Storage>,
+        shutdown: CancellationToken,
+    ) -> Result<Handle, Error> {
+        let server = build(config, storage, shutdown.clone())?;
+        let (tls, pem) = serving_config(&server)?;
+        let mut addresses = vec![SocketAddr::new(server.config.bind_address, server.config.secure_port)];
+        addresses.extend(server.config.extra_bind.iter().copied());
+        let mut tasks = Vec::new();
+        let mut bound = Vec::new();
+        let router = in_process::public_router(server.clone());
+        for address in addresses {
+            let listen = |source| Error::Listen { address, source };
+            let listener = TcpListener::bind(address).await.map_err(listen)?;
+            bound.push(listener.local_addr().map_err(listen)?);
+            let options =
+                serving::Options { http2_max_streams: server.config.http2_max_streams, ..serving::Options::default() };
+            let stop = stop_after(shutdown.clone(), server.config.shutdown_delay);
+            tasks.push(tokio::spawn(serving::serve(listener, Some(tls.clone()), router.clone(), options, stop)));
+        }
+        let addr = bound[0];
+        // Set once, here: nobody else writes it.
+        let _ = server.bound_port.set(addr.port());
+        bootstrap::objects(&server).await;
+        tasks.push(tokio::spawn(bootstrap::run(server.clone())));
+        tracing::info!(%addr, "Serving securely");
+        Ok(Handle { addr, server, serving_cert_pem: pem, tasks })
+    }
+
+    /// A server without sockets, for tests and tools: only routers reach it.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_in_process(
+        config: Config,
+        storage: Arc<dyn Storage>,
+        shutdown: CancellationToken,
+    ) -> Result<Handle, Error> {
+        let server = build(config, storage, shutdown)?;
+        bootstrap::objects(&server).await;
+        let tasks = vec![tokio::spawn(bootstrap::run(server.clone()))];
+        let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+        Ok(Handle { addr, server, serving_cert_pem: None, tasks })
+    }
+}
+
+/// Cancelled `delay` after `shutdown` (`--shutdown-delay-duration`).
+fn stop_after(shutdown: CancellationToken, delay: Duration) -> CancellationToken {
+    if delay.is_zero() {
+        return shutdown;
+    }
+    let stop = CancellationToken::new();
+    let later = stop.clone();
+    tokio::spawn(async move {
+        shutdown.cancelled().await;
+        tokio::time::sleep(delay).await;
+        later.cancel();
+    });
+    stop
+}
+
+async fn open(config: &Config) -> Result<Arc<dyn Storage>, Error> {
+    Ok(match &config.storage {
+        StorageBackend::Embedded { data_dir } => {
+            let options = storage::embedded::Options {
+                history: config.compaction_interval.max(Duration::from_secs(60)),
+                ..storage::embedded::Options::new(data_dir)
+            };
+            Arc::new(storage::embedded::Embedded::open(options)?)
+        }
+        StorageBackend::Etcd { servers, ca_file, cert_file, key_file } => {
+            let mut options = storage::etcd::Options::new(servers.clone());
+            options.ca_file.clone_from(ca_file);
+            options.cert_file.clone_from(cert_file);
+            options.key_file.clone_from(key_file);
+            options.prefix = format!("{}/", config.etcd_prefix.trim_end_matches('/'));
+            options.compaction = Some(config.compaction_interval).filter(|interval| !interval.is_zero());
+            Arc::new(storage::etcd::Etcd::connect(options).await?)
+        }
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|source| Error::Read { path: path.display().to_string(), source })
+}
+
+fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken) -> Result<Arc<Server>, Error> {
+    let clock = RealClock::shared();
+    let cache = Cache::new(storage.clone(), RingLimits::default());
+    let registry = Registry::new(&config, &cache);
+    let tokens = token_issuer(&config, clock.clone())?;
+    let client_ca = config.client_ca_file.as_deref().map(ClientAuthority::from_file).transpose()?;
+    let static_tokens = match &config.token_auth_file {
+        Some(path) => {
+            let text = String::from_utf8_lossy(&read(path)?).into_owned();
+            Some(token_file::Tokens::parse(&text).map_err(Error::TokenFile)?)
+        }
+        None => None,
+    };
+    let authenticator = Authenticator {
+        client_ca,
+        tokens: static_tokens,
+        service_accounts: tokens.clone(),
+        anonymous: config.anonymous_auth && !config.authorization_modes.contains(&AuthorizationMode::AlwaysAllow),
+    };
+    let seats = |limit: usize| (limit > 0).then(|| Arc::new(Semaphore::new(limit)));
+    let checks = |endpoint| {
+        let checks = Checks::new(endpoint);
+        bootstrap::checks(&checks, endpoint);
+        checks
+    };
+    let server = Arc::new(Server {
+        authorizer: authorizer(&config.authorization_modes),
+        admission: Chain::new(&config),
+        metrics: Metrics::new(),
+        livez: checks("livez"),
+        readyz: checks("readyz"),
+        healthz: checks("healthz"),
+        mutating_seats: seats(config.max_mutating_requests_inflight),
+        reading_seats: seats(config.max_requests_inflight),
+        allocators: Allocators::new(&config),
+        kubelet: KubeletClient::new(&config.kubelet)?,
+        documents: crate::endpoints::Documents::default(),
+        bootstrapped: std::sync::atomic::AtomicBool::new(false),
+        bound_port: OnceLock::new(),
+        clock,
+        cache,
+        registry,
+        authenticator,
+        tokens: tokens.clone(),
+        shutdown,
+        config,
+    });
+    bootstrap::live_checks(&server, &storage);
+    if let Some(tokens) = tokens {
+        let weak = Arc::downgrade(&server);
+        let lookup: service_account::Lookup = Arc::new(move |plural, namespace, name| {
+            let server = weak.upgrade()?;
+            let served = server.registry.any_version("", plural)?;
+            let entry = served.cache.as_ref()?.cached(&served.key(namespace, name))?;
+            Some(entry.uid().to_string())
+        });
+        // Set once, here: the tokens were made for this server.
+        let _ = tokens.lookup.set(lookup);
+    }
+    Ok(server)
+}
+
+fn authorizer(modes: &[AuthorizationMode]) -> Box<dyn Authorizer> {
+    let mut list: Vec<Box<dyn Authorizer>> = vec![Box::new(Masters)];
+    for mode in modes {
+        list.push(match mode {
+            AuthorizationMode::AlwaysAllow => Box::new(AlwaysAllow),
+            AuthorizationMode::AlwaysDeny => Box::new(AlwaysDeny),
+            AuthorizationMode::Node | AuthorizationMode::Rbac => Box::new(ControlPlane),
+        });
+    }
+    Box::new(Union(list))
+}
+
+fn token_issuer(
+    config: &Config,
+    clock: component_base::clock::SharedClock,
+) -> Result<Option<Arc<service_account::Tokens>>, Error> {
+    let signer = match &config.service_account_signing_key_file {
+        Some(path) => Some(jwt::PrivateKey::from_pem(&read(path)?)?),
+        None => None,
+    };
+    let mut keys = Vec::new();
+    for path in &config.service_account_key_files {
+        keys.extend(jwt::PublicKey::from_pem(&read(path)?)?);
+    }
+    if let Some(signer) = &signer {
+        let own = signer.public();
+        if keys.iter().all(|key| key.id != own.id) {
+            keys.push(own);
+        }
+    }
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    if config.service_account_issuers.is_empty() {
+        return Err(Error::Config(
+            "service-account-issuer is a required flag, --service-account-signing-key-file and --service-account-issuer are required flags".to_string(),
+        ));
+    }
+    let audiences = if config.api_audiences.is_empty() {
+        config.service_account_issuers.clone()
+    } else {
+        config.api_audiences.clone()
+    };
+    let max = config.service_account_max_token_expiration.as_secs();
+    Ok(Some(Arc::new(service_account::Tokens {
+        issuers: config.service_account_issuers.clone(),
+        audiences,
+        signer,
+        keys,
+        max_expiration_seconds: i64::try_from(max).unwrap_or(i64::MAX),
+        extend_expiration: config.service_account_extend_token_expiration,
+        clock,
+        lookup: OnceLock::new(),
+    })))
+}
+
+type Serving = (Arc<rustls::ServerConfig>, Option<String>);
+
+/// The TLS configuration, with a certificate made on the spot when none is given.
+fn serving_config(server: &Arc<Server>) -> Result<Serving, Error> {
+    let config = &server.config;
+    let (cert, pem) = match &config.tls_files {
+        Some((cert, key)) => {
+            let serving = ServingCert::from_files(cert, key)?;
+            tokio::spawn(serving.clone().watch());
+            (serving, None)
+        }
+        None => {
+            let (cert, key) = (config.cert_dir.join("apiserver.crt"), config.cert_dir.join("apiserver.key"));
+            if !cert.exists() || !key.exists() {
+                let mut names = vec![
+                    "kubernetes.default.svc".to_string(),
+                    "kubernetes.default".to_string(),
+                    "kubernetes".to_string(),
+                    "localhost".to_string(),
+                    "127.0.0.1".to_string(),
+                    server.advertise_address().to_string(),
+                ];
+                names.extend(server.allocators.ips.first().map(|address| address.to_string()));
+                names.extend(config.external_hostname.clone());
+                names.extend(config.extra_bind.iter().map(|address| address.ip().to_string()));
+                names.sort();
+                names.dedup();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                let profile = Profile::server("kube-apiserver", &names);
+                pki::self_signed(&profile)?.write(&config.cert_dir, "apiserver")?;
+            }
+            let pem = String::from_utf8_lossy(&read(&cert)?).into_owned();
+            (ServingCert::from_files(&cert, &key)?, Some(pem))
+        }
+    };
+    let auth = match &server.authenticator.client_ca {
+        Some(authority) => ClientAuth::Request { hints: authority.hints() },
+        None => ClientAuth::None,
+    };
+    Ok((tls::server_config(cert, auth)?, pem))
+}
+
+/// The address this machine would use to reach others.
+pub fn outgoing_address() -> IpAddr {
+    let probe = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        // Nothing is sent: connecting a datagram socket only picks the route.
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    probe().ok().filter(|address| !address.is_unspecified()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}

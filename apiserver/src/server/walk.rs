@@ -1,0 +1,317 @@
+//! The walk of a request: one list of stages, in the order in which they happen.
+//!
+//! TLS has happened (`component_base::serving`), and routing, decoding, admission, storing and
+//! encoding are the handlers' part (`handlers`). Audit, impersonation rules by RBAC, and priority
+//! and fairness get their stage here when they arrive.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::status::Status;
+use axum::body::Body;
+use component_base::serving::Peer;
+use futures::FutureExt as _;
+use http::{HeaderName, HeaderValue, Request, StatusCode};
+
+use super::Server;
+use crate::authentication::Outcome;
+use crate::authorization::{Attributes, Decision};
+use crate::request::accept::{self, Allowed, Format};
+use crate::request::{Query, RequestInfo, UserInfo};
+use crate::response::{self, Response};
+use crate::{endpoints, handlers};
+
+/// Longest URL that is looked at; hyper bounds headers.
+const MAX_URL: usize = 64 * 1024;
+
+/// Upstream's bound on one request's own work, watches and streams aside.
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// A user given to a request that never was on a socket.
+#[derive(Clone, Debug)]
+pub struct InProcessUser(pub UserInfo);
+
+/// What is known about a request; grows along the walk.
+pub struct Context {
+    pub server: Arc<Server>,
+    pub method: http::Method,
+    pub uri: http::Uri,
+    /// The path, unescaped.
+    pub path: String,
+    pub query: Query,
+    pub headers: http::HeaderMap,
+    pub extensions: http::Extensions,
+    pub peer: Option<Peer>,
+    pub audit_id: String,
+    pub info: RequestInfo,
+    pub user: UserInfo,
+    /// Become Warning headers of the answer.
+    pub warnings: Vec<String>,
+}
+
+impl Context {
+    /// How errors, and answers without a shape of their own, are written.
+    pub fn plain_format(&self) -> Format {
+        accept::negotiate(&self.headers, &self.query, Allowed::Transforms)
+            .map(|format| Format { transform: None, ..format })
+            .unwrap_or_default()
+    }
+
+    /// The first part of the User-Agent: who owns the fields of a writer that names no manager.
+    pub fn field_manager(&self, named: &str) -> String {
+        if !named.is_empty() {
+            return named.to_string();
+        }
+        let agent =
+            self.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let prefix: String =
+            agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(128).collect();
+        if prefix.is_empty() { "unknown".to_string() } else { prefix }
+    }
+}
+
+/// Answers one request.
+pub async fn walk(server: Arc<Server>, request: Request<Body>) -> Response {
+    let started = server.clock.monotonic();
+    let (mut cx, body) = begin(server.clone(), request);
+    let outcome = AssertUnwindSafe(stages(&mut cx, body)).catch_unwind().await;
+    let mut answer = match outcome {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(status)) => {
+            if status.code >= 500 {
+                tracing::warn!(path = cx.path, audit_id = cx.audit_id, code = status.code, error = %status.message, "request failed");
+            }
+            response::status(&status, cx.plain_format())
+        }
+        Err(panic) => {
+            tracing::error!(path = cx.path, audit_id = cx.audit_id, panic = panic_text(&*panic), "a handler panicked");
+            let text = format!(
+                "This request caused apiserver to panic. Look in the logs for details (audit id {}).",
+                cx.audit_id
+            );
+            response::status(&Status::internal(text), Format::default())
+        }
+    };
+    finish(&cx, &mut answer);
+    server.metrics.observe(&cx, answer.status().as_u16(), server.clock.monotonic() - started);
+    answer
+}
+
+/// The stages, each of which may answer early.
+async fn stages(cx: &mut Context, body: Body) -> Result<Response, Status> {
+    bounds(cx)?;
+    request_info(cx)?;
+    if let Some(refusal) = authenticate(cx) {
+        return Ok(refusal);
+    }
+    impersonate(cx)?;
+    authorize(cx)?;
+    let _seat = limit_in_flight(cx)?;
+    route(cx, body).await
+}
+
+/// Request id, URL and headers taken apart.
+fn begin(server: Arc<Server>, request: Request<Body>) -> (Context, Body) {
+    let (parts, body) = request.into_parts();
+    let audit_id = parts
+        .headers
+        .get(&AUDIT_ID)
+        .and_then(|value| value.to_str().ok())
+        .filter(|value| !value.is_empty() && value.len() <= 64)
+        .map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_string);
+    let raw_path = parts.uri.path();
+    let path = crate::request::query::unescape(raw_path, false).unwrap_or_else(|| raw_path.to_string());
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let cx = Context {
+        server,
+        method: parts.method,
+        path,
+        query,
+        peer: parts.extensions.get::<Peer>().cloned(),
+        headers: parts.headers,
+        uri: parts.uri,
+        extensions: parts.extensions,
+        audit_id,
+        info: RequestInfo::default(),
+        user: UserInfo::default(),
+        warnings: Vec::new(),
+    };
+    (cx, body)
+}
+
+/// URLs beyond any use are refused unread.
+fn bounds(cx: &Context) -> Result<(), Status> {
+    if cx.uri.path().len() + cx.uri.query().map_or(0, str::len) > MAX_URL {
+        return Err(Status::failure(414, "", "the request URI is too long"));
+    }
+    Ok(())
+}
+
+/// Verb, resource, namespace and name.
+fn request_info(cx: &mut Context) -> Result<(), Status> {
+    cx.info = RequestInfo::new(&cx.method, &cx.path, &cx.query)
+        .map_err(|error| Status::internal(format!("failed to create RequestInfo: {error}")))?;
+    Ok(())
+}
+
+/// Who is asking. A bad credential ends the walk with upstream's 401.
+fn authenticate(cx: &mut Context) -> Option<Response> {
+    if let Some(InProcessUser(user)) = cx.extensions.get::<InProcessUser>() {
+        cx.user = user.clone();
+        return None;
+    }
+    match cx.server.authenticator.authenticate(&cx.headers, cx.peer.as_ref()) {
+        Outcome::User(user) => {
+            cx.user = user;
+            None
+        }
+        Outcome::Unauthorized => Some(response::status(&Status::unauthorized("Unauthorized"), cx.plain_format())),
+    }
+}
+
+/// `Impersonate-User` and its companions: each part must be allowed to the real user.
+fn impersonate(cx: &mut Context) -> Result<(), Status> {
+    let text = |name: &str| -> Vec<String> {
+        cx.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_string).collect()
+    };
+    let user = text("impersonate-user").into_iter().next().unwrap_or_default();
+    let groups = text("impersonate-group");
+    let uid = text("impersonate-uid").into_iter().next().unwrap_or_default();
+    let extra: Vec<(String, String)> = cx
+        .headers
+        .iter()
+        .filter_map(|(name, value)| {
+            let key = name.as_str().strip_prefix("impersonate-extra-")?;
+            let key = crate::request::query::unescape(key, false)?;
+            Some((key, value.to_str().ok()?.to_string()))
+        })
+        .collect();
+    if user.is_empty() {
+        if groups.is_empty() && uid.is_empty() && extra.is_empty() {
+            return Ok(());
+        }
+        return Err(Status::internal(
+            "requested [] without impersonating a user".replace("[]", &format!("{groups:?}")),
+        ));
+    }
+    let mut wanted = UserInfo { name: user.clone(), uid: uid.clone(), groups: groups.clone(), ..UserInfo::default() };
+    let mut checks: Vec<Attributes> = Vec::new();
+    let check = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| Attributes {
+        user: cx.user.clone(),
+        verb: "impersonate".to_string(),
+        group: group.to_string(),
+        version: "v1".to_string(),
+        resource: resource.to_string(),
+        subresource: subresource.to_string(),
+        namespace: namespace.to_string(),
+        name: name.to_string(),
+        is_resource: true,
+        path: String::new(),
+    };
+    match wanted.service_account() {
+        Some((namespace, name)) => {
+            checks.push(check("", "serviceaccounts", "", namespace, name));
+            if groups.is_empty() {
+                wanted.groups =
+                    vec!["system:serviceaccounts".to_string(), format!("system:serviceaccounts:{namespace}")];
+            }
+        }
+        None => checks.push(check("", "users", "", "", &user)),
+    }
+    for group in &groups {
+        checks.push(check("", "groups", "", "", group));
+    }
+    if !uid.is_empty() {
+        checks.push(check("authentication.k8s.io", "uids", "", "", &uid));
+    }
+    for (key, value) in extra {
+        checks.push(check("authentication.k8s.io", "userextras", &key, "", &value));
+        wanted.extra.entry(key).or_default().push(value);
+    }
+    for attributes in &checks {
+        if let Decision::Deny(reason) | Decision::NoOpinion(reason) = cx.server.authorizer.authorize(attributes) {
+            return Err(attributes.forbidden(&reason));
+        }
+    }
+    if wanted.name == crate::request::user::ANONYMOUS {
+        if !wanted.in_group(crate::request::user::UNAUTHENTICATED) {
+            wanted.groups.push(crate::request::user::UNAUTHENTICATED.to_string());
+        }
+    } else {
+        wanted.authenticated();
+    }
+    tracing::debug!(from = cx.user.name, to = wanted.name, "impersonating");
+    cx.user = wanted;
+    Ok(())
+}
+
+/// May they.
+fn authorize(cx: &Context) -> Result<(), Status> {
+    let attributes = Attributes::of(&cx.user, &cx.info);
+    match cx.server.authorizer.authorize(&attributes) {
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(attributes.forbidden(&reason)),
+    }
+}
+
+/// `--max-requests-inflight`: long-running requests and the cluster's own do not count.
+fn limit_in_flight(cx: &Context) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, Status> {
+    let long_running = cx.info.verb == "watch"
+        || cx.info.verb == "proxy"
+        || matches!(cx.info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
+    if long_running || cx.user.in_group(crate::request::user::MASTERS) {
+        return Ok(None);
+    }
+    let mutating = !matches!(cx.info.verb.as_str(), "get" | "list");
+    let seats = if mutating { &cx.server.mutating_seats } else { &cx.server.reading_seats };
+    let Some(seats) = seats else { return Ok(None) };
+    match seats.clone().try_acquire_owned() {
+        Ok(seat) => Ok(Some(seat)),
+        Err(_) => {
+            let mut status = Status::too_many_requests("Too many requests, please try again later.", 1);
+            status.message = "Too many requests, please try again later.".to_string();
+            Err(status)
+        }
+    }
+}
+
+/// To the resource's handler, or to what serves plain paths.
+async fn route(cx: &mut Context, body: Body) -> Result<Response, Status> {
+    if cx.info.is_resource { handlers::dispatch(cx, body).await } else { endpoints::dispatch(cx, body).await }
+}
+
+/// Headers that every answer carries.
+fn finish(cx: &Context, answer: &mut Response) {
+    response::add_warnings(answer, &cx.warnings);
+    let headers = answer.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&cx.audit_id) {
+        headers.insert(AUDIT_ID, value);
+    }
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    answer.headers_mut().entry(http::header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        (*text).to_string()
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "panic without a text".to_string()
+    }
+}
+
+/// Bounds the time of a request that is no watch and no stream.
+///
+/// # Errors
+/// 504 when the time is over.
+pub async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
+    }
+}
