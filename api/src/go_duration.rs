@@ -74,7 +74,7 @@ pub fn format(nanoseconds: i64) -> String {
 /// `value / unit` with as many decimals as it needs.
 fn decimal(value: u64, unit: u64) -> String {
     let width = unit.ilog10() as usize;
-    if value % unit == 0 {
+    if value.is_multiple_of(unit) {
         return (value / unit).to_string();
     }
     let fraction = format!("{:0width$}", value % unit);
