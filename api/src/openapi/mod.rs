@@ -44,7 +44,7 @@ pub struct Custom {
 #[derive(Clone, Debug)]
 pub struct Document {
     pub json: Bytes,
-    /// Quoted, for the header and for `If-None-Match`.
+    /// Quoted, for the header and for `If-None-Match`; for a v3 document the index's hash.
     pub etag: String,
 }
 
@@ -112,23 +112,23 @@ impl OpenApi {
 
     /// `/openapi/v3/<name>`, built once.
     pub fn v3(&self, name: &str) -> Option<Arc<Document>> {
-        self.cached(name, || self.v3_value(name))
+        self.cached(name, || Some((self.v3_value(name)?, self.hash(name))))
     }
 
     /// `/openapi/v2`, built once.
     pub fn v2(&self) -> Arc<Document> {
-        self.cached("", || Some(self.v2_value())).expect("there is always a Swagger document")
+        self.cached("", || Some((self.v2_value(), self.hash("")))).expect("there is always a Swagger document")
     }
 
     /// Built outside the lock: two first readers may both build, and the later one's copy is dropped.
-    fn cached(&self, name: &str, build: impl FnOnce() -> Option<Value>) -> Option<Arc<Document>> {
+    fn cached(&self, name: &str, build: impl FnOnce() -> Option<(Value, String)>) -> Option<Arc<Document>> {
         let known = self.documents.lock().expect("no holder panics").get(name).cloned();
         if known.is_some() {
             return known;
         }
-        let json = serde_json::to_vec(&build()?).expect("a tree is always JSON");
-        let etag = discovery::etag(&json);
-        let document = Arc::new(Document { json: json.into(), etag });
+        let (tree, hash) = build()?;
+        let json = serde_json::to_vec(&tree).expect("a tree is always JSON");
+        let document = Arc::new(Document { json: json.into(), etag: format!("\"{hash}\"") });
         Some(self.documents.lock().expect("no holder panics").entry(name.to_owned()).or_insert(document).clone())
     }
 
