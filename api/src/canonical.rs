@@ -10,9 +10,11 @@
 use apimachinery::quantity::Quantity;
 use apimachinery::schema::{Field, Type, TypeRef};
 use apimachinery::time;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use crate::go_duration;
+use crate::{go_base64, go_duration};
 
 /// Brings `value` into the form Go would give it.
 pub fn canonicalize(ty: TypeRef<'_>, value: &mut Value) {
@@ -30,6 +32,11 @@ pub fn canonicalize(ty: TypeRef<'_>, value: &mut Value) {
                 element(inner, value);
             }
         }
+        (Type::Double, value) => {
+            if let Some(number) = value.as_f64().and_then(double) {
+                *value = number;
+            }
+        }
         (Type::Quantity, value) => canonical_quantity(value),
         (Type::Time, Value::String(text)) => replace(text, time::canonical),
         (Type::MicroTime, Value::String(text)) => replace(text, time::canonical_micro),
@@ -38,7 +45,12 @@ pub fn canonicalize(ty: TypeRef<'_>, value: &mut Value) {
                 *text = go_duration::format(nanoseconds);
             }
         }
-        (Type::Bytes, Value::String(text)) if text.contains(['\r', '\n']) => text.retain(|c| !matches!(c, '\r' | '\n')),
+        (Type::Bytes, Value::String(text)) => {
+            // Only texts that Go reads and would not write are touched.
+            if let (Err(_), Ok(bytes)) = (STANDARD.decode(&*text), go_base64::decode(text)) {
+                *text = STANDARD.encode(bytes);
+            }
+        }
         (Type::SchemaOrBool(schema) | Type::SchemaOrArray(schema) | Type::SchemaOrStringArray(schema), value) => {
             match value {
                 Value::Object(_) => canonicalize(ty.at(*schema), value),
@@ -132,6 +144,12 @@ pub(crate) fn zero(ty: TypeRef<'_>, field: &Field) -> Option<Value> {
     }
 }
 
+/// A double as Go writes it: without a fraction where there is none. `None` for what JSON cannot say.
+pub(crate) fn double(value: f64) -> Option<Value> {
+    let whole = value.fract() == 0.0 && value.abs() < 9e15;
+    if whole { Some(Value::from(value as i64)) } else { serde_json::Number::from_f64(value).map(Value::Number) }
+}
+
 fn canonical_quantity(value: &mut Value) {
     let canonical = match &*value {
         Value::String(text) => Quantity::canonical(text),
@@ -155,6 +173,14 @@ mod tests {
 
     use super::*;
     use crate::table;
+
+    #[test]
+    fn doubles_without_a_fraction_are_integers() {
+        for (given, written) in [(0.0, "0"), (1.0, "1"), (-3.0, "-3"), (1.5, "1.5"), (1e300, "1e+300")] {
+            assert_eq!(double(given).map(|value| value.to_string()).as_deref(), Some(written));
+        }
+        assert_eq!(double(f64::NAN), None);
+    }
 
     #[test]
     fn as_go_writes_it() {

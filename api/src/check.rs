@@ -9,11 +9,9 @@ use std::fmt::Write as _;
 use apimachinery::quantity::Quantity;
 use apimachinery::schema::{ObjectType, ProtoEntry, Type, TypeRef};
 use apimachinery::time;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::go_duration;
+use crate::{go_base64, go_duration};
 
 /// Upstream stops collecting strict errors here.
 pub const MAX_UNKNOWN: usize = 100;
@@ -101,10 +99,18 @@ impl<'a> Checker<'a> {
                 Ok(())
             }
             (Type::SchemaOrBool(schema) | Type::SchemaOrArray(schema) | Type::SchemaOrStringArray(schema), value) => {
+                // These read their content by themselves, and not strictly.
+                let known = self.findings.unknown.len();
                 match value {
-                    Value::Object(_) => self.value(ty.at(*schema), value),
+                    Value::Object(_) => {
+                        self.value(ty.at(*schema), value)?;
+                        self.findings.unknown.truncate(known);
+                        Ok(())
+                    }
                     Value::Array(items) if matches!(ty.ty(), Type::SchemaOrArray(_)) => {
-                        items.iter().try_for_each(|item| self.value(ty.at(*schema), item))
+                        items.iter().try_for_each(|item| self.value(ty.at(*schema), item))?;
+                        self.findings.unknown.truncate(known);
+                        Ok(())
                     }
                     Value::Bool(_) if !matches!(ty.ty(), Type::SchemaOrBool(_)) => {
                         Err(self.mismatch("bool", &go_type(ty)))
@@ -146,7 +152,8 @@ impl<'a> Checker<'a> {
             },
             // Go's own reader, so the first such error stays and the reading goes on.
             (Type::Bytes, Value::String(text)) => {
-                if let Err(error) = bytes(text) {
+                if let Err(at) = go_base64::decode(text) {
+                    let error = format!("illegal base64 data at input byte {at}");
                     self.findings.type_error.get_or_insert(error);
                 }
                 Ok(())
@@ -251,24 +258,6 @@ fn go_type(ty: TypeRef<'_>) -> String {
         Type::SchemaOrStringArray(_) => "v1.JSONSchemaPropsOrStringArray".to_owned(),
         Type::Json | Type::Unknown => "interface {}".to_owned(),
     }
-}
-
-/// Go's base64 reader: the error names the byte where it stopped.
-fn bytes(text: &str) -> Result<(), String> {
-    if STANDARD.decode(text).is_ok() {
-        return Ok(());
-    }
-    let joined: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-    STANDARD.decode(&joined).map(drop).map_err(|error| {
-        let at = match error {
-            base64::DecodeError::InvalidByte(at, b'=') => at,
-            base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
-            // Go reads in groups of four and names the start of the one that is short.
-            base64::DecodeError::InvalidLength(length) => length / 4 * 4,
-            base64::DecodeError::InvalidPadding => joined.trim_end_matches('=').len() / 4 * 4,
-        };
-        format!("illegal base64 data at input byte {at}")
-    })
 }
 
 #[cfg(test)]

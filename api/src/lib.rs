@@ -4,6 +4,7 @@ pub mod canonical;
 pub mod check;
 pub mod defaults;
 pub mod discovery;
+mod go_base64;
 mod go_duration;
 pub mod openapi;
 pub mod printers;

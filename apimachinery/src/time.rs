@@ -2,7 +2,6 @@
 //!
 //! Nothing here reads a clock: "now" is a [`Timestamp`] passed in.
 
-use crate::gotext::quote;
 pub use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -44,6 +43,24 @@ pub fn canonical(text: &str) -> Result<String, ParseError> {
 /// A `MicroTime` string in the form the server gives it back.
 pub fn canonical_micro(text: &str) -> Result<String, ParseError> {
     Ok(format_micro(parse_micro(text)?))
+}
+
+/// How Go's `time` package quotes: bytes that are not printable ASCII one by one, unlike `%q`.
+fn quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            ' '..='\u{7f}' => out.push(c),
+            _ => {
+                let mut buffer = [0; 4];
+                out.extend(c.encode_utf8(&mut buffer).bytes().map(|byte| format!("\\x{byte:02x}")));
+            }
+        }
+    }
+    out.push('"');
+    out
 }
 
 const RFC3339: &str = "2006-01-02T15:04:05Z07:00";

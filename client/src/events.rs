@@ -163,7 +163,13 @@ struct Sink {
 
 impl Sink {
     async fn write(&mut self, event: Recorded) {
-        tracing::debug!(object = format!("{}/{}", event.regarding.namespace, event.regarding.name), kind = event.regarding.kind, reason = event.reason, message = %event.note, "Event occurred");
+        tracing::debug!(
+            object = format!("{}/{}", event.regarding.namespace, event.regarding.name),
+            kind = event.regarding.kind,
+            reason = event.reason,
+            note = event.note,
+            "Event occurred"
+        );
         let now = self.clock.monotonic();
         let Some(decision) = self.correlator.decide(&event, now) else {
             return;

@@ -35,6 +35,7 @@ pub struct Client {
     user_agent: HeaderValue,
     default_namespace: Arc<str>,
     kube: Option<kube::Client>,
+    root_ca: Option<Arc<str>>,
     clock: SharedClock,
 }
 
@@ -94,6 +95,7 @@ impl Client {
         // A watch may be silent for minutes.
         config.read_timeout = None;
         let namespace = config.default_namespace.clone();
+        let root_ca = config.root_cert.as_ref().map(|certs| pem(certs));
         let kube = kube::Client::try_from(config).map_err(|error| Error::Config(chain(&error)))?;
         let sender = kube.clone();
         let send = move |request: Request<Bytes>| -> BoxFuture<'static, _> {
@@ -109,6 +111,7 @@ impl Client {
         let mut client = Self::from_sender(Arc::new(send));
         client.default_namespace = namespace.into();
         client.kube = Some(kube);
+        client.root_ca = root_ca.map(Arc::from);
         Ok(client)
     }
 
@@ -139,6 +142,7 @@ impl Client {
             user_agent: HeaderValue::from_static("keelson"),
             default_namespace: "default".into(),
             kube: None,
+            root_ca: None,
             clock: RealClock::shared(),
         }
     }
@@ -163,6 +167,11 @@ impl Client {
     /// The namespace of the kubeconfig's context, or `default`.
     pub fn default_namespace(&self) -> &str {
         &self.default_namespace
+    }
+
+    /// The authorities the server is verified with, in PEM; `None` in-process.
+    pub fn root_ca(&self) -> Option<&str> {
+        self.root_ca.as_deref()
     }
 
     /// The client underneath, for what needs its connection (exec, attach, port-forward); `None`
@@ -249,6 +258,21 @@ fn chain(error: &dyn std::error::Error) -> String {
     while let Some(inner) = source {
         text += &format!(": {inner}");
         source = inner.source();
+    }
+    text
+}
+
+fn pem(certs: &[Vec<u8>]) -> String {
+    use base64::Engine as _;
+    let mut text = String::new();
+    for cert in certs {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(cert);
+        text += "-----BEGIN CERTIFICATE-----\n";
+        for line in encoded.as_bytes().chunks(64) {
+            text += std::str::from_utf8(line).expect("base64 is ASCII");
+            text.push('\n');
+        }
+        text += "-----END CERTIFICATE-----\n";
     }
     text
 }

@@ -55,3 +55,11 @@ impl Context {
         Recorder::core(self.client(component), component, "", self.clock.clone())
     }
 }
+
+/// Waits for informers; false when the controllers must end first.
+pub async fn synced(shutdown: &CancellationToken, informers: impl Future<Output = ()>) -> bool {
+    tokio::select! {
+        () = shutdown.cancelled() => false,
+        () = informers => true,
+    }
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use crate::context::Context;
-use crate::{deployment, replicaset};
+use crate::{deployment, endpoint_slice, endpoints, namespace, replicaset, root_ca, service_account};
 
 /// Registers informers and handlers, and answers the controller's loop.
 pub type Start = fn(&Arc<Context>) -> BoxFuture<'static, ()>;
@@ -37,12 +37,12 @@ const fn absent_off(name: &'static str, aliases: &'static [&'static str]) -> Des
 
 pub static ALL: &[Descriptor] = &[
     controller(deployment::NAME, &["deployment"], deployment::start),
+    controller(endpoints::NAME, &["endpoint"], endpoints::start),
+    controller(endpoint_slice::NAME, &["endpointslice"], endpoint_slice::start),
+    controller(namespace::NAME, &["namespace"], namespace::start),
+    controller(service_account::NAME, &["serviceaccount"], service_account::start),
+    controller(root_ca::NAME, &["root-ca-cert-publisher"], root_ca::start),
     controller(replicaset::NAME, &["replicaset"], replicaset::start),
-    absent("endpoints-controller", &["endpoint"]),
-    absent("endpointslice-controller", &["endpointslice"]),
-    absent("namespace-controller", &["namespace"]),
-    absent("serviceaccount-controller", &["serviceaccount"]),
-    absent("root-ca-certificate-publisher-controller", &["root-ca-cert-publisher"]),
     absent("garbage-collector-controller", &["garbagecollector"]),
     absent("node-ipam-controller", &["nodeipam"]),
     absent("node-lifecycle-controller", &["nodelifecycle"]),

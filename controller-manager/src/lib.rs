@@ -8,11 +8,17 @@ pub mod config;
 pub mod context;
 pub mod deployment;
 pub mod descriptors;
+pub mod endpoint_slice;
+pub mod endpoints;
 mod expectations;
+pub mod namespace;
 mod ownership;
 mod pod_control;
+mod pod_endpoints;
 pub mod replicaset;
+pub mod root_ca;
 mod server;
+pub mod service_account;
 #[cfg(test)]
 mod testing;
 pub mod types;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::wire::{BYTES, FIXED64, Reader, VARINT};
 use super::{Error, MAX_DEPTH};
-use crate::canonical::zero;
+use crate::canonical::{self, zero};
 use crate::go_duration;
 
 /// The tree of a message: what Go would write as JSON after decoding it. `apiVersion` and `kind` are
@@ -204,9 +204,7 @@ impl Decoder {
             Type::Double => {
                 expect(wire, FIXED64, name)?;
                 let double = f64::from_bits(reader.fixed64()?);
-                return serde_json::Number::from_f64(double)
-                    .map(Value::Number)
-                    .ok_or_else(|| bad_json(name, "unsupported value"));
+                return canonical::double(double).ok_or_else(|| bad_json(name, "unsupported value"));
             }
             _ => {}
         }

@@ -1,13 +1,11 @@
 //! Tree → protobuf.
 
 use apimachinery::schema::{ObjectType, ProtoEntry, Type, TypeRef};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use super::wire::Writer;
 use super::{Error, MAX_DEPTH};
-use crate::go_duration;
+use crate::{go_base64, go_duration};
 
 /// The protobuf message of `value`, without the envelope. `apiVersion` and `kind` are not part of it.
 ///
@@ -254,14 +252,7 @@ impl Encoder<'_> {
 fn bytes(value: &Value, name: &str) -> Result<Vec<u8>, Error> {
     match value {
         Value::Null => Ok(Vec::new()),
-        Value::String(text) => match STANDARD.decode(text) {
-            Ok(bytes) => Ok(bytes),
-            // Go passes over line ends inside base64.
-            Err(_) => {
-                let joined: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-                STANDARD.decode(joined).map_err(|_| wrong(name, "base64"))
-            }
-        },
+        Value::String(text) => go_base64::decode(text).map_err(|_| wrong(name, "base64")),
         _ => Err(wrong(name, "base64")),
     }
 }

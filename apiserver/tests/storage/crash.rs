@@ -301,6 +301,9 @@ fn a_clean_stop_keeps_revisions_without_a_gap() {
             last = store.delete(&key, last, None).await.unwrap();
             store.compact(last).await.unwrap();
             assert_eq!(store.size().0, 0);
+            store.close().await;
+            let refused = store.create(&key, Bytes::new(), WriteOptions::default()).await;
+            assert_eq!(refused, Err(Error::Closed));
         }
     });
 }

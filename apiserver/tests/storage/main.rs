@@ -9,4 +9,5 @@ mod cache;
 mod contract;
 mod crash;
 mod etcd;
+mod model;
 mod subject;

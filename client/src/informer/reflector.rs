@@ -102,8 +102,10 @@ async fn round<T: Meta + DeserializeOwned>(
             Ok(stream) => stream,
             Err(error) if refuses_stream_lists(&error) => {
                 tracing::debug!(resource = %informer.resource, error = error.chain(), "no WatchList; listing by pages");
+                let stream = list_and_open(informer, position).await?;
+                // The list worked where the streamed one did not: do not ask for that again.
                 *stream_lists = false;
-                list_and_open(informer, position).await?
+                stream
             }
             Err(error) => return Err(error),
         },
@@ -127,8 +129,11 @@ async fn round<T: Meta + DeserializeOwned>(
     Ok(Ended::Closed)
 }
 
+/// Whether a plain list is worth trying. A server may lack WatchList, or have it and lack what it
+/// needs from its storage (old etcd), which upstream answers with varying codes; only answers that
+/// would meet a list as well are left to the back-off.
 fn refuses_stream_lists(error: &Error) -> bool {
-    error.is_invalid() || error.is_bad_request() || error.is_method_not_supported() || error.is_forbidden()
+    error.status().is_some() && !error.is_unauthorized() && !error.is_too_many_requests() && !error.is_gone()
 }
 
 /// WatchList: the state comes as events, ended by a marked bookmark.

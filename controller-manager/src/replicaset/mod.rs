@@ -21,7 +21,7 @@ use component_base::clock::SharedClock;
 use futures::future::BoxFuture;
 use http::Method;
 
-use crate::context::Context;
+use crate::context::{Context, synced};
 use crate::expectations::Expectations;
 use crate::ownership::{Claimer, controller_reference};
 use crate::pod_control;
@@ -68,8 +68,13 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     let workers = context.config.concurrent_replicaset_syncs;
     let shutdown = context.shutdown.clone();
     Box::pin(async move {
-        pods.wait_synced().await;
-        sets.wait_synced().await;
+        let informers = async {
+            pods.wait_synced().await;
+            sets.wait_synced().await;
+        };
+        if !synced(&shutdown, informers).await {
+            return;
+        }
         worker::run(NAME, queue, workers, shutdown, move |key| {
             let controller = controller.clone();
             async move { controller.reconcile(&key).await }

@@ -116,6 +116,8 @@ struct Shared {
     sinks: Sinks,
     /// Set when the disk failed; from then on nothing is written.
     failure: Mutex<Option<Error>>,
+    /// True once the writer has ended.
+    closed: tokio::sync::watch::Sender<bool>,
     /// Held until everything above is closed.
     _lock: File,
 }
@@ -183,6 +185,7 @@ impl Embedded {
             queue: Queue::default(),
             sinks: Sinks::default(),
             failure: Mutex::new(None),
+            closed: tokio::sync::watch::Sender::new(false),
             _lock: lock,
         });
         let writer = Writer::new(shared.clone());
@@ -293,9 +296,13 @@ impl Shared {
         if self.failure.lock().is_some() {
             return;
         }
-        let current = self.index.read().current;
+        let (current, compacted) = {
+            let index = self.index.read();
+            (index.current, index.compacted)
+        };
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&self.meta, REVISION, current.to_be_bytes());
+        batch.insert(&self.meta, COMPACTED, compacted.to_be_bytes());
         batch.insert(&self.meta, CLEAN, 1u64.to_be_bytes());
         if let Err(error) = batch.commit() {
             tracing::error!(%error, "the store could not be closed cleanly");
@@ -488,6 +495,12 @@ impl Storage for Embedded {
 
     async fn compacted_revision(&self) -> Result<Revision> {
         Ok(self.shared.index.read().compacted)
+    }
+
+    async fn close(&self) {
+        self.shared.queue.close();
+        // The sender lives in `self`, so this ends with the value.
+        let _ = self.shared.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     async fn healthy(&self) -> Result<()> {

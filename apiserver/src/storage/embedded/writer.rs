@@ -143,6 +143,7 @@ impl Writer {
             }
         }
         self.shared.close();
+        self.shared.closed.send_replace(true);
     }
 
     #[allow(clippy::type_complexity)]
