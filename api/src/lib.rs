@@ -10,7 +10,6 @@ pub mod openapi;
 pub mod printers;
 pub mod protobuf;
 pub mod table;
-pub mod validation;
 mod version;
 
 pub use canonical::canonicalize;

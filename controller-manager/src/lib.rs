@@ -11,7 +11,6 @@ pub mod descriptors;
 pub mod endpoint_slice;
 pub mod endpoints;
 mod expectations;
-pub mod garbage_collector;
 pub mod namespace;
 mod ownership;
 mod pod_control;

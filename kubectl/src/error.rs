@@ -44,6 +44,8 @@ pub enum Error {
     Plain(String),
     /// Several failures of one command.
     Aggregate(Vec<Error>),
+    /// A command in a container ended with this code, which becomes ours.
+    Terminated(u8),
     /// Already told; only the exit code is left.
     Exit(u8),
 }
@@ -108,11 +110,12 @@ impl Error {
     pub fn report(&self) -> (String, u8) {
         match self {
             Error::Exit(code) => (String::new(), *code),
+            Error::Terminated(code) => (self.to_string(), *code),
             Error::Aggregate(errors) => {
                 let lines: Vec<String> = errors.iter().map(Error::line).collect();
                 (lines.join("\n"), 1)
             }
-            Error::Api { status, context } if self.reason() == "Invalid" && context.is_empty() => (invalid(status), 1),
+            Error::Api { status, .. } if self.reason() == "Invalid" => (invalid(status), 1),
             other => (other.standard().unwrap_or_else(|| prefixed(&other.to_string())), 1),
         }
     }
@@ -202,6 +205,7 @@ impl fmt::Display for Error {
                 write!(f, "[{}]", texts.join(", "))
             }
             Error::Exit(code) => write!(f, "exit code {code}"),
+            Error::Terminated(code) => write!(f, "command terminated with exit code {code}"),
         }
     }
 }

@@ -7,12 +7,15 @@
 
 pub mod codec;
 pub mod command;
+pub mod describe;
 pub mod discovery;
 pub mod error;
 pub mod factory;
 pub mod flags;
 pub mod mapper;
+pub mod pods;
 pub mod printer;
+pub mod remote;
 pub mod resource;
 pub mod rest;
 pub mod streams;

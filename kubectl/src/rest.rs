@@ -337,7 +337,7 @@ fn unquote(text: &str) -> String {
 }
 
 /// The Status of a failed answer; one is made up in upstream's words when the body holds none.
-fn status(code: StatusCode, body: &[u8]) -> Value {
+pub fn status(code: StatusCode, body: &[u8]) -> Value {
     if let Ok(value) = serde_json::from_slice::<Value>(body)
         && value.get("kind").and_then(Value::as_str) == Some("Status")
     {

@@ -295,5 +295,8 @@ pub fn find(group: &str, resource: &str) -> &'static Printer {
     PRINTERS.binary_search_by(|p| (p.group, p.resource).cmp(&(group, resource))).map_or(&DEFAULT, |i| &PRINTERS[i])
 }
 
+pub use node::roles as node_roles;
+pub use persistent_volume::access_modes;
+
 /// The printer of the `scale` subresource, which has a kind of its own.
 pub static SCALE: Printer = printer("autoscaling", "scale", autoscaling::SCALE_COLUMNS, autoscaling::scale_row);
