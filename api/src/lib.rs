@@ -10,6 +10,7 @@ pub mod openapi;
 pub mod printers;
 pub mod protobuf;
 pub mod table;
+pub mod validation;
 mod version;
 
 pub use canonical::canonicalize;

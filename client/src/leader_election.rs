@@ -167,15 +167,19 @@ impl LeaderElector {
         let leading = shutdown.child_token();
         let work = lead(leading.clone());
         tokio::pin!(work);
+        let mut ended = false;
         let outcome = tokio::select! {
             outcome = self.renew_until_lost(&shutdown) => outcome,
             // Work that ends by itself has been told to, or has nothing left to do.
-            () = &mut work => Outcome::Cancelled,
+            () = &mut work => {
+                ended = true;
+                Outcome::Cancelled
+            }
         };
         leading.cancel();
         if outcome == Outcome::Cancelled && self.config.release_on_cancel {
             // The work may still write while it winds down; nobody else may lead until it has ended.
-            if tokio::time::timeout(self.config.renew_deadline, &mut work).await.is_err() {
+            if !ended && tokio::time::timeout(self.config.renew_deadline, &mut work).await.is_err() {
                 tracing::warn!("work did not end in time; keeping the lease until it expires");
                 return outcome;
             }
@@ -341,5 +345,142 @@ impl LeaderElector {
         if let Err(error) = attempt.await {
             tracing::info!(error = error.chain(), "cannot release the lease");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use component_base::clock::FakeClock;
+    use futures::future::BoxFuture;
+    use http::{Method, Request, Response};
+    use http_body_util::{BodyExt as _, Full};
+    use parking_lot::Mutex;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A server that holds one Lease and checks resource versions.
+    #[derive(Clone, Default)]
+    struct Server {
+        lease: Arc<Mutex<Option<Value>>>,
+        broken: Arc<Mutex<bool>>,
+    }
+
+    impl tower::Service<Request<Full<Bytes>>> for Server {
+        type Response = Response<Full<Bytes>>;
+        type Error = Infallible;
+        type Future = BoxFuture<'static, std::result::Result<Self::Response, Infallible>>;
+
+        fn poll_ready(
+            &mut self,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<std::result::Result<(), Infallible>> {
+            std::task::Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+            let server = self.clone();
+            Box::pin(async move {
+                let method = request.method().clone();
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let mut held = server.lease.lock();
+                let fail = |code: u16, reason: &str| {
+                    let status = json!({ "status": "Failure", "code": code, "reason": reason, "message": reason });
+                    (code, status)
+                };
+                let (code, answer) = if *server.broken.lock() {
+                    fail(500, "InternalError")
+                } else if method == Method::GET {
+                    held.clone().map_or_else(|| fail(404, "NotFound"), |lease| (200, lease))
+                } else {
+                    let mut lease: Value = serde_json::from_slice(&body).unwrap();
+                    let version = |lease: &Value| {
+                        lease["metadata"]["resourceVersion"].as_str().unwrap_or("0").parse::<u64>().unwrap()
+                    };
+                    let current = held.as_ref().map_or(0, version);
+                    if method == Method::PUT && version(&lease) != current {
+                        fail(409, "Conflict")
+                    } else {
+                        lease["metadata"]["resourceVersion"] = json!((current + 1).to_string());
+                        *held = Some(lease.clone());
+                        (200, lease)
+                    }
+                };
+                Ok(Response::builder().status(code).body(Full::new(Bytes::from(answer.to_string()))).unwrap())
+            })
+        }
+    }
+
+    impl Server {
+        fn holder(&self) -> String {
+            let lease = self.lease.lock();
+            lease.as_ref().unwrap()["spec"]["holderIdentity"].as_str().unwrap_or_default().to_string()
+        }
+
+        fn elector(&self, identity: &str, clock: &FakeClock) -> LeaderElector {
+            let client = Client::from_service(self.clone());
+            LeaderElector::new(client, Config::new("kube-system", "test", identity), Arc::new(clock.clone()))
+        }
+    }
+
+    fn clock() -> FakeClock {
+        FakeClock::new(jiff::Timestamp::UNIX_EPOCH)
+    }
+
+    #[tokio::test]
+    async fn a_lease_is_taken_held_and_expires_by_the_candidates_clock() {
+        let (server, clock) = (Server::default(), clock());
+        let mut first = server.elector("a", &clock);
+        let mut second = server.elector("b", &clock);
+        assert!(first.try_acquire_or_renew().await.unwrap());
+        assert!(!second.try_acquire_or_renew().await.unwrap(), "a holds it");
+        clock.step(Duration::from_secs(14));
+        assert!(first.try_acquire_or_renew().await.unwrap());
+        assert!(!second.try_acquire_or_renew().await.unwrap(), "a renewed it");
+        clock.step(Duration::from_secs(16));
+        assert!(second.try_acquire_or_renew().await.unwrap(), "a fell silent");
+        assert_eq!(server.holder(), "b");
+        assert!(!first.try_acquire_or_renew().await.unwrap());
+        let lease = server.lease.lock().clone().unwrap();
+        assert_eq!(lease["spec"]["leaseTransitions"], 1);
+        assert_eq!(lease["spec"]["renewTime"], "1970-01-01T00:00:30.000000Z");
+    }
+
+    #[tokio::test]
+    async fn shutdown_releases_even_when_the_work_ends_first() {
+        for _ in 0..20 {
+            let (server, clock) = (Server::default(), clock());
+            let shutdown = CancellationToken::new();
+            let stop = shutdown.clone();
+            let outcome = server
+                .elector("a", &clock)
+                .run(shutdown, |leading| async move {
+                    stop.cancel();
+                    leading.cancelled().await;
+                })
+                .await;
+            assert_eq!(outcome, Outcome::Cancelled);
+            assert_eq!(server.holder(), "");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_cannot_renew_stops() {
+        let (server, clock) = (Server::default(), clock());
+        let broken = server.broken.clone();
+        let stepper = clock.clone();
+        let run = server.elector("a", &clock).run(CancellationToken::new(), |leading| async move {
+            *broken.lock() = true;
+            while !leading.is_cancelled() {
+                stepper.step(Duration::from_secs(1));
+                tokio::task::yield_now().await;
+            }
+        });
+        assert_eq!(run.await, Outcome::Lost);
+        assert_eq!(server.holder(), "a", "a lost lease is not released");
     }
 }

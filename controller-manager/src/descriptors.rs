@@ -9,7 +9,9 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use crate::context::Context;
-use crate::{deployment, endpoint_slice, endpoints, namespace, replicaset, root_ca, service_account};
+use crate::{
+    deployment, endpoint_slice, endpoints, garbage_collector, namespace, replicaset, root_ca, service_account,
+};
 
 /// Registers informers and handlers, and answers the controller's loop.
 pub type Start = fn(&Arc<Context>) -> BoxFuture<'static, ()>;
@@ -42,8 +44,8 @@ pub static ALL: &[Descriptor] = &[
     controller(namespace::NAME, &["namespace"], namespace::start),
     controller(service_account::NAME, &["serviceaccount"], service_account::start),
     controller(root_ca::NAME, &["root-ca-cert-publisher"], root_ca::start),
+    controller(garbage_collector::NAME, &["garbagecollector"], garbage_collector::start),
     controller(replicaset::NAME, &["replicaset"], replicaset::start),
-    absent("garbage-collector-controller", &["garbagecollector"]),
     absent("node-ipam-controller", &["nodeipam"]),
     absent("node-lifecycle-controller", &["nodelifecycle"]),
     absent("taint-eviction-controller", &[]),

@@ -140,7 +140,7 @@ fn desired(service: &Service, pods: &[Arc<Pod>], current: Option<&Endpoints>) ->
         let address = EndpointAddress {
             ip: ip.to_string(),
             hostname: if common::has_hostname(pod, service) { pod.spec.hostname.clone() } else { String::new() },
-            node_name: Some(pod.spec.node_name.clone()),
+            node_name: Some(pod.spec.node_name.clone()).filter(|node| !node.is_empty()),
             target_ref: Some(Reference {
                 kind: "Pod".into(),
                 namespace: pod.metadata.namespace.clone(),

@@ -11,6 +11,7 @@ pub mod descriptors;
 pub mod endpoint_slice;
 pub mod endpoints;
 mod expectations;
+pub mod garbage_collector;
 pub mod namespace;
 mod ownership;
 mod pod_control;

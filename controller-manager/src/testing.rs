@@ -1,6 +1,6 @@
 //! Builders for table tests.
 
-use client::{ObjectMeta, OwnerReference, Timestamp};
+use client::{ObjectMeta, Timestamp};
 use serde_json::json;
 
 use crate::types::{Condition, Container, ContainerPort, ContainerStatus, Pod, PodIp, ReplicaSet};
@@ -82,17 +82,6 @@ impl PodBuilder {
             name: "c".into(),
             ports: vec![ContainerPort { name: name.into(), container_port: port, protocol: "TCP".into() }],
             restart_policy: None,
-        });
-        self
-    }
-
-    pub fn owned_by(mut self, kind: &str, uid: &str) -> Self {
-        self.0.metadata.owner_references.push(OwnerReference {
-            kind: kind.into(),
-            uid: uid.into(),
-            name: uid.into(),
-            controller: Some(true),
-            ..Default::default()
         });
         self
     }

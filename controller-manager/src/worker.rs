@@ -74,8 +74,8 @@ pub async fn run<K, F, Fut>(
                         Requeue::RateLimited => queue.add_rate_limited(key.clone()),
                     },
                     Err(error) => {
-                        let conflict = error.api().is_some_and(client::Error::is_conflict);
-                        if conflict {
+                        let behind = error.api().is_some_and(|error| error.is_conflict() || error.is_not_found());
+                        if behind {
                             // The cache was behind: ordinary, and cured by trying again.
                             tracing::debug!(controller, key = %key, error = error.text(), "reconcile lost a race");
                         } else {

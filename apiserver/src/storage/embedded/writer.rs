@@ -31,6 +31,10 @@ const BATCH_BYTES: usize = 8 << 20;
 /// Superseded revisions dropped in one step.
 const COMPACT_STEP: usize = 512;
 
+/// From how many writers on, and how long at most, a commit waits for more of them.
+const GATHER_FROM: usize = 4;
+const LONGEST_GATHER: Duration = Duration::from_millis(1);
+
 /// How long, and for how many writes, relaxed ones may stay unsynced.
 const RELAXED_FOR: Duration = Duration::from_millis(500);
 pub(super) const RELAXED_WRITES: u64 = 1000;
@@ -89,15 +93,22 @@ impl Queue {
 
     pub fn compact(&self, revision: Revision) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        self.state.lock().compactions.push((revision, sender));
-        self.filled.notify_one();
+        let mut state = self.state.lock();
+        // After the writer has ended nobody would answer: the dropped sender does.
+        if !state.closed {
+            state.compactions.push((revision, sender));
+            self.filled.notify_one();
+        }
         receiver
     }
 
     pub fn tick(&self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        self.state.lock().ticks.push(sender);
-        self.filled.notify_one();
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.ticks.push(sender);
+            self.filled.notify_one();
+        }
         receiver
     }
 
@@ -114,11 +125,22 @@ pub(super) struct Writer {
     compacting: Vec<(Revision, oneshot::Sender<()>)>,
     /// Milliseconds since 1970 when history is looked at next.
     next_compaction: u64,
+    /// How long a sync takes, smoothed.
+    sync_time: Duration,
+    /// How many writers there are, going by the last batch and those who queued meanwhile.
+    in_flight: usize,
 }
 
 impl Writer {
     pub fn new(shared: Arc<Shared>) -> Writer {
-        Writer { shared, unsynced: None, compacting: Vec::new(), next_compaction: 0 }
+        Writer {
+            shared,
+            unsynced: None,
+            compacting: Vec::new(),
+            next_compaction: 0,
+            sync_time: Duration::ZERO,
+            in_flight: 0,
+        }
     }
 
     /// Runs until the queue is closed and empty.
@@ -156,6 +178,7 @@ impl Writer {
         if nothing(&state) && !timeout.is_zero() {
             queue.filled.wait_for(&mut state, timeout);
         }
+        self.gather(&mut state);
         let mut bytes = 0;
         let mut count = 0;
         while count < state.operations.len() && count < BATCH_OPERATIONS && bytes < BATCH_BYTES {
@@ -164,6 +187,24 @@ impl Writer {
         }
         let operations = state.operations.drain(..count).collect();
         (operations, std::mem::take(&mut state.compactions), std::mem::take(&mut state.ticks), state.closed)
+    }
+
+    /// Gives those whose writes were just acknowledged a moment to come back with their next ones.
+    ///
+    /// Clients that write in a loop otherwise split into two halves, one waiting for the sync of the
+    /// other, and every sync carries half of what it could. The moment is a fraction of a sync, so it
+    /// costs little where they do not come back, and a lone writer never waits.
+    fn gather(&self, state: &mut parking_lot::MutexGuard<'_, QueueState>) {
+        if self.in_flight < GATHER_FROM || state.operations.is_empty() {
+            return;
+        }
+        let until = Instant::now() + (self.sync_time / 4).min(LONGEST_GATHER);
+        let queue = &self.shared.queue;
+        while state.operations.len() < self.in_flight && !state.closed {
+            if queue.filled.wait_until(state, until).timed_out() {
+                return;
+            }
+        }
     }
 
     /// How long there is nothing to do unless a request comes.
@@ -247,7 +288,9 @@ impl Writer {
             }
         }
         if !changes.is_empty() {
-            if let Err(error) = self.persist(batch, sync, changes.len() as u64) {
+            let persisted = self.persist(batch, sync, changes.len() as u64);
+            self.in_flight = replies.len() + shared.queue.state.lock().operations.len();
+            if let Err(error) = persisted {
                 for (reply, decided) in replies {
                     // Also what was refused: it was decided on state that never came to be.
                     let _ = reply.send(decided.and(Err(error.clone())));
@@ -276,6 +319,7 @@ impl Writer {
         }
         let sync = sync && self.shared.options.sync;
         let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
+        let start = Instant::now();
         if let Err(error) = batch.durability(Some(mode)).commit() {
             // Nothing is known about the disk after a failed write or sync: no later write may be
             // acknowledged before a restart has read back what is really there.
@@ -286,6 +330,7 @@ impl Writer {
         }
         if sync {
             self.unsynced = None;
+            self.sync_time = (self.sync_time * 7 + start.elapsed()) / 8;
         } else if self.shared.options.sync {
             let (_, count) = self.unsynced.get_or_insert((Instant::now(), 0));
             *count += writes;
