@@ -1,0 +1,117 @@
+//! The `keelson` command.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use component_base::{logging, signals};
+use deploy::down::run_down;
+use deploy::plan::Plan;
+use deploy::progress::Progress;
+use deploy::server::{self, ServerFlags, Store};
+use deploy::state::State;
+use deploy::{supervisor, up};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Kubernetes 1.36 in one command.
+#[derive(Parser)]
+#[command(name = "keelson", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring up a cluster on this machine: nodes are network namespaces with a containerd each
+    Up(Up),
+    /// Remove every process, namespace, mount, rule and file of the cluster on this machine
+    Down {
+        /// Keep the container images that were built, so that the next `up` is quick
+        #[arg(long)]
+        keep_images: bool,
+    },
+    /// Run the control plane alone in one process; DIR/admin.kubeconfig is written when it is ready
+    Server(ServerFlags),
+    /// Make a cluster's certificates and an admin.kubeconfig, for components that are started by hand
+    Pki {
+        /// Folder to write to; what is there already is kept
+        #[arg(long)]
+        dir: PathBuf,
+        /// URL of the API server; its host is put into the certificate
+        #[arg(long)]
+        server: url::Url,
+    },
+    /// Build the container images of a local cluster
+    Images,
+    /// Keep the processes of the cluster running (started by `up`)
+    #[command(hide = true)]
+    Supervise,
+}
+
+#[derive(Args)]
+struct Up {
+    /// Number of nodes
+    #[arg(long, default_value_t = 2)]
+    nodes: u32,
+    /// Where the API server keeps its objects
+    #[arg(long, value_enum, default_value_t = Store::Embedded)]
+    store: Store,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Cli::parse().command).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let state = State::default();
+    match command {
+        Command::Up(flags) => {
+            let plan = Plan { nodes: flags.nodes, store: flags.store };
+            let progress = Progress::default();
+            tokio::select! {
+                up = up::run(&state, &plan, &progress) => {
+                    let kubeconfig = up?;
+                    println!("The cluster is up. `kubectl get nodes` reaches it (context \"keelson\"),");
+                    println!("as does KUBECONFIG={}.", kubeconfig.display());
+                }
+                () = interrupted() => {
+                    println!("Interrupted. `keelson up` goes on from here, `keelson down` removes what there is.");
+                    return Ok(ExitCode::from(130));
+                }
+            }
+        }
+        Command::Down { keep_images } => run_down(&state, keep_images, &Progress::default()).await?,
+        Command::Server(flags) => {
+            logging::init(flags.verbosity);
+            server::run(flags, signals::shutdown()).await?;
+        }
+        Command::Pki { dir, server } => deploy::pki::write(&dir, &server)?,
+        Command::Images => deploy::image::build(&state).await?,
+        Command::Supervise => {
+            logging::init(0);
+            let plan: Plan = serde_json::from_slice(&std::fs::read(state.plan())?)?;
+            let exe = std::env::current_exe()?;
+            let programs = exe.parent().unwrap_or(std::path::Path::new("/"));
+            let processes = plan.processes(&state, programs);
+            supervisor::run(&state, processes, signals::shutdown()).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Without the handler the default action ends the process anyway.
+        std::future::pending::<()>().await;
+    }
+}
