@@ -43,6 +43,33 @@ pub fn join() -> std::io::Result<()> {
     std::fs::write(group.join("cgroup.procs"), std::process::id().to_string())
 }
 
+/// Makes the group that a node's kubelet puts pods into; kubelets expect theirs to exist.
+///
+/// # Errors
+/// The file system's, when control groups are read-only here.
+pub fn make(node: &str) -> std::io::Result<()> {
+    for root in hierarchies() {
+        let mut dir = root;
+        for part in [GROUP, node] {
+            let parent = dir.clone();
+            dir.push(part);
+            std::fs::create_dir_all(&dir)?;
+            // Under v1 a new cpuset is empty, and nothing can run in it until it gets its parent's share.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                let (from, to) = (parent.join(file), dir.join(file));
+                if !root_is_unified(&parent) && std::fs::read_to_string(&to).is_ok_and(|set| set.trim().is_empty()) {
+                    std::fs::write(&to, std::fs::read(&from)?)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn root_is_unified(group: &Path) -> bool {
+    group.join("cgroup.controllers").exists()
+}
+
 /// Every process of the cluster.
 pub fn members() -> Vec<Pid> {
     let mut found = Vec::new();

@@ -92,13 +92,13 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Down { keep_images } => run_down(&state, keep_images, &Progress::default()).await?,
         Command::Server(flags) => {
-            logging::init(flags.verbosity);
+            logging::init(&logging::Options { verbosity: flags.verbosity, ..Default::default() });
             server::run(flags, signals::shutdown()).await?;
         }
         Command::Pki { dir, server } => deploy::pki::write(&dir, &server)?,
         Command::Images => deploy::image::build(&state).await?,
         Command::Supervise => {
-            logging::init(0);
+            logging::init(&logging::Options::default());
             let plan: Plan = serde_json::from_slice(&std::fs::read(state.plan())?)?;
             let exe = std::env::current_exe()?;
             let programs = exe.parent().unwrap_or(std::path::Path::new("/"));

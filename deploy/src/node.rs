@@ -185,7 +185,8 @@ pub fn write_cni_config(state: &State, node: &NodeName, pod_cidr: &str) -> Resul
     if std::fs::read_to_string(&path).is_ok_and(|now| now == text) {
         return Ok(());
     }
-    let draft = state.node(&node.name).join("10-keelson.conflist.new");
+    // Within the folder: containerd reads it anew for a file that is renamed away, not for one that arrives.
+    let draft = path.with_extension("conflist.new");
     write(&draft, &text)?;
     std::fs::rename(&draft, &path).map_err(|source| Error::Write { path, source })
 }

@@ -51,6 +51,7 @@ pub fn write(state: &State, node: &NodeName, pki: &Pki) -> Result<(), Error> {
         "clusterDomain": "cluster.local",
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
         "enforceNodeAllocatable": ["pods"],
+        "failCgroupV1": false,
         "failSwapOn": false,
         "staticPodPath": state.node(&node.name).join("manifests"),
         "tlsCertFile": pki.path(&format!("kubelet-{}.crt", node.name)),
@@ -61,6 +62,8 @@ pub fn write(state: &State, node: &NodeName, pki: &Pki) -> Result<(), Error> {
         "kind": "KubeProxyConfiguration",
         "clientConnection": {"kubeconfig": proxy_kubeconfig},
         "clusterCIDR": CLUSTER_CIDR,
+        // The table of connections is the host's, and its size is not a container's to set.
+        "conntrack": {"maxPerCore": 0, "min": 0},
         "hostnameOverride": node.name,
         "mode": "iptables",
     });

@@ -76,7 +76,8 @@ async fn until(
     names: &[NodeName],
     good: impl Fn(&Node) -> bool,
 ) -> Result<BTreeMap<String, Node>, Error> {
-    let params = WatchParams { send_initial_events: true, ..WatchParams::default() };
+    // Revision zero: the watch begins with whatever is there.
+    let params = WatchParams { resource_version: "0".to_owned(), ..WatchParams::default() };
     loop {
         let mut nodes: BTreeMap<String, Node> = BTreeMap::new();
         let mut events = client.watch::<Node>(&NODES, None, &params).await?;

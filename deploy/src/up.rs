@@ -15,7 +15,7 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::state::{API_PORT, CONTEXT, NodeName, State, private_dir};
 use crate::supervisor::{self, Process};
-use crate::{image, network, node, node_config, nodes};
+use crate::{cgroup, image, network, node, node_config, nodes};
 
 /// Programs that a local cluster runs or calls, with the Debian package of each.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -76,6 +76,7 @@ pub async fn run(state: &State, plan: &Plan, progress: &Progress) -> Result<Path
         node::prepare_pins(state).await?;
         for node in &names {
             network::make_node(node).await?;
+            cgroup::make(&node.name).map_err(|source| Error::File { path: "/sys/fs/cgroup".into(), source })?;
             node::make_namespaces(state, node).await?;
             node::write_containerd_config(state, node)?;
             node_config::write(state, node, &pki)?;
@@ -105,7 +106,8 @@ pub async fn run(state: &State, plan: &Plan, progress: &Progress) -> Result<Path
         })
         .await?;
     let log = format!("{}-kubelet", names[0].name);
-    progress.step("nodes Ready", async { within(nodes::ready(&client, &names), "a node", state, &log).await? }).await?;
+    let ready = async { Ok::<_, Error>(within(nodes::ready(&client, &names), "a node", state, &log).await??) };
+    progress.step("nodes Ready", ready).await?;
     if let Some(path) = kubeconfig::user_file() {
         kubeconfig::merge(&path, &kubeconfig::document(&admin(&pki)?.access(&pki)))?;
     }
@@ -195,7 +197,11 @@ async fn start(state: &State, plan: &Plan, programs: &Path) -> Result<(), Error>
         .stdin(std::process::Stdio::null())
         .stdout(open().map_err(failed)?)
         .stderr(open().map_err(failed)?);
-    command::output(supervise).await?;
+    // Not `output`: it would wait for the supervisor, which keeps what it inherits, to end.
+    let started = supervise.status().await.map_err(failed)?;
+    if !started.success() {
+        return Err(Error::Late { what: "the supervisor".into(), log });
+    }
     let first: Option<Process> = plan.processes(state, programs).into_iter().next();
     let pid_file = state.pids().join(first.map(|process| process.name).unwrap_or_default());
     within(knock(|| async { supervisor::read_pid(&pid_file) }), "the supervisor", state, "supervisor").await?;

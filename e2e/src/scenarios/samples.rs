@@ -1,8 +1,9 @@
 //! The samples of `deploy/samples`: applied, served, healed, scaled and rolled.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,6 +14,8 @@ const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/samples");
 const HOSTNAMES: &str = "app=hostnames";
 /// Enough that the chance of one replica out of three getting none is below one in a thousand.
 const REQUESTS: usize = 20;
+/// A Service that does not take a connection within this time has no endpoint yet.
+const SOON: Duration = Duration::from_secs(2);
 
 pub async fn applied_and_running(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.kubectl(&format!("apply -f {SAMPLES}")).await?;
@@ -66,7 +69,8 @@ pub async fn every_replica_answers_the_host(cluster: &Cluster) -> anyhow::Result
 
 /// One request on a connection of its own: kube-proxy balances connections.
 async fn http_get(address: &str, port: u16) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect((address, port)).await?;
+    let connect = TcpStream::connect((address, port));
+    let mut stream = tokio::time::timeout(SOON, connect).await.context("no connection")??;
     let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
