@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 
 use crate::context::Context;
 use crate::{
-    deployment, endpoint_slice, endpoints, garbage_collector, namespace, replicaset, root_ca, service_account,
+    deployment, endpoint_slice, endpoints, garbage_collector, namespace, node_ipam, pod_gc, replicaset, root_ca, service_account,
 };
 
 /// Registers informers and handlers, and answers the controller's loop.
@@ -46,10 +46,10 @@ pub static ALL: &[Descriptor] = &[
     controller(root_ca::NAME, &["root-ca-cert-publisher"], root_ca::start),
     controller(garbage_collector::NAME, &["garbagecollector"], garbage_collector::start),
     controller(replicaset::NAME, &["replicaset"], replicaset::start),
-    absent("node-ipam-controller", &["nodeipam"]),
+    controller(node_ipam::NAME, &["nodeipam"], node_ipam::start),
     absent("node-lifecycle-controller", &["nodelifecycle"]),
     absent("taint-eviction-controller", &[]),
-    absent("pod-garbage-collector-controller", &["podgc"]),
+    controller(pod_gc::NAME, &["podgc"], pod_gc::start),
     absent("serviceaccount-token-controller", &["serviceaccount-token"]),
     absent("endpointslice-mirroring-controller", &["endpointslicemirroring"]),
     absent("replicationcontroller-controller", &["replicationcontroller"]),
