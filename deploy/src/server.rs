@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -90,10 +91,93 @@ impl ServerFlags {
         names.dedup();
         names
     }
+
+    fn apiserver(&self, pki: &Pki) -> apiserver::Config {
+        use apiserver::config::{AuthorizationMode, KubeletClient, StorageBackend};
+        let defaults = apiserver::Config::default();
+        apiserver::Config {
+            bind_address: self.bind_address,
+            secure_port: self.secure_port,
+            advertise_address: self.advertise_address,
+            tls_files: Some((pki.path("apiserver.crt"), pki.path("apiserver.key"))),
+            client_ca_file: Some(pki.path("ca.crt")),
+            authorization_modes: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],
+            storage: match self.store {
+                Store::Embedded => StorageBackend::Embedded { data_dir: self.data_dir.join("store") },
+                Store::Etcd => StorageBackend::Etcd {
+                    servers: self.etcd_servers.clone(),
+                    ca_file: None,
+                    cert_file: None,
+                    key_file: None,
+                },
+            },
+            service_account_issuers: vec![ISSUER.to_owned()],
+            service_account_signing_key_file: Some(pki.path("sa.key")),
+            service_account_key_files: vec![pki.path("sa.pub")],
+            service_cluster_ip_ranges: vec![self.service_cluster_ip_range],
+            allow_privileged: true,
+            kubelet: KubeletClient {
+                certificate_authority: Some(pki.path("ca.crt")),
+                client_certificate: Some(pki.path("apiserver-kubelet-client.crt")),
+                client_key: Some(pki.path("apiserver-kubelet-client.key")),
+                // Node names of a local cluster are in no DNS.
+                preferred_address_types: ["InternalIP", "ExternalIP", "Hostname"].map(String::from).to_vec(),
+                ..defaults.kubelet
+            },
+            ..defaults
+        }
+    }
 }
 
-/// Runs the control plane until `shutdown`.
+impl ServerFlags {
+    fn controllers(&self, pki: &Pki) -> controller_manager::Config {
+        controller_manager::Config {
+            // One process, one of each: there is nobody to elect.
+            leader_elect: false,
+            serving: None,
+            // Nothing stands between the controllers and the server that a limit would protect.
+            kube_api_qps: 0.0,
+            allocate_node_cidrs: self.cluster_cidr.is_some(),
+            cluster_cidr: self.cluster_cidr.iter().map(ToString::to_string).collect(),
+            service_cluster_ip_range: vec![self.service_cluster_ip_range.to_string()],
+            root_ca: Some(pki.ca_pem().to_owned()),
+            service_account_private_key_file: Some(pki.path("sa.key")),
+            ..controller_manager::Config::default()
+        }
+    }
+}
+
+/// Runs the control plane until `shutdown`, or until a part of it fails.
 pub async fn run(flags: ServerFlags, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let _ = (flags, shutdown, Access { server: "", ca_pem: "", certificate_pem: "", key_pem: "" }, private_dir(Path::new("")), kubeconfig::user_file());
-    Ok(())
+    component_base::tls::install_default_provider();
+    private_dir(&flags.data_dir)?;
+    let pki = Pki::open(&flags.pki_dir(), &flags.names())?;
+    let handle = apiserver::Server::start(flags.apiserver(&pki), shutdown.clone()).await?;
+    let host = if flags.bind_address.is_unspecified() { "127.0.0.1".to_owned() } else { flags.bind_address.to_string() };
+    write_admin(&flags.data_dir, &pki, &format!("https://{host}:{}", handle.addr.port()))?;
+    let client = |user: &str| {
+        let user = apiserver::UserInfo::new(user, &["system:authenticated"]);
+        client::Client::from_service(handle.router(user))
+    };
+    let controllers = controller_manager::run(
+        flags.controllers(&pki),
+        client("system:kube-controller-manager"),
+        shutdown.clone(),
+    );
+    // Whoever ends first, by a failure or because it was asked to, takes the others with it.
+    let ended = tokio::select! {
+        result = controllers => result.context("controller manager"),
+        () = shutdown.cancelled() => Ok(()),
+    };
+    shutdown.cancel();
+    handle.stopped().await;
+    ended
+}
+
+/// What a user of this server needs, where upstream's tools look for it.
+fn write_admin(dir: &Path, pki: &Pki, server: &str) -> anyhow::Result<()> {
+    let admin = pki.client("admin")?;
+    let access =
+        Access { server, ca_pem: pki.ca_pem(), certificate_pem: &admin.cert_pem, key_pem: &admin.key_pem };
+    Ok(kubeconfig::write(&dir.join("admin.kubeconfig"), &kubeconfig::document(&access))?)
 }
