@@ -164,9 +164,15 @@ pub async fn run(flags: ServerFlags, shutdown: CancellationToken) -> anyhow::Res
         client("system:kube-controller-manager"),
         shutdown.clone(),
     );
+    let scheduler = scheduler::run(
+        scheduler::Config { serving: None, leader_election: None, ..scheduler::Config::default() },
+        client("system:kube-scheduler"),
+        shutdown.clone(),
+    );
     // Whoever ends first, by a failure or because it was asked to, takes the others with it.
     let ended = tokio::select! {
         result = controllers => result.context("controller manager"),
+        result = scheduler => result.context("scheduler"),
         () = shutdown.cancelled() => Ok(()),
     };
     shutdown.cancel();
