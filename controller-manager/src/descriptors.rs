@@ -10,7 +10,8 @@ use futures::future::BoxFuture;
 
 use crate::context::Context;
 use crate::{
-    deployment, endpoint_slice, endpoints, garbage_collector, namespace, node_ipam, pod_gc, replicaset, root_ca, service_account,
+    deployment, endpoint_slice, endpoints, garbage_collector, namespace, node_ipam, pod_gc, replicaset, root_ca,
+    service_account,
 };
 
 /// Registers informers and handlers, and answers the controller's loop.

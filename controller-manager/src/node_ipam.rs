@@ -86,7 +86,8 @@ impl Range {
             (IpNet::V4(range), IpNet::V4(cidr)) => {
                 let base = u128::from(u32::from(range.network()));
                 let shift = 32 - self.mask;
-                let number = |address: std::net::Ipv4Addr| u128::from(u32::from(address)).checked_sub(base).map(|n| n >> shift);
+                let number =
+                    |address: std::net::Ipv4Addr| u128::from(u32::from(address)).checked_sub(base).map(|n| n >> shift);
                 (number(cidr.network()), number(cidr.broadcast()))
             }
             (IpNet::V6(range), IpNet::V6(cidr)) => {

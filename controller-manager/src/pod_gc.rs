@@ -155,7 +155,8 @@ fn quarantine(
     now: Timestamp,
 ) -> Vec<String> {
     let known: HashSet<&str> = nodes.iter().map(|node| node.metadata.name.as_str()).collect();
-    let named: HashSet<&str> = pods.iter().map(|pod| pod.spec.node_name.as_str()).filter(|name| !name.is_empty()).collect();
+    let named: HashSet<&str> =
+        pods.iter().map(|pod| pod.spec.node_name.as_str()).filter(|name| !name.is_empty()).collect();
     missing.retain(|node, _| named.contains(node.as_str()) && !known.contains(node.as_str()));
     for node in named.difference(&known) {
         missing.entry((*node).to_owned()).or_insert(now);
@@ -165,12 +166,7 @@ fn quarantine(
 }
 
 /// Every pod to delete, with the reason.
-fn garbage(
-    pods: &[Arc<Pod>],
-    nodes: &[Arc<Node>],
-    gone: &HashSet<String>,
-    threshold: i64,
-) -> Vec<(Arc<Pod>, Garbage)> {
+fn garbage(pods: &[Arc<Pod>], nodes: &[Arc<Node>], gone: &HashSet<String>, threshold: i64) -> Vec<(Arc<Pod>, Garbage)> {
     let out_of_service: HashSet<&str> = nodes
         .iter()
         .filter(|node| !is_ready(node) && node.spec.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE))
@@ -215,18 +211,17 @@ mod tests {
     fn node(name: &str, taints: &[&str]) -> Arc<Node> {
         let mut node = Node::default();
         node.metadata.name = name.into();
-        node.spec.taints =
-            taints.iter().map(|key| Taint { key: (*key).into(), effect: "NoExecute".into(), ..Taint::default() }).collect();
+        node.spec.taints = taints
+            .iter()
+            .map(|key| Taint { key: (*key).into(), effect: "NoExecute".into(), ..Taint::default() })
+            .collect();
         Arc::new(node)
     }
 
     fn check(pods: Vec<Pod>, nodes: &[Arc<Node>], gone: &[&str], threshold: i64) -> Vec<(String, Garbage)> {
         let pods: Vec<Arc<Pod>> = pods.into_iter().map(Arc::new).collect();
         let gone = gone.iter().map(|name| (*name).to_owned()).collect();
-        garbage(&pods, nodes, &gone, threshold)
-            .into_iter()
-            .map(|(pod, why)| (pod.metadata.name.clone(), why))
-            .collect()
+        garbage(&pods, nodes, &gone, threshold).into_iter().map(|(pod, why)| (pod.metadata.name.clone(), why)).collect()
     }
 
     fn deleting(mut pod: Pod) -> Pod {
@@ -256,7 +251,8 @@ mod tests {
     #[test]
     fn the_oldest_finished_pods_above_the_threshold_go() {
         let finished = |name: &str, created| pod(name).node("n1").phase("Succeeded").created(created).build();
-        let pods = vec![finished("new", 30), finished("oldest", 10), finished("old", 20), pod("runs").running().build()];
+        let pods =
+            vec![finished("new", 30), finished("oldest", 10), finished("old", 20), pod("runs").running().build()];
         let names = |threshold| check(pods.clone(), &[], &[], threshold);
         assert_eq!(names(1), [("oldest".to_owned(), Garbage::Terminated), ("old".to_owned(), Garbage::Terminated)]);
         assert_eq!(names(3), []);

@@ -48,8 +48,7 @@ pub async fn run_down(state: &State, keep_images: bool, progress: &Progress) -> 
 /// The nodes whose namespace or cable is on this machine, whatever the plan says.
 fn nodes_here() -> impl Iterator<Item = NodeName> {
     (1..=MAX_NODES).map(NodeName::new).filter(|node| {
-        Path::new("/run/netns").join(node.netns()).exists()
-            || Path::new("/sys/class/net").join(node.veth()).exists()
+        Path::new("/run/netns").join(node.netns()).exists() || Path::new("/sys/class/net").join(node.veth()).exists()
     })
 }
 
@@ -57,8 +56,9 @@ fn nodes_here() -> impl Iterator<Item = NodeName> {
 /// something else, and would keep the folders from being removed.
 async fn unmount_below(roots: &[&Path]) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut points: Vec<&str> =
-        node::mount_points(&mounts).filter(|point| roots.iter().any(|root| Path::new(point).starts_with(root))).collect();
+    let mut points: Vec<&str> = node::mount_points(&mounts)
+        .filter(|point| roots.iter().any(|root| Path::new(point).starts_with(root)))
+        .collect();
     points.sort_by_key(|point| std::cmp::Reverse(point.len()));
     for point in points {
         if run("umount", [point]).await.is_err() {

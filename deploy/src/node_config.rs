@@ -29,12 +29,8 @@ pub fn write(state: &State, node: &NodeName, pki: &Pki) -> Result<(), Error> {
     let kubelet_kubeconfig = state.kubeconfig(&format!("kubelet-{}", node.name));
     let proxy_kubeconfig = state.kubeconfig("kube-proxy");
     for (path, pair) in [(&kubelet_kubeconfig, &identity), (&proxy_kubeconfig, &proxy_identity)] {
-        let access = Access {
-            server: &server,
-            ca_pem: pki.ca_pem(),
-            certificate_pem: &pair.cert_pem,
-            key_pem: &pair.key_pem,
-        };
+        let access =
+            Access { server: &server, ca_pem: pki.ca_pem(), certificate_pem: &pair.cert_pem, key_pem: &pair.key_pem };
         kubeconfig::write(path, &kubeconfig::document(&access))?;
     }
     let kubelet = json!({

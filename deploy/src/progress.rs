@@ -49,5 +49,9 @@ impl Progress {
 }
 
 fn seconds(time: Duration) -> String {
-    if time < Duration::from_millis(9950) { format!("{:.2}s", time.as_secs_f64()) } else { format!("{:.1}s", time.as_secs_f64()) }
+    if time < Duration::from_millis(9950) {
+        format!("{:.2}s", time.as_secs_f64())
+    } else {
+        format!("{:.1}s", time.as_secs_f64())
+    }
 }

@@ -153,17 +153,15 @@ pub async fn run(flags: ServerFlags, shutdown: CancellationToken) -> anyhow::Res
     private_dir(&flags.data_dir)?;
     let pki = Pki::open(&flags.pki_dir(), &flags.names())?;
     let handle = apiserver::Server::start(flags.apiserver(&pki), shutdown.clone()).await?;
-    let host = if flags.bind_address.is_unspecified() { "127.0.0.1".to_owned() } else { flags.bind_address.to_string() };
+    let host =
+        if flags.bind_address.is_unspecified() { "127.0.0.1".to_owned() } else { flags.bind_address.to_string() };
     write_admin(&flags.data_dir, &pki, &format!("https://{host}:{}", handle.addr.port()))?;
     let client = |user: &str| {
         let user = apiserver::UserInfo::new(user, &["system:authenticated"]);
         client::Client::from_service(handle.router(user))
     };
-    let controllers = controller_manager::run(
-        flags.controllers(&pki),
-        client("system:kube-controller-manager"),
-        shutdown.clone(),
-    );
+    let controllers =
+        controller_manager::run(flags.controllers(&pki), client("system:kube-controller-manager"), shutdown.clone());
     let scheduler = scheduler::run(
         scheduler::Config { serving: None, leader_election: None, ..scheduler::Config::default() },
         client("system:kube-scheduler"),
@@ -183,7 +181,6 @@ pub async fn run(flags: ServerFlags, shutdown: CancellationToken) -> anyhow::Res
 /// What a user of this server needs, where upstream's tools look for it.
 fn write_admin(dir: &Path, pki: &Pki, server: &str) -> anyhow::Result<()> {
     let admin = pki.client("admin")?;
-    let access =
-        Access { server, ca_pem: pki.ca_pem(), certificate_pem: &admin.cert_pem, key_pem: &admin.key_pem };
+    let access = Access { server, ca_pem: pki.ca_pem(), certificate_pem: &admin.cert_pem, key_pem: &admin.key_pem };
     Ok(kubeconfig::write(&dir.join("admin.kubeconfig"), &kubeconfig::document(&access))?)
 }

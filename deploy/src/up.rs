@@ -242,8 +242,7 @@ async fn knock<T, F: Future<Output = Option<T>>>(mut attempt: impl FnMut() -> F)
 
 /// Bounds a wait; the error names the log to read.
 async fn within<T>(wait: impl Future<Output = T>, what: &str, state: &State, log: &str) -> Result<T, Error> {
-    tokio::time::timeout(PATIENCE, wait).await.map_err(|_| Error::Late {
-        what: what.to_owned(),
-        log: state.logs().join(format!("{log}.log")),
-    })
+    tokio::time::timeout(PATIENCE, wait)
+        .await
+        .map_err(|_| Error::Late { what: what.to_owned(), log: state.logs().join(format!("{log}.log")) })
 }

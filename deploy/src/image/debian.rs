@@ -85,7 +85,9 @@ pub async fn nginx(root: &Path) -> Result<(), Error> {
         remove(&root.join(path))?;
     }
     // Debian's layout is merged: the libraries of /lib are found by the loader's fixed path there.
-    for dir in ["dev", "etc/nginx/conf.d", "proc", "root", "run", "sys", "tmp", "var/cache", "var/lib/nginx", "var/log/nginx"] {
+    for dir in
+        ["dev", "etc/nginx/conf.d", "proc", "root", "run", "sys", "tmp", "var/cache", "var/lib/nginx", "var/log/nginx"]
+    {
         make_dir(&root.join(dir))?;
     }
     for path in ["etc/nginx/sites-enabled", "etc/nginx/sites-available", "etc/nginx/modules-enabled"] {
