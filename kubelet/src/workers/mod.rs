@@ -1,0 +1,166 @@
+//! One worker per pod: takes what is wanted, looks at what is, acts, reports; until the pod is gone.
+//!
+//! A worker is told that something may have changed, never what: it reads everything anew. So an event
+//! that is lost costs time only, and a kubelet that starts over starts right.
+
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use component_base::clock::SharedClock;
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{Api, Events};
+use crate::cgroup::Cgroups;
+use crate::pod::{PodExt, Uid};
+use crate::settings::Settings;
+use crate::{probe, runtime, status, volume};
+
+/// What workers work with.
+pub struct Parts {
+    pub settings: Arc<Settings>,
+    pub runtime: Arc<runtime::Manager>,
+    pub statuses: status::Manager,
+    pub probes: Arc<probe::Manager>,
+    pub volumes: Arc<volume::Volumes>,
+    pub cgroups: Arc<dyn Cgroups>,
+    pub api: Arc<dyn Api>,
+    pub events: Arc<dyn Events>,
+    pub clock: SharedClock,
+    /// Whether the runtime says that its network works.
+    pub network_ready: AtomicBool,
+}
+
+/// What is wanted of one pod.
+#[derive(Clone)]
+pub struct Desired {
+    /// The spec; `None` when only the runtime knows of the pod.
+    pub pod: Option<Arc<Pod>>,
+    /// For a static pod: its mirror in the API.
+    pub mirror: Option<Arc<Pod>>,
+    /// The pod is gone from where it came from.
+    pub removed: bool,
+}
+
+struct Handle {
+    desired: watch::Sender<Desired>,
+    poke: Arc<Notify>,
+    /// Set once no container of the pod runs or will run.
+    finished: Arc<AtomicBool>,
+}
+
+/// All workers.
+pub struct Workers {
+    parts: Arc<Parts>,
+    handles: Arc<Mutex<HashMap<Uid, Handle>>>,
+    shutdown: CancellationToken,
+}
+
+impl Workers {
+    /// Workers stop, leaving pods as they are, when `shutdown` is cancelled.
+    pub fn new(parts: Arc<Parts>, shutdown: CancellationToken) -> Self {
+        Self { parts, handles: Arc::default(), shutdown }
+    }
+
+    /// A pod is new or has changed. Starts its worker if need be.
+    pub fn update(&self, pod: Arc<Pod>, mirror: Option<Arc<Pod>>) {
+        self.set(pod.uid().to_owned(), Desired { pod: Some(pod), mirror, removed: false });
+    }
+
+    /// A pod is gone. Its worker cleans up and ends.
+    pub fn remove(&self, uid: &str) {
+        if let Some(handle) = self.handles.lock().get(uid) {
+            handle.desired.send_modify(|desired| desired.removed = true);
+        }
+    }
+
+    /// The runtime or the disk holds something of a pod that nobody wants.
+    pub fn adopt_orphan(&self, uid: &str) {
+        if !self.knows(uid) {
+            self.set(uid.to_owned(), Desired { pod: None, mirror: None, removed: true });
+        }
+    }
+
+    /// Something about a pod may have changed.
+    pub fn poke(&self, uid: &str) {
+        if let Some(handle) = self.handles.lock().get(uid) {
+            handle.poke.notify_one();
+        }
+    }
+
+    /// Makes every worker look again.
+    pub fn poke_all(&self) {
+        self.handles.lock().values().for_each(|handle| handle.poke.notify_one());
+    }
+
+    /// Makes those workers look again whose pod is chosen.
+    pub fn poke_where(&self, chosen: impl Fn(&Pod) -> bool) {
+        for handle in self.handles.lock().values() {
+            let wanted = handle.desired.borrow().pod.as_ref().is_some_and(|pod| chosen(pod));
+            if wanted {
+                handle.poke.notify_one();
+            }
+        }
+    }
+
+    /// Whether a worker exists.
+    pub fn knows(&self, uid: &str) -> bool {
+        self.handles.lock().contains_key(uid)
+    }
+
+    /// The pods at hand, those that end included.
+    pub fn pods(&self) -> Vec<Arc<Pod>> {
+        self.handles.lock().values().filter_map(|h| h.desired.borrow().pod.clone()).collect()
+    }
+
+    /// The pods that run or will.
+    pub fn active_pods(&self) -> Vec<Arc<Pod>> {
+        let handles = self.handles.lock();
+        let active = handles.values().filter(|h| !h.finished.load(Ordering::Acquire));
+        active.filter_map(|h| h.desired.borrow().pod.clone()).collect()
+    }
+
+    /// A pod by namespace and name.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        self.pods().into_iter().find(|p| p.pod_namespace() == namespace && p.pod_name() == name)
+    }
+
+    fn set(&self, uid: Uid, wanted: Desired) {
+        let mut handles = self.handles.lock();
+        if let Some(handle) = handles.get(&uid) {
+            if let (Some(pod), Some(target)) = (&wanted.pod, wanted.mirror.as_ref().or(wanted.pod.as_ref())) {
+                self.parts.statuses.observe(pod.uid(), target);
+            }
+            handle.desired.send_modify(|present| {
+                // Once gone, a pod of this uid does not come back.
+                let removed = present.removed;
+                *present = Desired { removed, ..wanted };
+            });
+            return;
+        }
+        let poke = Arc::new(Notify::new());
+        let finished = Arc::new(AtomicBool::new(false));
+        let (sender, receiver) = watch::channel(wanted);
+        let worker = worker::Worker::new(self.parts.clone(), uid.clone(), receiver, poke.clone(), finished.clone());
+        handles.insert(uid.clone(), Handle { desired: sender, poke, finished });
+        drop(handles);
+        let all = self.handles.clone();
+        let shutdown = self.shutdown.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = worker.run() => {
+                    all.lock().remove(&uid);
+                }
+                () = shutdown.cancelled() => {}
+            }
+        });
+    }
+}
