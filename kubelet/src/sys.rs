@@ -1,5 +1,4 @@
-//! The few kernel facilities that have no better home: file watching and mount facts. No unsafe code:
-//! the calls are nix's.
+//! The few kernel facilities that have no better home: file watching and mount facts.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
@@ -31,7 +30,11 @@ impl Watcher {
             | AddWatchFlags::IN_MOVED_FROM
             | AddWatchFlags::IN_CLOSE_WRITE;
         inotify.add_watch(directory, flags)?;
-        Ok(Self { inotify: AsyncFd::new(Fd(inotify))? })
+        // SAFETY: `Fd` owns the descriptor and hands out the same one until it is dropped, which happens
+        // only after the `AsyncFd` that holds it has deregistered it.
+        #[allow(unsafe_code)]
+        let inotify = unsafe { AsyncFd::register(Fd(inotify)) }?;
+        Ok(Self { inotify })
     }
 
     /// Completes after the next change; several changes may be one completion.

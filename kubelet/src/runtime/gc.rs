@@ -89,7 +89,7 @@ impl Manager {
                 tracing::debug!(%id, %error, "failed to remove sandbox");
             }
         }
-        self.collect_logs(&gone);
+        self.collect_links();
         Ok(())
     }
 
@@ -103,8 +103,8 @@ impl Manager {
             self.cri.stop_pod_sandbox(&sandbox.id).await?;
             self.cri.remove_pod_sandbox(&sandbox.id).await?;
         }
-        let own = uid.to_owned();
-        self.collect_logs(&move |other: &str| other == own);
+        self.remove_logs(uid);
+        self.collect_links();
         Ok(())
     }
 
@@ -124,16 +124,18 @@ impl Manager {
         Ok(())
     }
 
-    /// Log directories of pods that are gone, and links that lead nowhere.
-    fn collect_logs(&self, gone: &impl Fn(&str) -> bool) {
+    /// The log directory of one pod, found by its uid: its name is not known any more.
+    fn remove_logs(&self, uid: &str) {
         for entry in std::fs::read_dir(&self.settings.pod_logs_dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let Some((_, uid)) = name.to_str().and_then(|n| n.rsplit_once('_')) else { continue };
-            // Another kubelet of this machine may share the directory: only pods known to be gone.
-            if gone(uid) {
+            if name.to_str().and_then(|n| n.rsplit_once('_')).is_some_and(|(_, owner)| owner == uid) {
                 let _ = std::fs::remove_dir_all(entry.path());
             }
         }
+    }
+
+    /// Links for log collectors that lead nowhere.
+    fn collect_links(&self) {
         for entry in std::fs::read_dir(&self.settings.container_logs_dir).into_iter().flatten().flatten() {
             let path = entry.path();
             let ours = std::fs::read_link(&path).is_ok_and(|target| target.starts_with(&self.settings.pod_logs_dir));

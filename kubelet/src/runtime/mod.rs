@@ -37,7 +37,7 @@ use crate::images::Images;
 use crate::pod::{Kind, PodExt, Uid, ephemeral_as_container};
 use crate::settings::Settings;
 use crate::volume::Mounts;
-use actions::{Actions, KillReason, ProbeResults, compute_actions};
+use actions::{Actions, ProbeResults, compute_actions};
 use backoff::Backoff;
 use state::PodState;
 

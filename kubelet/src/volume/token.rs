@@ -59,8 +59,8 @@ impl Tokens {
             }
         };
         let request = TokenRequest {
-            spec: TokenRequestSpec {
-                audiences: if audience.is_empty() { Vec::new() } else { vec![audience] },
+            spec: Some(TokenRequestSpec {
+                audiences: (!audience.is_empty()).then(|| vec![audience]),
                 expiration_seconds: Some(seconds),
                 bound_object_ref: Some(BoundObjectReference {
                     api_version: Some("v1".into()),
@@ -68,7 +68,7 @@ impl Tokens {
                     name: pod.metadata.name.clone(),
                     uid: pod.metadata.uid.clone(),
                 }),
-            },
+            }),
             ..Default::default()
         };
         let account = pod.pod_spec().service_account_name.as_deref().unwrap_or("default");
@@ -77,11 +77,12 @@ impl Tokens {
             (Err(_), Some(token)) => return Ok(token),
             (Err(error), None) => return Err(error),
         };
-        let expires = status.expiration_timestamp.0;
+        let token = status.token.unwrap_or_default();
+        let expires = status.expiration_timestamp.map_or(now, |time| time.0);
         let life = crate::runtime::backoff::since(now, expires);
-        let entry = Entry { token: status.token.clone(), refresh: now + (life * 8 / 10).min(MAX_AGE), expires };
+        let entry = Entry { token: token.clone(), refresh: now + (life * 8 / 10).min(MAX_AGE), expires };
         self.entries.lock().insert(key, entry);
-        Ok(status.token)
+        Ok(token)
     }
 
     /// Drops the tokens of a pod that is gone.

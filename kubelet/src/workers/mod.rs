@@ -10,7 +10,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use component_base::clock::SharedClock;
 use k8s_openapi::api::core::v1::Pod;
@@ -37,6 +37,8 @@ pub struct Parts {
     pub clock: SharedClock,
     /// Whether the runtime says that its network works.
     pub network_ready: AtomicBool,
+    /// Counts changes of config maps and secrets in use: volumes made before the last are due.
+    pub sources_changed: AtomicU64,
 }
 
 /// What is wanted of one pod.

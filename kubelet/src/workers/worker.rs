@@ -51,7 +51,8 @@ pub(super) struct Worker {
     desired: watch::Receiver<Desired>,
     poke: Arc<Notify>,
     finished: Arc<AtomicBool>,
-    mounts: Option<(Mounts, Duration)>,
+    /// The volumes, when they were made, and the count of source changes at that time.
+    mounts: Option<(Mounts, Duration, u64)>,
     failures: u32,
     prepared: bool,
 }
@@ -208,20 +209,22 @@ impl Worker {
     /// The pod's volumes; made anew from their sources once a resync period, or when the pod changed.
     async fn mounts(&mut self, pod: &Pod) -> Result<Mounts, String> {
         let now = self.parts.clock.monotonic();
-        if let Some((mounts, made)) = &self.mounts {
-            let due = Volumes::needs_refresh(pod) && now.saturating_sub(*made) >= RESYNC / 2;
+        let changes = self.parts.sources_changed.load(Ordering::Acquire);
+        if let Some((mounts, made, seen)) = &self.mounts {
+            let old = *seen != changes || now.saturating_sub(*made) >= RESYNC / 2;
+            let due = Volumes::needs_refresh(pod) && old;
             if !due {
                 return Ok(mounts.clone());
             }
         }
         match self.parts.volumes.mount(pod).await {
             Ok(mounts) => {
-                self.mounts = Some((mounts.clone(), now));
+                self.mounts = Some((mounts.clone(), now, changes));
                 Ok(mounts)
             }
             Err((volume, error)) => match &self.mounts {
                 // What is mounted stays useful while its source cannot be read.
-                Some((mounts, _)) => {
+                Some((mounts, _, _)) => {
                     tracing::warn!(pod = %pod.described(), %volume, %error, "failed to refresh volume");
                     Ok(mounts.clone())
                 }

@@ -1,0 +1,236 @@
+//! [`crate::api::Api`] over the real client: services from an informer, config maps and secrets each
+//! followed by a watch of its own for as long as some pod asks for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use client::informer::{Informer, InformerParams, Store};
+use client::{Client, DeleteOptions, Meta, Patch, resources};
+use component_base::clock::SharedClock;
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{Api, Error, Events, Result};
+
+/// A published type as informers keep it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent, bound = "T: DeserializeOwned")]
+pub struct Typed<T>(pub Arc<T>);
+
+/// Published types have the published metadata.
+pub trait HasMetadata: Clone + Send + Sync + 'static {
+    fn metadata(&self) -> &ObjectMeta;
+    fn metadata_mut(&mut self) -> &mut ObjectMeta;
+}
+
+macro_rules! has_metadata {
+    ($($kind:ty),+) => {$(
+        impl HasMetadata for $kind {
+            fn metadata(&self) -> &ObjectMeta { &self.metadata }
+            fn metadata_mut(&mut self) -> &mut ObjectMeta { &mut self.metadata }
+        }
+    )+};
+}
+has_metadata!(ConfigMap, Pod, Secret, Service);
+
+impl<T: HasMetadata> Meta for Typed<T> {
+    fn name(&self) -> &str {
+        self.0.metadata().name.as_deref().unwrap_or_default()
+    }
+    fn namespace(&self) -> &str {
+        self.0.metadata().namespace.as_deref().unwrap_or_default()
+    }
+    fn uid(&self) -> &str {
+        self.0.metadata().uid.as_deref().unwrap_or_default()
+    }
+    fn resource_version(&self) -> &str {
+        self.0.metadata().resource_version.as_deref().unwrap_or_default()
+    }
+    fn trim(&mut self) {
+        if let Some(object) = Arc::get_mut(&mut self.0) {
+            object.metadata_mut().managed_fields = None;
+        }
+    }
+}
+
+fn translate(error: client::Error) -> Error {
+    let text = error.status().map_or_else(|| error.chain(), |status| status.message.clone());
+    if error.is_not_found() {
+        Error::NotFound(text)
+    } else if error.is_conflict() {
+        Error::Conflict(text)
+    } else {
+        Error::Other(text)
+    }
+}
+
+/// A watched object is dropped when nobody asked for it for this long.
+const IDLE: Duration = Duration::from_secs(300);
+
+type OnChange = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
+
+struct Watched<T> {
+    store: Store<Typed<T>>,
+    informer: Arc<Informer<Typed<T>>>,
+    stop: CancellationToken,
+    asked: Duration,
+}
+
+/// Objects of one kind, watched by name.
+struct Watches<T> {
+    client: Client,
+    resource: client::Resource,
+    clock: SharedClock,
+    on_change: OnChange,
+    entries: Mutex<HashMap<(String, String), Watched<T>>>,
+}
+
+impl<T: HasMetadata + DeserializeOwned> Watches<T> {
+    fn new(client: Client, resource: client::Resource, clock: SharedClock, on_change: OnChange) -> Self {
+        Self { client, resource, clock, on_change, entries: Mutex::default() }
+    }
+
+    /// The object, from the watch once that has caught up, by a plain GET before.
+    async fn get(&self, namespace: &str, name: &str) -> Result<Arc<T>> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let now = self.clock.monotonic();
+        {
+            let mut entries = self.entries.lock();
+            entries.retain(|_, watched| {
+                let keep = now.saturating_sub(watched.asked) < IDLE;
+                if !keep {
+                    watched.stop.cancel();
+                }
+                keep
+            });
+            if let Some(watched) = entries.get_mut(&key) {
+                watched.asked = now;
+                if watched.informer.has_synced() {
+                    if let Some(found) = watched.store.get_named(namespace, name) {
+                        return Ok(found.0.clone());
+                    }
+                }
+            }
+        }
+        let found: T = self.client.get(&self.resource, Some(namespace), name).await.map_err(translate)?;
+        self.watch(key, now);
+        Ok(Arc::new(found))
+    }
+
+    fn watch(&self, key: (String, String), now: Duration) {
+        let mut entries = self.entries.lock();
+        if entries.contains_key(&key) {
+            return;
+        }
+        let params = InformerParams {
+            namespace: key.0.clone(),
+            field_selector: format!("metadata.name={}", key.1),
+            ..Default::default()
+        };
+        let informer = Informer::<Typed<T>>::new(self.client.clone(), self.resource.clone(), params);
+        let on_change = self.on_change.clone();
+        informer.on_event(move |_| {
+            if let Some(tell) = on_change.get() {
+                tell();
+            }
+        });
+        let stop = CancellationToken::new();
+        tokio::spawn(informer.clone().run(stop.clone()));
+        let watched = Watched { store: informer.store(), informer, stop, asked: now };
+        entries.insert(key, watched);
+    }
+}
+
+/// The API of a cluster.
+pub struct ApiClient {
+    client: Client,
+    services: Arc<Informer<Typed<Service>>>,
+    config_maps: Watches<ConfigMap>,
+    secrets: Watches<Secret>,
+    on_change: OnChange,
+}
+
+impl ApiClient {
+    /// `services` is shared with whoever else follows them.
+    pub fn new(client: Client, services: Arc<Informer<Typed<Service>>>, clock: SharedClock) -> Self {
+        let on_change = OnChange::default();
+        let config_maps = Watches::new(client.clone(), resources::CONFIG_MAPS.clone(), clock.clone(), on_change.clone());
+        let secrets = Watches::new(client.clone(), resources::SECRETS.clone(), clock, on_change.clone());
+        Self { client, services, config_maps, secrets, on_change }
+    }
+
+    /// Sets who is told when a config map or secret in use changes. Once.
+    pub fn on_change(&self, tell: impl Fn() + Send + Sync + 'static) {
+        let _ = self.on_change.set(Box::new(tell));
+    }
+}
+
+#[async_trait]
+impl Api for ApiClient {
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>> {
+        self.config_maps.get(namespace, name).await
+    }
+
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>> {
+        self.secrets.get(namespace, name).await
+    }
+
+    fn services(&self, namespace: &str) -> Result<Vec<Arc<Service>>> {
+        if !self.services.has_synced() {
+            return Err(Error::Other("services have not yet been read at least once, cannot construct envvars".into()));
+        }
+        let all = self.services.store().list();
+        Ok(all.iter().filter(|s| s.namespace() == namespace).map(|s| s.0.clone()).collect())
+    }
+
+    async fn token(&self, namespace: &str, account: &str, request: TokenRequest) -> Result<TokenRequest> {
+        let sent = self.client.create_sub(&resources::SERVICE_ACCOUNTS, Some(namespace), account, "token", &request);
+        sent.await.map_err(translate)
+    }
+
+    async fn patch_pod_status(&self, namespace: &str, name: &str, patch: Value) -> Result<Pod> {
+        let patch = Patch::Strategic(patch);
+        let sent = self.client.patch(&resources::PODS, Some(namespace), name, Some("status"), &patch);
+        sent.await.map_err(translate)
+    }
+
+    async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<()> {
+        let options = DeleteOptions::uid(uid).grace(0);
+        match self.client.delete(&resources::PODS, Some(namespace), name, &options).await {
+            // Another pod of this name is there: the one we meant is gone.
+            Err(error) if error.is_conflict() => Err(Error::NotFound(translate(error).to_string())),
+            other => other.map_err(translate),
+        }
+    }
+
+    async fn create_pod(&self, pod: &Pod) -> Result<Pod> {
+        self.client.create(&resources::PODS, pod.metadata.namespace.as_deref(), pod).await.map_err(translate)
+    }
+}
+
+/// Events through the client's recorder.
+pub struct Recorder(pub client::events::Recorder);
+
+impl Events for Recorder {
+    fn event(&self, object: &ObjectReference, kind: &str, reason: &str, message: &str) {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let reference = client::events::Reference {
+            api_version: text(&object.api_version),
+            kind: text(&object.kind),
+            namespace: text(&object.namespace),
+            name: text(&object.name),
+            uid: text(&object.uid),
+            resource_version: text(&object.resource_version),
+            field_path: text(&object.field_path),
+        };
+        self.0.event(&reference, kind, reason, message);
+    }
+}
