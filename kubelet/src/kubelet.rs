@@ -17,7 +17,7 @@ use crate::api::{Api, Events};
 use crate::api_client::{ApiClient, Recorder, Typed};
 use crate::cgroup::{Cgroups, Tree, Unmanaged};
 use crate::config::Config;
-use crate::cri::{self, ImageService, Runtime, RuntimeService};
+use crate::cri::{self, Runtime};
 use crate::env::NodeFacts;
 use crate::network::DnsSettings;
 use crate::node::facts::{Machine, Usage, default_ip};
@@ -175,7 +175,7 @@ fn runtime_client(config: &Config) -> cri::Grpc {
         "" => runtime,
         other => other,
     };
-    cri::Grpc::with_images(runtime, images, config.file.runtime_request_timeout)
+    cri::Grpc::new(runtime, images, config.file.runtime_request_timeout)
 }
 
 fn settings(config: &Config, machine: &Machine, node_name: &str) -> Result<Settings, Error> {

@@ -129,6 +129,11 @@ impl FakeRuntime {
             .map(|(_, c, _)| c.clone())
     }
 
+    /// Sets the time, in seconds since the epoch; every later act is a second after the one before.
+    pub fn set_time(&self, seconds: i64) {
+        self.clock.store(seconds * 1_000_000_000, Ordering::Relaxed);
+    }
+
     fn tick(&self) -> i64 {
         self.clock.fetch_add(1_000_000_000, Ordering::Relaxed)
     }
@@ -186,7 +191,7 @@ fn matches(labels: &HashMap<String, String>, selector: &HashMap<String, String>)
 #[async_trait]
 impl RuntimeService for FakeRuntime {
     async fn version(&self) -> Result<cri::VersionResponse> {
-        self.enter("Version", "")?;
+        drop(self.enter("Version", "")?);
         Ok(cri::VersionResponse {
             version: "0.1.0".into(),
             runtime_name: "fake".into(),
@@ -196,7 +201,7 @@ impl RuntimeService for FakeRuntime {
     }
 
     async fn status(&self) -> Result<cri::StatusResponse> {
-        self.enter("Status", "")?;
+        drop(self.enter("Status", "")?);
         let condition = |kind: &str| cri::RuntimeCondition { r#type: kind.into(), status: true, ..Default::default() };
         Ok(cri::StatusResponse {
             status: Some(cri::RuntimeStatus { conditions: vec![condition("RuntimeReady"), condition("NetworkReady")] }),
@@ -367,7 +372,7 @@ impl RuntimeService for FakeRuntime {
     }
 
     async fn reopen_container_log(&self, _id: &str) -> Result<()> {
-        self.enter("ReopenContainerLog", "container")?;
+        drop(self.enter("ReopenContainerLog", "container")?);
         Ok(())
     }
 
@@ -377,27 +382,27 @@ impl RuntimeService for FakeRuntime {
     }
 
     async fn exec(&self, _request: cri::ExecRequest) -> Result<String> {
-        self.enter("Exec", "")?;
+        drop(self.enter("Exec", "")?);
         Ok("http://127.0.0.1:1/exec/fake".into())
     }
 
     async fn attach(&self, _request: cri::AttachRequest) -> Result<String> {
-        self.enter("Attach", "")?;
+        drop(self.enter("Attach", "")?);
         Ok("http://127.0.0.1:1/attach/fake".into())
     }
 
     async fn port_forward(&self, _request: cri::PortForwardRequest) -> Result<String> {
-        self.enter("PortForward", "")?;
+        drop(self.enter("PortForward", "")?);
         Ok("http://127.0.0.1:1/portforward/fake".into())
     }
 
     async fn list_container_stats(&self, _filter: Option<cri::ContainerStatsFilter>) -> Result<Vec<cri::ContainerStats>> {
-        self.enter("ListContainerStats", "")?;
+        drop(self.enter("ListContainerStats", "")?);
         Ok(Vec::new())
     }
 
     async fn container_events(&self) -> Result<BoxStream<'static, Result<cri::ContainerEventResponse>>> {
-        self.enter("GetContainerEvents", "")?;
+        drop(self.enter("GetContainerEvents", "")?);
         let stream = tokio_stream::wrappers::BroadcastStream::new(self.events.subscribe());
         Ok(stream.filter_map(|event| async move { event.ok().map(Ok) }).boxed())
     }

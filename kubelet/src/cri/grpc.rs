@@ -16,8 +16,6 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::{Error, ImageService, Result, RuntimeService};
 
-/// Upstream's `runtimeRequestTimeout`.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 /// The largest answer accepted: a node with a thousand containers lists in less.
 const MAX_MESSAGE: usize = 16 << 20;
 
@@ -30,13 +28,9 @@ pub struct Grpc {
 }
 
 impl Grpc {
-    /// Prepares to talk to `endpoint`, a path or a `unix://` address; connects at the first call.
-    pub fn new(endpoint: &str, timeout: Duration) -> Self {
-        Self::with_images(endpoint, endpoint, timeout)
-    }
-
-    /// As [`Grpc::new`] with images served elsewhere.
-    pub fn with_images(runtime: &str, images: &str, timeout: Duration) -> Self {
+    /// Prepares to talk to two endpoints (usually one), paths or `unix://` addresses; connects at the
+    /// first call. `timeout` is for every call that should be short.
+    pub fn new(runtime: &str, images: &str, timeout: Duration) -> Self {
         Self {
             runtime: RuntimeServiceClient::new(channel(runtime)).max_decoding_message_size(MAX_MESSAGE),
             images: ImageServiceClient::new(channel(images)).max_decoding_message_size(MAX_MESSAGE),

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::actions::KillReason;
 use super::state::{PodState, State};
-use super::{Failure, Manager, hooks, labels};
+use super::{Failure, Manager, hooks};
 use crate::cri;
 use crate::pod::{PodExt, is_sidecar};
 
@@ -120,12 +120,6 @@ fn stop_rank(pod: &Pod, name: &str) -> usize {
         None => 0,
         Some(position) => sidecars.len() - position,
     }
-}
-
-/// The pod's name and namespace as a container's labels tell them.
-pub fn owner(labels: &std::collections::HashMap<String, String>) -> Option<(String, String, String)> {
-    let get = |key: &str| labels.get(key).cloned();
-    Some((get(labels::POD_NAMESPACE)?, get(labels::POD_NAME)?, get(labels::POD_UID)?))
 }
 
 #[cfg(test)]

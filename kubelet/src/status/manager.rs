@@ -23,6 +23,8 @@ struct Entry {
     status: PodStatus,
     /// What the API has, as far as is known.
     sent: PodStatus,
+    /// The version of the object that `sent` is of: what is older says nothing new.
+    version: u64,
     sending: bool,
     /// True while the API lacks something.
     behind: watch::Sender<bool>,
@@ -71,6 +73,7 @@ impl Manager {
             target: None,
             status: PodStatus::default(),
             sent: PodStatus::default(),
+            version: 0,
             sending: false,
             behind: watch::channel(false).0,
         });
@@ -78,6 +81,7 @@ impl Manager {
         if entry.target != wanted {
             entry.target = wanted;
             entry.sent = target.and_then(|p| p.status.clone()).unwrap_or_default();
+            entry.version = target.map_or(0, version);
         }
         entry.status = status;
         self.send(&uid, entry);
@@ -88,7 +92,9 @@ impl Manager {
         let mut entries = self.inner.entries.lock();
         let Some(entry) = entries.get_mut(uid) else { return };
         // While a patch is on its way the answer to it is newer than anything seen meanwhile.
-        if !entry.sending && entry.target.as_ref().is_some_and(|t| t.uid == shown.uid()) {
+        let ours = entry.target.as_ref().is_some_and(|t| t.uid == shown.uid());
+        if !entry.sending && ours && version(shown) > entry.version {
+            entry.version = version(shown);
             entry.sent = shown.status.clone().unwrap_or_default();
             self.send(uid, entry);
         }
@@ -139,11 +145,12 @@ impl Manager {
                 }
             };
             match self.inner.api.patch_pod_status(&target.namespace, &target.name, body).await {
-                Ok(_) => {
+                Ok(answer) => {
                     pause = RETRY_FIRST;
                     if let Some(entry) = self.inner.entries.lock().get_mut(&uid) {
                         if entry.target.as_ref() == Some(&target) {
                             entry.sent = status;
+                            entry.version = version(&answer).max(entry.version);
                         }
                     }
                 }
@@ -161,4 +168,9 @@ impl Manager {
             }
         }
     }
+}
+
+/// Resource versions grow and can be compared (KEP-5504); one that is missing is older than all.
+fn version(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
 }

@@ -3,6 +3,8 @@
 //! A worker is told that something may have changed, never what: it reads everything anew. So an event
 //! that is lost costs time only, and a kubelet that starts over starts right.
 
+#[cfg(test)]
+pub(crate) mod testing;
 mod worker;
 
 #[cfg(test)]

@@ -1,1 +1,262 @@
-//! Tests.
+//! Whole lives of pods over the fake runtime, with the kubelet restarted and the runtime failing at
+//! every step.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use component_base::clock::RealClock;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::testing::{FakeApi, settings};
+use super::*;
+use crate::api::NoEvents;
+use crate::cgroup::Unmanaged;
+use crate::cri::Runtime;
+use crate::cri::fake::FakeRuntime;
+
+struct Rig {
+    fake: FakeRuntime,
+    api: Arc<FakeApi>,
+    directory: tempfile::TempDir,
+    workers: Workers,
+    shutdown: CancellationToken,
+}
+
+fn kubelet(fake: &FakeRuntime, api: &Arc<FakeApi>, directory: &std::path::Path) -> (Workers, CancellationToken) {
+    // Tokio's clock stands still in these tests and jumps to the next timer when all wait.
+    let clock = RealClock::shared();
+    let cri: Arc<dyn Runtime> = Arc::new(fake.clone());
+    let settings = Arc::new(settings(directory));
+    let statuses = status::Manager::new(api.clone(), clock.clone());
+    let events = Arc::new(NoEvents);
+    let probes = Arc::new(probe::Manager::new(cri.clone(), statuses.clone(), events.clone(), clock.clone()));
+    let cgroups = Arc::new(Unmanaged);
+    let manager = runtime::Manager::new(
+        cri,
+        "fake".into(),
+        settings.clone(),
+        api.clone(),
+        events.clone(),
+        clock.clone(),
+        cgroups.clone(),
+    );
+    let parts = Parts {
+        volumes: Arc::new(volume::Volumes::new(settings.clone(), api.clone(), clock.clone())),
+        settings,
+        runtime: Arc::new(manager),
+        statuses,
+        probes,
+        cgroups,
+        api: api.clone(),
+        events,
+        clock,
+        network_ready: AtomicBool::new(true),
+        sources_changed: Default::default(),
+    };
+    let shutdown = CancellationToken::new();
+    (Workers::new(Arc::new(parts), shutdown.clone()), shutdown)
+}
+
+impl Rig {
+    fn new() -> Self {
+        let fake = FakeRuntime::with_images(&["i:latest"]);
+        let api = Arc::new(FakeApi::default());
+        let directory = tempfile::tempdir().unwrap();
+        let (workers, shutdown) = kubelet(&fake, &api, directory.path());
+        Self { fake, api, directory, workers, shutdown }
+    }
+
+    /// Stops the kubelet without a word and starts another one over the same runtime, disk and API.
+    fn restart(&mut self, pod: Option<&Pod>) {
+        self.shutdown.cancel();
+        (self.workers, self.shutdown) = kubelet(&self.fake, &self.api, self.directory.path());
+        if let Some(pod) = pod {
+            self.workers.update(Arc::new(self.shown(pod)), None);
+        }
+    }
+
+    /// The pod with the status that the API has by now.
+    fn shown(&self, pod: &Pod) -> Pod {
+        let mut value = serde_json::to_value(pod).unwrap();
+        for patch in self.api.patches.lock().iter() {
+            for (field, new) in patch["status"].as_object().unwrap() {
+                if !field.starts_with('$') && field != "conditions" {
+                    value["status"][field] = new.clone();
+                }
+            }
+        }
+        serde_json::from_value(value).unwrap()
+    }
+
+    /// Waits until something holds.
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let waiting = async {
+            while !holds(self) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(600), waiting).await;
+        assert!(waited.is_ok(), "{what}: calls {:?}, patches {:?}", self.fake.calls(), self.api.patches.lock().last());
+    }
+
+    fn phase(&self) -> String {
+        let patches = self.api.patches.lock();
+        let last = patches.iter().rev().find_map(|p| p["status"]["phase"].as_str());
+        last.unwrap_or_default().to_owned()
+    }
+}
+
+fn pod(policy: &str, more: Value) -> Pod {
+    let mut value = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"},
+        "spec": {"restartPolicy": policy, "terminationGracePeriodSeconds": 30, "containers": [{"name": "a", "image": "i"}]}});
+    for (key, field) in more.as_object().unwrap() {
+        value["spec"][key] = field.clone();
+    }
+    serde_json::from_value(value).unwrap()
+}
+
+fn deleted(pod: &Pod) -> Pod {
+    let mut pod = pod.clone();
+    pod.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+    pod.metadata.deletion_grace_period_seconds = Some(5);
+    pod
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_lives_and_is_deleted() {
+    let rig = Rig::new();
+    let pod = pod("Always", json!({"initContainers": [{"name": "i", "image": "i"}]}));
+    rig.workers.update(Arc::new(pod.clone()), None);
+    rig.until("init container runs", |r| r.fake.running() == ["i"]).await;
+    rig.fake.exit("i", 0);
+    rig.workers.poke("u");
+    rig.until("the pod runs", |r| r.fake.running() == ["a"] && r.phase() == "Running").await;
+    rig.fake.clear_calls();
+    rig.workers.update(Arc::new(deleted(&pod)), None);
+    rig.until("the API object is deleted", |r| *r.api.deleted.lock() == ["p"]).await;
+    assert!(rig.fake.calls().contains(&"StopContainer a 5".to_owned()));
+    assert_eq!(rig.phase(), "Failed");
+    rig.workers.remove("u");
+    rig.until("nothing is left", |r| r.fake.sandboxes() == (0, 0) && !r.workers.knows("u")).await;
+    assert!(!rig.directory.path().join("kubelet/pods/u").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_pod_is_reported_once_it_has_stopped() {
+    let rig = Rig::new();
+    rig.workers.update(Arc::new(pod("Never", json!({}))), None);
+    rig.until("the pod runs", |r| r.phase() == "Running").await;
+    rig.fake.exit("a", 0);
+    rig.workers.poke("u");
+    rig.until("the pod succeeded", |r| r.phase() == "Succeeded").await;
+    assert_eq!(rig.fake.sandboxes(), (1, 0));
+    assert!(rig.api.deleted.lock().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_kubelet_disturbs_nothing() {
+    let mut rig = Rig::new();
+    let pod = pod("Always", json!({}));
+    rig.workers.update(Arc::new(pod.clone()), None);
+    rig.until("the pod runs", |r| r.phase() == "Running").await;
+    rig.fake.clear_calls();
+    rig.restart(Some(&pod));
+    tokio::time::sleep(Duration::from_secs(130)).await;
+    assert_eq!(rig.fake.calls(), Vec::<String>::new());
+    assert_eq!(rig.fake.running(), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kubelet_restarted_after_any_step_ends_in_the_same_state() {
+    let steps = ["RunPodSandbox", "CreateContainer", "StartContainer"];
+    for step in steps {
+        let mut rig = Rig::new();
+        let pod = pod("Always", json!({}));
+        // The step fails for as long as the first kubelet lives.
+        for _ in 0..50 {
+            rig.fake.fail_next(step, "not now");
+        }
+        rig.workers.update(Arc::new(pod.clone()), None);
+        rig.until(step, |r| r.fake.calls().iter().any(|call| call.starts_with(step))).await;
+        rig.restart(Some(&pod));
+        rig.until("the pod runs", |r| r.phase() == "Running").await;
+        assert_eq!(rig.fake.running(), ["a"], "{step}");
+        assert_eq!(rig.fake.sandboxes().1, 1, "{step}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kubelet_restarted_while_stopping_finishes_the_stop() {
+    let mut rig = Rig::new();
+    let pod = pod("Always", json!({}));
+    rig.workers.update(Arc::new(pod.clone()), None);
+    rig.until("the pod runs", |r| r.phase() == "Running").await;
+    for _ in 0..20 {
+        rig.fake.fail_next("StopContainer", "not now");
+    }
+    rig.workers.update(Arc::new(deleted(&pod)), None);
+    rig.until("a stop was tried", |r| r.fake.calls().iter().any(|c| c.starts_with("StopContainer"))).await;
+    rig.restart(Some(&deleted(&pod)));
+    rig.until("the API object is deleted", |r| *r.api.deleted.lock() == ["p"]).await;
+    assert_eq!(rig.fake.running(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_nobody_wants_are_removed() {
+    let mut rig = Rig::new();
+    rig.workers.update(Arc::new(pod("Always", json!({}))), None);
+    rig.until("the pod runs", |r| r.phase() == "Running").await;
+    rig.restart(None);
+    rig.workers.adopt_orphan("u");
+    rig.until("nothing is left", |r| r.fake.sandboxes() == (0, 0) && !r.workers.knows("u")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_is_down_is_waited_for() {
+    let rig = Rig::new();
+    rig.fake.set_down(true);
+    rig.workers.update(Arc::new(pod("Always", json!({}))), None);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    rig.fake.set_down(false);
+    rig.until("the pod runs", |r| r.phase() == "Running").await;
+    // Down and up again: the pod is what it was.
+    rig.fake.clear_calls();
+    rig.fake.set_down(true);
+    rig.workers.poke("u");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    rig.fake.set_down(false);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(rig.fake.calls(), Vec::<String>::new());
+    assert_eq!(rig.phase(), "Running");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_is_down_gets_the_last_status() {
+    let rig = Rig::new();
+    *rig.api.failures.lock() = 5;
+    rig.workers.update(Arc::new(pod("Always", json!({}))), None);
+    rig.until("the status arrived", |r| r.phase() == "Running").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn volumes_hold_a_pod_back_until_their_sources_exist() {
+    let rig = Rig::new();
+    let pod = pod(
+        "Always",
+        json!({"volumes": [{"name": "v", "configMap": {"name": "c"}}],
+            "containers": [{"name": "a", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]}),
+    );
+    rig.workers.update(Arc::new(pod), None);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(rig.fake.calls(), Vec::<String>::new());
+    let map = serde_json::from_value(json!({"data": {"key": "one"}})).unwrap();
+    rig.api.config_maps.lock().insert("n/c".into(), map);
+    rig.until("the pod runs", |r| r.phase() == "Running").await;
+    let path = rig.directory.path().join("kubelet/pods/u/volumes/kubernetes.io~configmap/v/key");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "one");
+    let mount = rig.fake.config_of("a").unwrap().mounts.into_iter().find(|m| m.container_path == "/v").unwrap();
+    assert!(mount.readonly);
+}

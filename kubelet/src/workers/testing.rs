@@ -1,0 +1,90 @@
+//! Stand-ins for tests of the parts: an API in memory and settings below a temporary directory.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestStatus};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use crate::api::{Api, Error, Result};
+use crate::settings::Settings;
+
+/// Settings whose every path is below `directory`.
+pub fn settings(directory: &Path) -> Settings {
+    Settings {
+        node_name: "node".into(),
+        root_dir: directory.join("kubelet"),
+        pod_logs_dir: directory.join("pods"),
+        container_logs_dir: directory.join("containers"),
+        dns: Default::default(),
+        facts: crate::env::NodeFacts { host_ips: vec!["1.2.3.4".into()], ..Default::default() },
+        memory_capacity: 1 << 30,
+        cfs_quota: true,
+        seccomp_default: false,
+        pod_pids_limit: None,
+        cgroup_root: "/".into(),
+        cgroups_per_qos: false,
+    }
+}
+
+/// Objects by `namespace/name`, and what was asked for.
+#[derive(Default)]
+pub struct FakeApi {
+    pub config_maps: Mutex<HashMap<String, ConfigMap>>,
+    pub secrets: Mutex<HashMap<String, Secret>>,
+    /// Status patches in order.
+    pub patches: Mutex<Vec<Value>>,
+    /// Names of pods deleted.
+    pub deleted: Mutex<Vec<String>>,
+    /// How many of the next status patches fail.
+    pub failures: Mutex<u32>,
+    pub changed: Notify,
+}
+
+#[async_trait]
+impl Api for FakeApi {
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>> {
+        let found = self.config_maps.lock().get(&format!("{namespace}/{name}")).cloned();
+        found.map(Arc::new).ok_or_else(|| Error::NotFound(format!("configmap {name:?} not found")))
+    }
+
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>> {
+        let found = self.secrets.lock().get(&format!("{namespace}/{name}")).cloned();
+        found.map(Arc::new).ok_or_else(|| Error::NotFound(format!("secret {name:?} not found")))
+    }
+
+    fn services(&self, _: &str) -> Result<Vec<Arc<Service>>> {
+        Ok(Vec::new())
+    }
+
+    async fn token(&self, _: &str, account: &str, request: TokenRequest) -> Result<TokenRequest> {
+        let status = TokenRequestStatus { token: Some(format!("token of {account}")), ..Default::default() };
+        Ok(TokenRequest { status: Some(status), ..request })
+    }
+
+    async fn patch_pod_status(&self, _: &str, _: &str, patch: Value) -> Result<Pod> {
+        let mut failures = self.failures.lock();
+        if *failures > 0 {
+            *failures -= 1;
+            return Err(Error::Other("the server is down".into()));
+        }
+        self.patches.lock().push(patch);
+        self.changed.notify_one();
+        Ok(Pod::default())
+    }
+
+    async fn delete_pod(&self, _: &str, name: &str, _: &str) -> Result<()> {
+        self.deleted.lock().push(name.to_owned());
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    async fn create_pod(&self, pod: &Pod) -> Result<Pod> {
+        Ok(pod.clone())
+    }
+}
