@@ -162,7 +162,8 @@ impl ApiClient {
     /// `services` is shared with whoever else follows them.
     pub fn new(client: Client, services: Arc<Informer<Typed<Service>>>, clock: SharedClock) -> Self {
         let on_change = OnChange::default();
-        let config_maps = Watches::new(client.clone(), resources::CONFIG_MAPS.clone(), clock.clone(), on_change.clone());
+        let config_maps =
+            Watches::new(client.clone(), resources::CONFIG_MAPS.clone(), clock.clone(), on_change.clone());
         let secrets = Watches::new(client.clone(), resources::SECRETS.clone(), clock, on_change.clone());
         Self { client, services, config_maps, secrets, on_change }
     }

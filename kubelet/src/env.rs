@@ -95,12 +95,16 @@ pub async fn make(
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or_default();
         if let Some(reference) = &source.config_map_ref {
-            let Some(map) = optional(api.config_map(namespace, &reference.name).await, reference.optional)? else { continue };
+            let Some(map) = optional(api.config_map(namespace, &reference.name).await, reference.optional)? else {
+                continue;
+            };
             for (key, value) in map.data.iter().flatten() {
                 set(&mut named, format!("{prefix}{key}"), value.clone());
             }
         } else if let Some(reference) = &source.secret_ref {
-            let Some(secret) = optional(api.secret(namespace, &reference.name).await, reference.optional)? else { continue };
+            let Some(secret) = optional(api.secret(namespace, &reference.name).await, reference.optional)? else {
+                continue;
+            };
             for (key, value) in secret.data.iter().flatten() {
                 set(&mut named, format!("{prefix}{key}"), String::from_utf8_lossy(&value.0).into_owned());
             }
@@ -116,14 +120,18 @@ pub async fn make(
             } else if let Some(resource) = &from.resource_field_ref {
                 value = resource_value(resource, pod, Some(container), facts)?;
             } else if let Some(reference) = &from.config_map_key_ref {
-                let Some(map) = optional(api.config_map(namespace, &reference.name).await, reference.optional)? else { continue };
+                let Some(map) = optional(api.config_map(namespace, &reference.name).await, reference.optional)? else {
+                    continue;
+                };
                 match map.data.as_ref().and_then(|d| d.get(&reference.key)) {
                     Some(found) => value = found.clone(),
                     None if reference.optional == Some(true) => continue,
                     None => return Err(missing(&reference.key, "ConfigMap", namespace, &reference.name)),
                 }
             } else if let Some(reference) = &from.secret_key_ref {
-                let Some(secret) = optional(api.secret(namespace, &reference.name).await, reference.optional)? else { continue };
+                let Some(secret) = optional(api.secret(namespace, &reference.name).await, reference.optional)? else {
+                    continue;
+                };
                 match secret.data.as_ref().and_then(|d| d.get(&reference.key)) {
                     Some(found) => value = String::from_utf8_lossy(&found.0).into_owned(),
                     None if reference.optional == Some(true) => continue,
@@ -194,7 +202,12 @@ fn variables_of(service: &Service, out: &mut BTreeMap<String, String>) {
 }
 
 /// The text of a field of the pod.
-pub fn field_value(field: &ObjectFieldSelector, pod: &Pod, pod_ips: &[String], facts: &NodeFacts) -> Result<String, Error> {
+pub fn field_value(
+    field: &ObjectFieldSelector,
+    pod: &Pod,
+    pod_ips: &[String],
+    facts: &NodeFacts,
+) -> Result<String, Error> {
     let metadata = &pod.metadata;
     let spec = pod.pod_spec();
     let path = field.field_path.as_str();
@@ -318,7 +331,12 @@ mod tests {
             "spec": {"nodeName": "node", "containers": [{"name": "c", "resources": {"limits": {"cpu": "1500m"}, "requests": {"memory": "10Mi"}}}]}
         }))
         .unwrap();
-        let facts = NodeFacts { host_ips: vec!["1.2.3.4".into()], allocatable_cpu: 2000, allocatable_memory: 1 << 30, allocatable_storage: 0 };
+        let facts = NodeFacts {
+            host_ips: vec!["1.2.3.4".into()],
+            allocatable_cpu: 2000,
+            allocatable_memory: 1 << 30,
+            allocatable_storage: 0,
+        };
         let field = |path: &str| {
             let selector = ObjectFieldSelector { field_path: path.into(), api_version: None };
             field_value(&selector, &pod, &["10.0.0.1".into(), "fd::1".into()], &facts).map_err(|e| e.to_string())
@@ -328,7 +346,8 @@ mod tests {
         assert_eq!(field("status.podIPs"), Ok("10.0.0.1,fd::1".into()));
         assert_eq!(field("spec.nope"), Err("unsupported fieldPath: spec.nope".into()));
         let resource = |name: &str, divisor: &str| {
-            let selector: ResourceFieldSelector = serde_json::from_value(json!({"resource": name, "divisor": divisor})).unwrap();
+            let selector: ResourceFieldSelector =
+                serde_json::from_value(json!({"resource": name, "divisor": divisor})).unwrap();
             resource_value(&selector, &pod, Some(&pod.pod_spec().containers[0]), &facts).unwrap()
         };
         assert_eq!(resource("limits.cpu", "0"), "2");
@@ -346,15 +365,18 @@ mod tests {
         let mut out = BTreeMap::new();
         variables_of(&service, &mut out);
         let text: Vec<String> = out.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        assert_eq!(text, [
-            "MY_DB_PORT=tcp://10.0.0.9:5432",
-            "MY_DB_PORT_5432_TCP=tcp://10.0.0.9:5432",
-            "MY_DB_PORT_5432_TCP_ADDR=10.0.0.9",
-            "MY_DB_PORT_5432_TCP_PORT=5432",
-            "MY_DB_PORT_5432_TCP_PROTO=tcp",
-            "MY_DB_SERVICE_HOST=10.0.0.9",
-            "MY_DB_SERVICE_PORT=5432",
-            "MY_DB_SERVICE_PORT_SQL_PORT=5432",
-        ]);
+        assert_eq!(
+            text,
+            [
+                "MY_DB_PORT=tcp://10.0.0.9:5432",
+                "MY_DB_PORT_5432_TCP=tcp://10.0.0.9:5432",
+                "MY_DB_PORT_5432_TCP_ADDR=10.0.0.9",
+                "MY_DB_PORT_5432_TCP_PORT=5432",
+                "MY_DB_PORT_5432_TCP_PROTO=tcp",
+                "MY_DB_SERVICE_HOST=10.0.0.9",
+                "MY_DB_SERVICE_PORT=5432",
+                "MY_DB_SERVICE_PORT_SQL_PORT=5432",
+            ]
+        );
     }
 }

@@ -61,7 +61,9 @@ impl Images {
     ) -> Result<Ready, Error> {
         let requested = container.image.as_deref().unwrap_or_default();
         let Some(image) = with_default_tag(requested) else {
-            let message = format!("Failed to apply default image tag {requested:?}: couldn't parse image name {requested:?}: invalid reference format");
+            let message = format!(
+                "Failed to apply default image tag {requested:?}: couldn't parse image name {requested:?}: invalid reference format"
+            );
             self.events.event(reference, "Warning", "InspectFailed", &message);
             return Err(Error { reason: "InvalidImageName", message });
         };
@@ -70,7 +72,9 @@ impl Images {
         if policy != "Always" {
             match self.runtime.image_status(spec.clone()).await {
                 Ok(Some(found)) => {
-                    let message = format!("Container image {requested:?} already present on machine and can be accessed by the pod");
+                    let message = format!(
+                        "Container image {requested:?} already present on machine and can be accessed by the pod"
+                    );
                     self.events.event(reference, "Normal", "Pulled", &message);
                     return Ok(ready(found));
                 }
@@ -129,7 +133,12 @@ impl Images {
             }
             Err(error) => {
                 let text = error.to_string();
-                self.events.event(reference, "Warning", "Failed", &format!("Failed to pull image {requested:?}: {text}"));
+                self.events.event(
+                    reference,
+                    "Warning",
+                    "Failed",
+                    &format!("Failed to pull image {requested:?}: {text}"),
+                );
                 let now = self.clock.now();
                 self.backoff.next(&key, now, now);
                 self.previous.lock().insert(key, format!("ErrImagePull: {text}"));
@@ -154,7 +163,8 @@ impl Images {
 fn ready(image: cri::Image) -> Ready {
     let user = ImageUser { uid: image.uid.map(|u| u.value), name: image.username.clone() };
     // A runtime that says neither means root.
-    let user = if user.uid.is_none() && user.name.is_empty() { ImageUser { uid: Some(0), name: String::new() } } else { user };
+    let user =
+        if user.uid.is_none() && user.name.is_empty() { ImageUser { uid: Some(0), name: String::new() } } else { user };
     Ready { reference: image.id, user }
 }
 
@@ -191,7 +201,9 @@ async fn credentials(api: &dyn Api, pod: &Pod, image: &str) -> Option<cri::AuthC
         };
         let Ok(value) = serde_json::from_slice::<Value>(&json.0) else { continue };
         let entries = if nested { value.get("auths").cloned().unwrap_or_default() } else { value };
-        if let Some(found) = entries.as_object().into_iter().flatten().find(|(server, _)| registry_of_key(server) == registry) {
+        if let Some(found) =
+            entries.as_object().into_iter().flatten().find(|(server, _)| registry_of_key(server) == registry)
+        {
             return Some(auth_of(found.0, found.1));
         }
     }
@@ -219,7 +231,13 @@ fn auth_of(server: &str, entry: &Value) -> cri::AuthConfig {
             password = pass.to_owned();
         }
     }
-    cri::AuthConfig { username, password, server_address: server.to_owned(), identity_token: text("identitytoken"), ..Default::default() }
+    cri::AuthConfig {
+        username,
+        password,
+        server_address: server.to_owned(),
+        identity_token: text("identitytoken"),
+        ..Default::default()
+    }
 }
 
 #[cfg(test)]

@@ -78,7 +78,8 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     tokio::spawn(Arc::new(node).run(shutdown.clone()));
     events.event(&Node::reference(&node_name), "Normal", "Starting", "Starting kubelet.");
 
-    let services = Informer::<Typed<Service>>::new(client.clone(), resources::SERVICES.clone(), InformerParams::default());
+    let services =
+        Informer::<Typed<Service>>::new(client.clone(), resources::SERVICES.clone(), InformerParams::default());
     let api_client = Arc::new(ApiClient::new(client.clone(), services.clone(), clock.clone()));
     let api: Arc<dyn Api> = api_client.clone();
     tokio::spawn(services.run(shutdown.clone()));
@@ -159,7 +160,8 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     });
 
     let watch = watch_runtime(cri.clone(), facts, node_changed, parts, workers.clone(), clock.clone());
-    let policy = rotate::Policy { max_size: config.file.log_max_size(), max_files: config.file.container_log_max_files.max(2) };
+    let policy =
+        rotate::Policy { max_size: config.file.log_max_size(), max_files: config.file.container_log_max_files.max(2) };
     let keep = housekeeping(manager, workers, cgroups, policy, clock);
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -339,7 +341,12 @@ async fn watch_runtime(
 }
 
 /// Hands the API's pods to the workers.
-fn follow_pods(client: &Client, node_name: &str, workers: &Arc<Workers>, static_pods: &Arc<StaticPods>) -> Arc<Informer<Typed<Pod>>> {
+fn follow_pods(
+    client: &Client,
+    node_name: &str,
+    workers: &Arc<Workers>,
+    static_pods: &Arc<StaticPods>,
+) -> Arc<Informer<Typed<Pod>>> {
     let params = InformerParams::fields(&format!("spec.nodeName={node_name}"));
     let informer = Informer::<Typed<Pod>>::new(client.clone(), resources::PODS.clone(), params);
     let (workers, static_pods) = (workers.clone(), static_pods.clone());
@@ -401,12 +408,14 @@ async fn housekeeping(
     loop {
         clock.sleep(HOUSEKEEPING).await;
         let pods = workers.active_pods();
-        let burstable = pods.iter().filter(|pod| qos_class(pod) == Qos::Burstable).map(|pod| pod_cpu_request(pod)).sum();
+        let burstable =
+            pods.iter().filter(|pod| qos_class(pod) == Qos::Burstable).map(|pod| pod_cpu_request(pod)).sum();
         cgroups.set_burstable_request(burstable);
         for pod in &pods {
             let Ok(state) = manager.state(pod.uid()).await else { break };
             for container in state.containers.iter().filter(|c| c.state == State::Running) {
-                let rotated = rotate::rotate(&manager.cri, &container.id, container.log_path.as_ref(), policy, clock.now());
+                let rotated =
+                    rotate::rotate(&manager.cri, &container.id, container.log_path.as_ref(), policy, clock.now());
                 if let Err(error) = rotated.await {
                     tracing::warn!(pod = %pod.described(), container = %container.name, %error, "failed to rotate log");
                 }

@@ -155,7 +155,8 @@ pub fn parse_resolv_conf(text: &str) -> DnsConfig {
         match words.next() {
             Some("nameserver") => config.servers.extend(words.next().map(str::to_owned)),
             Some("search") => {
-                config.searches = words.map(|s| if s == "." { s } else { s.trim_end_matches('.') }.to_owned()).collect();
+                config.searches =
+                    words.map(|s| if s == "." { s } else { s.trim_end_matches('.') }.to_owned()).collect();
             }
             Some("options") => extend_unique(&mut config.options, words.map(str::to_owned).collect()),
             _ => {}
@@ -214,8 +215,14 @@ mod tests {
         assert_eq!(config.options, ["ndots:5"]);
         let config = pod_dns(&pod(json!({"containers": [], "dnsPolicy": "Default"})), &settings);
         assert_eq!((config.servers, config.options), (vec!["9.9.9.9".to_owned()], vec!["rotate".to_owned()]));
-        let config = pod_dns(&pod(json!({"containers": [], "dnsPolicy": "None", "dnsConfig":
-            {"nameservers": ["1.1.1.1"], "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}})), &settings);
-        assert_eq!((config.servers, config.options), (vec!["1.1.1.1".to_owned()], vec!["ndots:2".to_owned(), "edns0".to_owned()]));
+        let config = pod_dns(
+            &pod(json!({"containers": [], "dnsPolicy": "None", "dnsConfig":
+            {"nameservers": ["1.1.1.1"], "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}})),
+            &settings,
+        );
+        assert_eq!(
+            (config.servers, config.options),
+            (vec!["1.1.1.1".to_owned()], vec!["ndots:2".to_owned(), "edns0".to_owned()])
+        );
     }
 }

@@ -33,7 +33,12 @@ pub trait Listener: Send + Sync {
 type Snapshot = HashMap<String, (String, i32)>;
 
 /// Runs until shutdown.
-pub async fn run(runtime: Arc<dyn Runtime>, listener: Arc<dyn Listener>, clock: SharedClock, shutdown: CancellationToken) {
+pub async fn run(
+    runtime: Arc<dyn Runtime>,
+    listener: Arc<dyn Listener>,
+    clock: SharedClock,
+    shutdown: CancellationToken,
+) {
     let mut known = Snapshot::new();
     let mut events_exist = true;
     loop {

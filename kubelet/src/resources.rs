@@ -104,7 +104,12 @@ pub fn qos_class(pod: &Pod) -> Qos {
 
 /// What a pod needs as a whole: regular containers and sidecars together, or the widest moment of
 /// initialization if that is more; overhead on top; pod-level values in place of the sums.
-pub fn pod_total(pod: &Pod, of: impl Fn(&Container) -> i64, pod_level: impl Fn(&ResourceRequirements) -> Option<i64>, overhead: i64) -> i64 {
+pub fn pod_total(
+    pod: &Pod,
+    of: impl Fn(&Container) -> i64,
+    pod_level: impl Fn(&ResourceRequirements) -> Option<i64>,
+    overhead: i64,
+) -> i64 {
     let running: i64 = pod.pod_spec().containers.iter().map(&of).sum();
     let mut sidecars = 0;
     let mut widest = 0;
@@ -193,7 +198,8 @@ pub fn pod_cgroup(pod: &Pod, enforce_cpu_limits: bool, pids: Option<i64>) -> Cgr
     }
     let all = || pod.pod_spec().containers.iter().chain(pod.init_containers());
     let pod_level = pod.pod_spec().resources.as_ref().and_then(|r| r.limits.as_ref());
-    let cpu_declared = class == Qos::Guaranteed || milli_cpu(pod_level) != 0 || all().all(|c| milli_cpu(limits(c)) != 0);
+    let cpu_declared =
+        class == Qos::Guaranteed || milli_cpu(pod_level) != 0 || all().all(|c| milli_cpu(limits(c)) != 0);
     let memory_declared = class == Qos::Guaranteed || memory(pod_level) != 0 || all().all(|c| memory(limits(c)) != 0);
     let cpu_quota = if enforce_cpu_limits { quota(pod_cpu_limit(pod, true)) } else { -1 };
     CgroupConfig {
@@ -205,7 +211,12 @@ pub fn pod_cgroup(pod: &Pod, enforce_cpu_limits: bool, pids: Option<i64>) -> Cgr
 }
 
 /// Settings of one container, in CRI's terms.
-pub fn container_resources(pod: &Pod, container: &Container, memory_capacity: i64, cfs_quota: bool) -> proto::cri::LinuxContainerResources {
+pub fn container_resources(
+    pod: &Pod,
+    container: &Container,
+    memory_capacity: i64,
+    cfs_quota: bool,
+) -> proto::cri::LinuxContainerResources {
     let pod_level = pod.pod_spec().resources.as_ref().and_then(|r| r.limits.as_ref());
     let or_pod = |own: i64, pod: i64| if own == 0 { pod } else { own };
     let cpu_limit = or_pod(milli_cpu(limits(container)), milli_cpu(pod_level));
@@ -279,7 +290,13 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> 
         let least = spec.containers.iter().map(|c| memory(requests(c))).min().unwrap_or(0);
         adjust = adjust.min(score(least + extra));
     }
-    if adjust < 1000 + GUARANTEED { 1000 + GUARANTEED } else if adjust == BEST_EFFORT { BEST_EFFORT - 1 } else { adjust }
+    if adjust < 1000 + GUARANTEED {
+        1000 + GUARANTEED
+    } else if adjust == BEST_EFFORT {
+        BEST_EFFORT - 1
+    } else {
+        adjust
+    }
 }
 
 #[cfg(test)]
@@ -301,7 +318,10 @@ mod tests {
         assert_eq!(qos_class(&with(json!({"requests": {"cpu": "1"}}))), Qos::Burstable);
         let both = json!({"cpu": "1", "memory": "1Gi"});
         assert_eq!(qos_class(&with(json!({"requests": both, "limits": both}))), Qos::Guaranteed);
-        assert_eq!(qos_class(&with(json!({"requests": both, "limits": {"cpu": "2", "memory": "1Gi"}}))), Qos::Burstable);
+        assert_eq!(
+            qos_class(&with(json!({"requests": both, "limits": {"cpu": "2", "memory": "1Gi"}}))),
+            Qos::Burstable
+        );
         assert_eq!(qos_class(&with(json!({"requests": {"cpu": "0"}}))), Qos::BestEffort);
         assert_eq!(
             qos_class(&pod(json!({"containers": [{"name": "a"}], "resources": {"requests": both, "limits": both}}))),
@@ -315,7 +335,10 @@ mod tests {
             {"name": "a", "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "200m", "memory": "64Mi"}}},
             {"name": "b", "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "64Mi"}}}]}));
         let config = pod_cgroup(&burstable, true, Some(10));
-        assert_eq!(config, CgroupConfig { cpu_shares: Some(204), cpu_quota: None, memory: Some(128 << 20), pids: Some(10) });
+        assert_eq!(
+            config,
+            CgroupConfig { cpu_shares: Some(204), cpu_quota: None, memory: Some(128 << 20), pids: Some(10) }
+        );
         assert_eq!(pod_cgroup(&with(json!({})), true, None).cpu_shares, Some(2));
     }
 
@@ -346,6 +369,9 @@ mod tests {
     fn container_settings_fall_back_from_request_to_limit() {
         let p = with(json!({"limits": {"cpu": "500m", "memory": "32Mi"}}));
         let r = container_resources(&p, &p.pod_spec().containers[0], 1 << 30, true);
-        assert_eq!((r.cpu_shares, r.cpu_quota, r.cpu_period, r.memory_limit_in_bytes), (512, 50_000, 100_000, 32 << 20));
+        assert_eq!(
+            (r.cpu_shares, r.cpu_quota, r.cpu_period, r.memory_limit_in_bytes),
+            (512, 50_000, 100_000, 32 << 20)
+        );
     }
 }

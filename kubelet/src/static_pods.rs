@@ -240,7 +240,8 @@ mod tests {
     fn manifests_become_static_pods() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("web.yaml");
-        let text = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - name: c\n    image: nginx\n";
+        let text =
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - name: c\n    image: nginx\n";
         std::fs::write(&path, text).unwrap();
         std::fs::write(directory.path().join(".hidden"), "x").unwrap();
         assert_eq!(manifests(directory.path()), [path.clone()]);

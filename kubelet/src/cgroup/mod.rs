@@ -125,8 +125,10 @@ mod tests {
     use serde_json::json;
 
     fn pod(uid: &str, resources: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"uid": uid}, "spec": {"containers": [{"name": "c", "resources": resources}]}}))
-            .unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"uid": uid}, "spec": {"containers": [{"name": "c", "resources": resources}]}}),
+        )
+        .unwrap()
     }
 
     #[test]

@@ -101,25 +101,92 @@ impl Default for File {
 
 /// Fields that upstream knows and that change nothing here (yet). Writing them is not a mistake.
 const WITHOUT_EFFECT: &[&str] = &[
-    "allowedUnsafeSysctls", "configMapAndSecretChangeDetectionStrategy", "containerLogMaxWorkers",
-    "containerLogMonitorInterval", "contentType", "cpuCFSQuotaPeriod", "cpuManagerPolicy", "cpuManagerPolicyOptions",
-    "cpuManagerReconcilePeriod", "crashLoopBackOff", "enableContentionProfiling", "enableControllerAttachDetach",
-    "enableDebugFlagsHandler", "enableProfilingHandler", "enableSystemLogHandler", "enableSystemLogQuery",
-    "enforceNodeAllocatable", "eventBurst", "eventRecordQPS", "evictionMaxPodGracePeriod", "evictionMinimumReclaim",
-    "evictionPressureTransitionPeriod", "evictionSoft", "evictionSoftGracePeriod", "failCgroupV1", "failSwapOn",
-    "featureGates", "hairpinMode", "httpCheckFrequency", "imageGCHighThresholdPercent", "imageGCLowThresholdPercent",
-    "imageMaximumGCAge", "imageMinimumGCAge", "imagePullCredentialsVerificationPolicy", "iptablesDropBit",
-    "iptablesMasqueradeBit", "kernelMemcgNotification", "kubeAPIBurst", "kubeAPIQPS", "kubeReservedCgroup",
-    "kubeletCgroups", "localStorageCapacityIsolation", "logging", "makeIPTablesUtilChains", "maxOpenFiles",
-    "maxParallelImagePulls", "memoryManagerPolicy", "memorySwap", "memoryThrottlingFactor", "mergeDefaultEvictionSettings",
-    "nodeStatusMaxImages", "nodeStatusReportFrequency", "oomScoreAdj", "podCIDR", "preloadedImagesVerificationAllowlist",
-    "protectKernelDefaults", "qosReserved", "readOnlyPort", "registryBurst", "registryPullQPS", "reservedMemory",
-    "reservedSystemCPUs", "rotateCertificates", "runOnce", "serializeImagePulls", "serverTLSBootstrap",
-    "showHiddenMetricsForVersion", "shutdownGracePeriod", "shutdownGracePeriodByPodPriority",
-    "shutdownGracePeriodCriticalPods", "singleProcessOOMKill", "staticPodURL", "staticPodURLHeader",
-    "streamingConnectionIdleTimeout", "syncFrequency", "systemCgroups", "systemReservedCgroup", "tlsCipherSuites",
-    "tlsMinVersion", "topologyManagerPolicy", "topologyManagerPolicyOptions", "topologyManagerScope", "tracing",
-    "userNamespaces", "volumePluginDir", "volumeStatsAggPeriod",
+    "allowedUnsafeSysctls",
+    "configMapAndSecretChangeDetectionStrategy",
+    "containerLogMaxWorkers",
+    "containerLogMonitorInterval",
+    "contentType",
+    "cpuCFSQuotaPeriod",
+    "cpuManagerPolicy",
+    "cpuManagerPolicyOptions",
+    "cpuManagerReconcilePeriod",
+    "crashLoopBackOff",
+    "enableContentionProfiling",
+    "enableControllerAttachDetach",
+    "enableDebugFlagsHandler",
+    "enableProfilingHandler",
+    "enableSystemLogHandler",
+    "enableSystemLogQuery",
+    "enforceNodeAllocatable",
+    "eventBurst",
+    "eventRecordQPS",
+    "evictionMaxPodGracePeriod",
+    "evictionMinimumReclaim",
+    "evictionPressureTransitionPeriod",
+    "evictionSoft",
+    "evictionSoftGracePeriod",
+    "failCgroupV1",
+    "failSwapOn",
+    "featureGates",
+    "hairpinMode",
+    "httpCheckFrequency",
+    "imageGCHighThresholdPercent",
+    "imageGCLowThresholdPercent",
+    "imageMaximumGCAge",
+    "imageMinimumGCAge",
+    "imagePullCredentialsVerificationPolicy",
+    "iptablesDropBit",
+    "iptablesMasqueradeBit",
+    "kernelMemcgNotification",
+    "kubeAPIBurst",
+    "kubeAPIQPS",
+    "kubeReservedCgroup",
+    "kubeletCgroups",
+    "localStorageCapacityIsolation",
+    "logging",
+    "makeIPTablesUtilChains",
+    "maxOpenFiles",
+    "maxParallelImagePulls",
+    "memoryManagerPolicy",
+    "memorySwap",
+    "memoryThrottlingFactor",
+    "mergeDefaultEvictionSettings",
+    "nodeStatusMaxImages",
+    "nodeStatusReportFrequency",
+    "oomScoreAdj",
+    "podCIDR",
+    "preloadedImagesVerificationAllowlist",
+    "protectKernelDefaults",
+    "qosReserved",
+    "readOnlyPort",
+    "registryBurst",
+    "registryPullQPS",
+    "reservedMemory",
+    "reservedSystemCPUs",
+    "rotateCertificates",
+    "runOnce",
+    "serializeImagePulls",
+    "serverTLSBootstrap",
+    "showHiddenMetricsForVersion",
+    "shutdownGracePeriod",
+    "shutdownGracePeriodByPodPriority",
+    "shutdownGracePeriodCriticalPods",
+    "singleProcessOOMKill",
+    "staticPodURL",
+    "staticPodURLHeader",
+    "streamingConnectionIdleTimeout",
+    "syncFrequency",
+    "systemCgroups",
+    "systemReservedCgroup",
+    "tlsCipherSuites",
+    "tlsMinVersion",
+    "topologyManagerPolicy",
+    "topologyManagerPolicyOptions",
+    "topologyManagerScope",
+    "tracing",
+    "userNamespaces",
+    "volumePluginDir",
+    "volumeStatsAggPeriod",
 ];
 
 impl File {
@@ -137,7 +204,13 @@ impl File {
         let fields = value.as_object().ok_or("the file does not hold an object")?;
         match (value["apiVersion"].as_str(), value["kind"].as_str()) {
             (Some("kubelet.config.k8s.io/v1beta1"), Some("KubeletConfiguration")) => {}
-            (version, kind) => return Err(format!("no kind {:?} is registered for version {:?}", kind.unwrap_or(""), version.unwrap_or(""))),
+            (version, kind) => {
+                return Err(format!(
+                    "no kind {:?} is registered for version {:?}",
+                    kind.unwrap_or(""),
+                    version.unwrap_or("")
+                ));
+            }
         }
         for (name, value) in fields {
             if value.is_null() || WITHOUT_EFFECT.contains(&name.as_str()) {
@@ -156,7 +229,12 @@ impl File {
         let list = || value.as_array().map(|a| a.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect());
         let map = || {
             let object = value.as_object()?;
-            Some(object.iter().map(|(k, v)| (k.clone(), v.as_str().map_or_else(|| v.to_string(), str::to_owned))).collect())
+            Some(
+                object
+                    .iter()
+                    .map(|(k, v)| (k.clone(), v.as_str().map_or_else(|| v.to_string(), str::to_owned)))
+                    .collect(),
+            )
         };
         match name {
             "apiVersion" | "kind" => {}
@@ -170,7 +248,8 @@ impl File {
             "authentication" => {
                 self.client_ca_file = value["x509"]["clientCAFile"].as_str().unwrap_or_default().to_owned();
                 self.anonymous_auth = value["anonymous"]["enabled"].as_bool().unwrap_or(self.anonymous_auth);
-                self.webhook_authentication = value["webhook"]["enabled"].as_bool().unwrap_or(self.webhook_authentication);
+                self.webhook_authentication =
+                    value["webhook"]["enabled"].as_bool().unwrap_or(self.webhook_authentication);
             }
             "authorization" => {
                 if let Some(mode) = value["mode"].as_str() {
@@ -229,6 +308,13 @@ fn nonzero(value: Duration, default: Duration) -> Duration {
 /// Whether a field exists, whatever its value.
 fn known(name: &str) -> bool {
     let mut probe = File::default();
-    let samples = [Value::from(1), Value::from("1s"), Value::from(""), Value::from(true), serde_json::json!([]), serde_json::json!({})];
+    let samples = [
+        Value::from(1),
+        Value::from("1s"),
+        Value::from(""),
+        Value::from(true),
+        serde_json::json!([]),
+        serde_json::json!({}),
+    ];
     samples.iter().any(|sample| probe.set(name, sample).is_some())
 }

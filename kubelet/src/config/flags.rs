@@ -17,81 +17,195 @@ pub fn set() -> FlagSet {
     );
     set.string("config", "", "The Kubelet will load its initial configuration from this file.")
         .string("kubeconfig", "", "Path to a kubeconfig file, specifying how to connect to the API server.")
-        .string("hostname-override", "", "If non-empty, will use this string as identification instead of the actual hostname.")
+        .string(
+            "hostname-override",
+            "",
+            "If non-empty, will use this string as identification instead of the actual hostname.",
+        )
         .string("node-ip", "", "IP address (or comma-separated dual-stack IP addresses) of the node.")
         .string("cert-dir", "/var/lib/kubelet/pki", "The directory where the TLS certs are located.")
         .string("root-dir", "/var/lib/kubelet", "Directory path for managing kubelet files (volume mounts, etc).")
         .map("node-labels", "Labels to add when registering the node in the cluster.")
-        .bool("seccomp-default", defaults.seccomp_default, "Enable the use of RuntimeDefault as the default seccomp profile.")
+        .bool(
+            "seccomp-default",
+            defaults.seccomp_default,
+            "Enable the use of RuntimeDefault as the default seccomp profile.",
+        )
         .string("provider-id", "", "Unique identifier for identifying the node in a machine database.")
-        .string("container-runtime-endpoint", &file.container_runtime_endpoint, "The endpoint of container runtime service.")
+        .string(
+            "container-runtime-endpoint",
+            &file.container_runtime_endpoint,
+            "The endpoint of container runtime service.",
+        )
         .string("image-service-endpoint", "", "The endpoint of container image service; the runtime's when empty.")
         .string("pod-manifest-path", "", "Path to the directory containing static pod files to run.")
-        .duration("file-check-frequency", file.file_check_frequency, "Duration between checking config files for new data.")
+        .duration(
+            "file-check-frequency",
+            file.file_check_frequency,
+            "Duration between checking config files for new data.",
+        )
         .string("address", &file.address, "The IP address for the Kubelet to serve on.")
         .int("port", i64::from(file.port), "The port for the Kubelet to serve on.")
         .bool("enable-server", true, "Enable the Kubelet's server.")
-        .string("healthz-bind-address", &file.healthz_bind_address, "The IP address for the healthz server to serve on.")
-        .int("healthz-port", i64::from(file.healthz_port), "The port of the localhost healthz endpoint (set to 0 to disable).")
+        .string(
+            "healthz-bind-address",
+            &file.healthz_bind_address,
+            "The IP address for the healthz server to serve on.",
+        )
+        .int(
+            "healthz-port",
+            i64::from(file.healthz_port),
+            "The port of the localhost healthz endpoint (set to 0 to disable).",
+        )
         .bool("anonymous-auth", file.anonymous_auth, "Enables anonymous requests to the Kubelet server.")
         .bool("authentication-token-webhook", file.webhook_authentication, "Use the TokenReview API for bearer tokens.")
-        .string("authorization-mode", &file.authorization_mode, "Authorization mode for Kubelet server: AlwaysAllow or Webhook.")
+        .string(
+            "authorization-mode",
+            &file.authorization_mode,
+            "Authorization mode for Kubelet server: AlwaysAllow or Webhook.",
+        )
         .string("client-ca-file", "", "Client certificates signed by one of the authorities in this file are accepted.")
         .string("tls-cert-file", "", "File containing x509 Certificate used for serving HTTPS.")
         .string("tls-private-key-file", "", "File containing x509 private key matching --tls-cert-file.")
         .string("cluster-domain", "", "Domain for this cluster.")
         .strings("cluster-dns", &[], "Comma-separated list of DNS server IP address.")
-        .string("resolv-conf", &file.resolv_conf, "Resolver configuration file used as the basis for the container DNS resolution.")
-        .duration("node-status-update-frequency", file.node_status_update_frequency, "How often the kubelet posts node status.")
+        .string(
+            "resolv-conf",
+            &file.resolv_conf,
+            "Resolver configuration file used as the basis for the container DNS resolution.",
+        )
+        .duration(
+            "node-status-update-frequency",
+            file.node_status_update_frequency,
+            "How often the kubelet posts node status.",
+        )
         .string("cgroup-root", "", "Optional root cgroup to use for pods.")
         .bool("cgroups-per-qos", true, "Enable creation of QoS cgroup hierarchy.")
         .string("cgroup-driver", "cgroupfs", "Driver that the kubelet uses to manipulate cgroups: cgroupfs.")
         .int("max-pods", file.max_pods, "Number of Pods that can run on this Kubelet.")
         .int("pod-max-pids", file.pod_pids_limit, "Set the maximum number of processes per pod.")
         .bool("cpu-cfs-quota", true, "Enable CPU CFS quota enforcement for containers that specify CPU limits.")
-        .string("container-log-max-size", &file.container_log_max_size, "Maximum size of container log file before it is rotated.")
+        .string(
+            "container-log-max-size",
+            &file.container_log_max_size,
+            "Maximum size of container log file before it is rotated.",
+        )
         .int("container-log-max-files", 5, "Maximum number of container log files that can be present for a container.")
         .string("pod-logs-dir", &file.pod_logs_dir, "Directory of the logs of pods.")
         .string("container-logs-dir", "/var/log/containers", "Directory of links to the logs of containers.")
         .map("system-reserved", "Resources reserved for non-kubernetes components.")
         .map("kube-reserved", "Resources reserved for kubernetes system components.")
         .string("eviction-hard", "", "Eviction thresholds (e.g. memory.available<1Gi) that mean pressure.")
-        .duration("runtime-request-timeout", file.runtime_request_timeout, "Timeout of all runtime requests except long running ones.")
+        .duration(
+            "runtime-request-timeout",
+            file.runtime_request_timeout,
+            "Timeout of all runtime requests except long running ones.",
+        )
         .bool("register-node", true, "Register the node with the API server.")
         .strings("register-with-taints", &[], "Register the node with the given list of taints (key=value:effect).");
     set.accepted(
         Kind::Bool,
         &[
-            "exit-on-lock-contention", "fail-swap-on", "fail-cgroupv1", "rotate-server-certificates", "rotate-certificates",
-            "enable-debugging-handlers", "contention-profiling", "enable-controller-attach-detach", "make-iptables-util-chains",
-            "kernel-memcg-notification", "local-storage-capacity-isolation", "serialize-image-pulls", "protect-kernel-defaults",
-            "experimental-allocatable-ignore-eviction", "runonce", "really-crash-for-testing", "keep-terminated-pod-volumes",
+            "exit-on-lock-contention",
+            "fail-swap-on",
+            "fail-cgroupv1",
+            "rotate-server-certificates",
+            "rotate-certificates",
+            "enable-debugging-handlers",
+            "contention-profiling",
+            "enable-controller-attach-detach",
+            "make-iptables-util-chains",
+            "kernel-memcg-notification",
+            "local-storage-capacity-isolation",
+            "serialize-image-pulls",
+            "protect-kernel-defaults",
+            "experimental-allocatable-ignore-eviction",
+            "runonce",
+            "really-crash-for-testing",
+            "keep-terminated-pod-volumes",
         ],
     );
     set.accepted(
         Kind::String,
         &[
-            "config-dir", "bootstrap-kubeconfig", "cloud-provider", "cloud-config", "lock-file", "experimental-mounter-path",
-            "runtime-cgroups", "image-credential-provider-config", "image-credential-provider-bin-dir", "manifest-url",
-            "manifest-url-header", "tls-min-version", "tls-cipher-suites", "volume-plugin-dir", "kubelet-cgroups", "system-cgroups",
-            "cpu-manager-policy", "topology-manager-policy", "topology-manager-scope", "memory-manager-policy", "hairpin-mode",
-            "pod-cidr", "kube-api-content-type", "kube-api-qps", "kube-api-burst", "event-qps", "event-burst", "registry-qps",
-            "registry-burst", "read-only-port", "oom-score-adj", "max-open-files", "pods-per-core", "pod-infra-container-image",
-            "container-runtime", "network-plugin", "cni-conf-dir", "cni-bin-dir", "allowed-unsafe-sysctls", "eviction-soft",
-            "eviction-soft-grace-period", "eviction-minimum-reclaim", "eviction-max-pod-grace-period", "reserved-cpus",
-            "reserved-memory", "enforce-node-allocatable", "system-reserved-cgroup", "kube-reserved-cgroup", "qos-reserved",
-            "image-gc-high-threshold", "image-gc-low-threshold", "maximum-dead-containers", "maximum-dead-containers-per-container",
-            "node-status-max-images", "cpu-manager-policy-options", "topology-manager-policy-options", "max-parallel-image-pulls",
-            "memory-throttling-factor", "iptables-drop-bit", "iptables-masquerade-bit", "azure-container-registry-config",
+            "config-dir",
+            "bootstrap-kubeconfig",
+            "cloud-provider",
+            "cloud-config",
+            "lock-file",
+            "experimental-mounter-path",
+            "runtime-cgroups",
+            "image-credential-provider-config",
+            "image-credential-provider-bin-dir",
+            "manifest-url",
+            "manifest-url-header",
+            "tls-min-version",
+            "tls-cipher-suites",
+            "volume-plugin-dir",
+            "kubelet-cgroups",
+            "system-cgroups",
+            "cpu-manager-policy",
+            "topology-manager-policy",
+            "topology-manager-scope",
+            "memory-manager-policy",
+            "hairpin-mode",
+            "pod-cidr",
+            "kube-api-content-type",
+            "kube-api-qps",
+            "kube-api-burst",
+            "event-qps",
+            "event-burst",
+            "registry-qps",
+            "registry-burst",
+            "read-only-port",
+            "oom-score-adj",
+            "max-open-files",
+            "pods-per-core",
+            "pod-infra-container-image",
+            "container-runtime",
+            "network-plugin",
+            "cni-conf-dir",
+            "cni-bin-dir",
+            "allowed-unsafe-sysctls",
+            "eviction-soft",
+            "eviction-soft-grace-period",
+            "eviction-minimum-reclaim",
+            "eviction-max-pod-grace-period",
+            "reserved-cpus",
+            "reserved-memory",
+            "enforce-node-allocatable",
+            "system-reserved-cgroup",
+            "kube-reserved-cgroup",
+            "qos-reserved",
+            "image-gc-high-threshold",
+            "image-gc-low-threshold",
+            "maximum-dead-containers",
+            "maximum-dead-containers-per-container",
+            "node-status-max-images",
+            "cpu-manager-policy-options",
+            "topology-manager-policy-options",
+            "max-parallel-image-pulls",
+            "memory-throttling-factor",
+            "iptables-drop-bit",
+            "iptables-masquerade-bit",
+            "azure-container-registry-config",
         ],
     );
     set.accepted(
         Kind::Duration,
         &[
-            "sync-frequency", "http-check-frequency", "minimum-container-ttl-duration", "minimum-image-ttl-duration",
-            "volume-stats-agg-period", "cpu-manager-reconcile-period", "cpu-cfs-quota-period", "streaming-connection-idle-timeout",
-            "eviction-pressure-transition-period", "authentication-token-webhook-cache-ttl",
-            "authorization-webhook-cache-authorized-ttl", "authorization-webhook-cache-unauthorized-ttl",
+            "sync-frequency",
+            "http-check-frequency",
+            "minimum-container-ttl-duration",
+            "minimum-image-ttl-duration",
+            "volume-stats-agg-period",
+            "cpu-manager-reconcile-period",
+            "cpu-cfs-quota-period",
+            "streaming-connection-idle-timeout",
+            "eviction-pressure-transition-period",
+            "authentication-token-webhook-cache-ttl",
+            "authorization-webhook-cache-authorized-ttl",
+            "authorization-webhook-cache-unauthorized-ttl",
         ],
     );
     set.common();
@@ -197,15 +311,19 @@ fn over(flags: &Parsed, file: &mut File) -> Result<(), Error> {
     }
     if flags.changed("eviction-hard") {
         let text = flags.string("eviction-hard");
-        file.eviction_hard =
-            text.split(',').filter_map(|part| part.split_once('<')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        file.eviction_hard = text
+            .split(',')
+            .filter_map(|part| part.split_once('<'))
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect();
     }
     if flags.changed("cgroup-driver") && flags.string("cgroup-driver") != "cgroupfs" {
         let reason = "only the cgroupfs driver is supported".to_owned();
         return Err(Error::Value { name: "--cgroup-driver", value: flags.string("cgroup-driver"), reason });
     }
     if flags.changed("register-with-taints") {
-        file.register_with_taints = flags.strings("register-with-taints").iter().map(|t| taint(t)).collect::<Result<_, _>>()?;
+        file.register_with_taints =
+            flags.strings("register-with-taints").iter().map(|t| taint(t)).collect::<Result<_, _>>()?;
     }
     Ok(())
 }

@@ -164,7 +164,10 @@ mod tests {
         assert_eq!(config.node_name(), "node-1");
         assert_eq!(config.node_ips, ["10.0.0.1"]);
         assert_eq!(config.node_labels["c"], "");
-        assert_eq!(config.file.register_with_taints[0], serde_json::json!({"key": "k", "value": "v", "effect": "NoSchedule"}));
+        assert_eq!(
+            config.file.register_with_taints[0],
+            serde_json::json!({"key": "k", "value": "v", "effect": "NoSchedule"})
+        );
         assert_eq!(config.thresholds().memory_available, 200 << 20);
         assert_eq!(config.thresholds().disk_available, 0.0);
     }
@@ -177,7 +180,8 @@ mod tests {
         assert!(error(&["--register-with-taints=bad"]).contains("register-with-taints"));
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.yaml");
-        std::fs::write(&path, "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPodz: 1\n").unwrap();
+        std::fs::write(&path, "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPodz: 1\n")
+            .unwrap();
         assert!(error(&[&format!("--config={}", path.display())]).contains("maxPodz"));
     }
 }

@@ -37,7 +37,11 @@ pub struct FakeRuntime {
 
 impl Default for FakeRuntime {
     fn default() -> Self {
-        Self { state: Arc::default(), clock: Arc::new(AtomicI64::new(1_000_000_000)), events: broadcast::channel(1024).0 }
+        Self {
+            state: Arc::default(),
+            clock: Arc::new(AtomicI64::new(1_000_000_000)),
+            events: broadcast::channel(1024).0,
+        }
     }
 }
 
@@ -396,7 +400,10 @@ impl RuntimeService for FakeRuntime {
         Ok("http://127.0.0.1:1/portforward/fake".into())
     }
 
-    async fn list_container_stats(&self, _filter: Option<cri::ContainerStatsFilter>) -> Result<Vec<cri::ContainerStats>> {
+    async fn list_container_stats(
+        &self,
+        _filter: Option<cri::ContainerStatsFilter>,
+    ) -> Result<Vec<cri::ContainerStats>> {
         drop(self.enter("ListContainerStats", "")?);
         Ok(Vec::new())
     }

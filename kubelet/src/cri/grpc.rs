@@ -52,12 +52,12 @@ pub fn socket_path(endpoint: &str) -> &str {
 
 fn channel(endpoint: &str) -> Channel {
     let path = socket_path(endpoint).to_owned();
-    Endpoint::from_static("http://runtime")
-        .connect_timeout(Duration::from_secs(5))
-        .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+    Endpoint::from_static("http://runtime").connect_timeout(Duration::from_secs(5)).connect_with_connector_lazy(
+        tower::service_fn(move |_: Uri| {
             let path = path.clone();
             async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
-        }))
+        }),
+    )
 }
 
 #[async_trait]
@@ -185,7 +185,10 @@ impl RuntimeService for Grpc {
         Ok(self.runtime.clone().port_forward(request).await?.into_inner().url)
     }
 
-    async fn list_container_stats(&self, filter: Option<cri::ContainerStatsFilter>) -> Result<Vec<cri::ContainerStats>> {
+    async fn list_container_stats(
+        &self,
+        filter: Option<cri::ContainerStatsFilter>,
+    ) -> Result<Vec<cri::ContainerStats>> {
         let request = self.request(cri::ListContainerStatsRequest { filter });
         Ok(self.runtime.clone().list_container_stats(request).await?.into_inner().stats)
     }

@@ -91,7 +91,8 @@ pub trait RuntimeService: Send + Sync {
     /// Address of a streaming session into the network namespace.
     async fn port_forward(&self, request: cri::PortForwardRequest) -> Result<String>;
     /// Usage of every container that matches.
-    async fn list_container_stats(&self, filter: Option<cri::ContainerStatsFilter>) -> Result<Vec<cri::ContainerStats>>;
+    async fn list_container_stats(&self, filter: Option<cri::ContainerStatsFilter>)
+    -> Result<Vec<cri::ContainerStats>>;
     /// Life cycle events as they happen; ends when the runtime goes away.
     async fn container_events(&self) -> Result<BoxStream<'static, Result<cri::ContainerEventResponse>>>;
 }

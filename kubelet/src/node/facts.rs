@@ -141,7 +141,10 @@ mod tests {
 
     #[test]
     fn parsing() {
-        assert_eq!(os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"), "Debian GNU/Linux 12 (bookworm)");
+        assert_eq!(
+            os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
+            "Debian GNU/Linux 12 (bookworm)"
+        );
         assert_eq!(running_tasks("0.10 0.20 0.30 1/234 5678\n"), 234);
     }
 

@@ -73,7 +73,12 @@ impl Node {
 
     /// A reference to the node, for events. Its uid is its name, as upstream has it.
     pub fn reference(name: &str) -> ObjectReference {
-        ObjectReference { kind: Some("Node".into()), name: Some(name.into()), uid: Some(name.into()), ..Default::default() }
+        ObjectReference {
+            kind: Some("Node".into()),
+            name: Some(name.into()),
+            uid: Some(name.into()),
+            ..Default::default()
+        }
     }
 
     /// Registers, then keeps status and lease current until shutdown.
@@ -134,7 +139,9 @@ impl Node {
         loop {
             match self.try_register().await {
                 Ok(()) => return,
-                Err(error) => tracing::warn!(node = %self.config.name, error = %error.chain(), "unable to register node"),
+                Err(error) => {
+                    tracing::warn!(node = %self.config.name, error = %error.chain(), "unable to register node")
+                }
             }
             self.clock.sleep(RETRY).await;
         }

@@ -166,7 +166,9 @@ pub fn runtime_errors(runtime: &RuntimeFacts) -> Vec<String> {
     };
     let conditions = status.status.clone().unwrap_or_default().conditions;
     let mut out = Vec::new();
-    for (kind, what) in [("RuntimeReady", "container runtime not ready"), ("NetworkReady", "container runtime network not ready")] {
+    for (kind, what) in
+        [("RuntimeReady", "container runtime not ready"), ("NetworkReady", "container runtime network not ready")]
+    {
         match conditions.iter().find(|c| c.r#type == kind) {
             Some(condition) if condition.status => {}
             Some(c) => out.push(format!("{what}: {kind}=false reason:{} message:{}", c.reason, c.message)),
@@ -303,7 +305,10 @@ mod tests {
     #[test]
     fn amounts() {
         let status = status(&ready(), FINE, &json!({}));
-        assert_eq!(status["capacity"], json!({"cpu": "4", "memory": "8388608Ki", "pods": "110", "ephemeral-storage": "102400Ki", "hugepages-2Mi": "0"}));
+        assert_eq!(
+            status["capacity"],
+            json!({"cpu": "4", "memory": "8388608Ki", "pods": "110", "ephemeral-storage": "102400Ki", "hugepages-2Mi": "0"})
+        );
         assert_eq!(status["allocatable"]["cpu"], "3500m");
         assert_eq!(status["allocatable"]["memory"], "8286208Ki");
         assert_eq!(status["allocatable"]["ephemeral-storage"], (90 << 20).to_string());

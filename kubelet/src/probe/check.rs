@@ -103,7 +103,13 @@ fn join(host: &str, port: u16) -> String {
 }
 
 /// Asks by HTTP. `host` is the pod's address unless the action names another.
-pub async fn http(action: &HTTPGetAction, container: &Container, host: &str, timeout: Duration, agent: &str) -> Outcome {
+pub async fn http(
+    action: &HTTPGetAction,
+    container: &Container,
+    host: &str,
+    timeout: Duration,
+    agent: &str,
+) -> Outcome {
     let port = match port(&action.port, container) {
         Ok(port) => port,
         Err(text) => return Outcome::Unknown(text),
@@ -150,7 +156,8 @@ async fn follow(
         };
         let Some(location) = location.filter(|_| (300..400).contains(&status)) else { return Ok((status, body)) };
         let authority = join(host, port);
-        let same = ["http://", "https://"].iter().find_map(|scheme| location.strip_prefix(scheme)?.strip_prefix(&authority));
+        let same =
+            ["http://", "https://"].iter().find_map(|scheme| location.strip_prefix(scheme)?.strip_prefix(&authority));
         match same {
             Some(rest) => path = if rest.is_empty() { "/".into() } else { rest.to_owned() },
             None if location.starts_with('/') && !location.starts_with("//") => path = location,
@@ -162,11 +169,19 @@ async fn follow(
 
 type Answer = (u16, Option<String>, String);
 
-async fn request<S>(stream: S, action: &HTTPGetAction, host: &str, port: u16, path: &str, agent: &str) -> Result<Answer, String>
+async fn request<S>(
+    stream: S,
+    action: &HTTPGetAction,
+    host: &str,
+    port: u16,
+    path: &str,
+    agent: &str,
+) -> Result<Answer, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
     let driver = tokio::spawn(connection);
     let mut builder = http::Request::get(path);
     let wanted = action.http_headers.as_deref().unwrap_or_default();
@@ -250,9 +265,13 @@ pub async fn grpc(host: &str, port: u16, service: &str, timeout: Duration) -> Ou
     let address = join(host, port);
     match tokio::time::timeout(timeout, grpc_health::check(&address, service)).await {
         Ok(Ok(status)) if status == grpc_health::SERVING => Outcome::Success("service healthy".into()),
-        Ok(Ok(status)) => Outcome::Failure(format!("service unhealthy (responded with {:?})", grpc_health::name(status))),
+        Ok(Ok(status)) => {
+            Outcome::Failure(format!("service unhealthy (responded with {:?})", grpc_health::name(status)))
+        }
         Ok(Err(text)) => Outcome::Failure(text),
-        Err(_) => Outcome::Failure(format!("timeout: failed to connect service {address:?} within {timeout:?}: context deadline exceeded")),
+        Err(_) => Outcome::Failure(format!(
+            "timeout: failed to connect service {address:?} within {timeout:?}: context deadline exceeded"
+        )),
     }
 }
 
@@ -262,7 +281,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     fn container() -> Container {
-        serde_json::from_value(serde_json::json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]})).unwrap()
+        serde_json::from_value(serde_json::json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}))
+            .unwrap()
     }
 
     #[test]
@@ -284,7 +304,8 @@ mod tests {
             let _ = socket.read(&mut buffer).await;
             socket.write_all(response.as_bytes()).await.unwrap();
         });
-        let action = HTTPGetAction { port: IntOrString::Int(i32::from(number)), path: Some("/x".into()), ..Default::default() };
+        let action =
+            HTTPGetAction { port: IntOrString::Int(i32::from(number)), path: Some("/x".into()), ..Default::default() };
         http(&action, &container(), "127.0.0.1", Duration::from_secs(5), "kube-probe/1.36").await
     }
 

@@ -43,9 +43,10 @@ pub async fn check(address: &str, service: &str) -> Result<i32, String> {
     let codec: ProstCodec<HealthCheckRequest, HealthCheckResponse> = ProstCodec::default();
     match client.unary(request, path, codec).await {
         Ok(response) => Ok(response.into_inner().status),
-        Err(status) if status.code() == tonic::Code::Unimplemented => {
-            Err(format!("this server does not implement the grpc health protocol (grpc.health.v1.Health): {}", status.message()))
-        }
+        Err(status) if status.code() == tonic::Code::Unimplemented => Err(format!(
+            "this server does not implement the grpc health protocol (grpc.health.v1.Health): {}",
+            status.message()
+        )),
         Err(status) => Err(format!("health rpc probe failed: {}", status.message())),
     }
 }

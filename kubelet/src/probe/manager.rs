@@ -88,9 +88,13 @@ pub struct Manager {
 }
 
 impl Manager {
-    pub fn new(runtime: Arc<dyn Runtime>, statuses: status::Manager, events: Arc<dyn Events>, clock: SharedClock) -> Self {
-        let shared =
-            Shared { runtime, statuses, events, clock, results: Mutex::default(), on_result: OnceLock::new() };
+    pub fn new(
+        runtime: Arc<dyn Runtime>,
+        statuses: status::Manager,
+        events: Arc<dyn Events>,
+        clock: SharedClock,
+    ) -> Self {
+        let shared = Shared { runtime, statuses, events, clock, results: Mutex::default(), on_result: OnceLock::new() };
         Self { shared: Arc::new(shared), workers: Mutex::default() }
     }
 
@@ -166,9 +170,8 @@ impl Manager {
     /// Sets `started` and `ready` of every container status.
     pub fn fill_readiness(&self, pod: &Pod, status: &mut PodStatus) {
         let old = self.shared.statuses.get(pod.uid()).or_else(|| pod.status.clone()).unwrap_or_default();
-        let before = |list: &Option<Vec<ContainerStatus>>, name: &str| {
-            list.iter().flatten().find(|s| s.name == name).cloned()
-        };
+        let before =
+            |list: &Option<Vec<ContainerStatus>>, name: &str| list.iter().flatten().find(|s| s.name == name).cloned();
         for container in &pod.pod_spec().containers {
             let own = status.container_statuses.iter_mut().flatten().find(|s| s.name == container.name);
             if let Some(own) = own {

@@ -75,7 +75,14 @@ pub(super) async fn run(
     shared.clear(kind, &memory.id);
 }
 
-async fn look(shared: &Shared, pod: &Pod, container: &Container, kind: Kind, probe: &Probe, memory: &mut Memory) -> Next {
+async fn look(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+    kind: Kind,
+    probe: &Probe,
+    memory: &mut Memory,
+) -> Next {
     let Some(status) = shared.statuses.get(pod.uid()) else { return Next::Again };
     if crate::status::is_terminal_phase(status.phase.as_deref().unwrap_or_default()) {
         return Next::Stop;
@@ -102,7 +109,11 @@ async fn look(shared: &Shared, pod: &Pod, container: &Container, kind: Kind, pro
             shared.set(pod.uid(), kind, &id, false);
         }
         let ended = own.state.as_ref().is_some_and(|s| s.terminated.is_some());
-        return if ended && pod.restart_policy() == "Never" && !is_init(pod, container) { Next::Stop } else { Next::Again };
+        return if ended && pod.restart_policy() == "Never" && !is_init(pod, container) {
+            Next::Stop
+        } else {
+            Next::Again
+        };
     };
     let started_at = running.started_at.as_ref().map(|t| t.0);
     let delay = Duration::from_secs(u64::try_from(probe.initial_delay_seconds.unwrap_or(0)).unwrap_or(0));
@@ -135,7 +146,12 @@ async fn look(shared: &Shared, pod: &Pod, container: &Container, kind: Kind, pro
             false
         }
         Outcome::Unknown(text) => {
-            shared.events.event(&reference, "Warning", "Unhealthy", &format!("{word} probe errored and resulted in unknown state: {text}"));
+            shared.events.event(
+                &reference,
+                "Warning",
+                "Unhealthy",
+                &format!("{word} probe errored and resulted in unknown state: {text}"),
+            );
             return Next::Again;
         }
     };

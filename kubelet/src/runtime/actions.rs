@@ -61,11 +61,8 @@ pub fn sandbox_changed(pod: &Pod, state: &PodState) -> (bool, u32, String) {
     if ready > 1 || newest.state() != PodSandboxState::SandboxReady {
         return (true, attempt + 1, newest.id.clone());
     }
-    let network = newest
-        .linux
-        .as_ref()
-        .and_then(|l| Some(l.namespaces.as_ref()?.options.as_ref()?.network))
-        .unwrap_or_default();
+    let network =
+        newest.linux.as_ref().and_then(|l| Some(l.namespaces.as_ref()?.options.as_ref()?.network)).unwrap_or_default();
     let wanted = if pod.host_network() { NamespaceMode::Node } else { NamespaceMode::Pod };
     if network != wanted as i32 {
         return (true, attempt + 1, String::new());
@@ -283,7 +280,9 @@ fn running_sidecar(
     if container.startup_probe.is_some() {
         match probes.startup.get(&status.id) {
             Some(true) => {}
-            Some(false) => return kill(format!("Init container {name} failed startup probe"), KillReason::StartupProbe),
+            Some(false) => {
+                return kill(format!("Init container {name} failed startup probe"), KillReason::StartupProbe);
+            }
             None => return,
         }
     }

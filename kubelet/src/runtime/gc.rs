@@ -72,7 +72,8 @@ pub fn decide(sandboxes: &[cri::PodSandbox], containers: &[cri::Container], gone
 impl Manager {
     /// One round of collection. What fails is tried again in the next one.
     pub async fn collect_garbage(&self, gone: impl Fn(&str) -> bool) -> crate::cri::Result<()> {
-        let (sandboxes, containers) = futures::try_join!(self.cri.list_pod_sandbox(None), self.cri.list_containers(None))?;
+        let (sandboxes, containers) =
+            futures::try_join!(self.cri.list_pod_sandbox(None), self.cri.list_containers(None))?;
         let garbage = decide(&sandboxes, &containers, &gone);
         for id in &garbage.containers {
             if let Err(error) = self.remove_container_and_log(id).await {

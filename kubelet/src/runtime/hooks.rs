@@ -26,7 +26,11 @@ pub async fn run(
             Ok(response) if response.exit_code == 0 => return Ok(()),
             Ok(response) => {
                 let output = String::from_utf8_lossy(&response.stderr).into_owned();
-                Outcome::Failure(format!("command {:?} exited with {}: {output}", command.join(" "), response.exit_code))
+                Outcome::Failure(format!(
+                    "command {:?} exited with {}: {output}",
+                    command.join(" "),
+                    response.exit_code
+                ))
             }
             Err(error) => Outcome::Failure(error.message),
         }
@@ -35,7 +39,8 @@ pub async fn run(
         check::http(http, container, host, TIMEOUT, "kube-lifecycle/1.36").await
     } else if let Some(tcp) = &hook.tcp_socket {
         let port = check::port(&tcp.port, container)?;
-        let host = tcp.host.as_deref().filter(|h| !h.is_empty()).or(pod_ip).ok_or("failed to find networking container")?;
+        let host =
+            tcp.host.as_deref().filter(|h| !h.is_empty()).or(pod_ip).ok_or("failed to find networking container")?;
         check::tcp(host, port, TIMEOUT).await
     } else if let Some(sleep) = &hook.sleep {
         tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;

@@ -72,7 +72,12 @@ impl Manager {
 
     /// Stops everything of a pod: containers side by side, then its sandboxes. Without a spec (the API
     /// forgot the pod while the kubelet was away) what the labels say has to do.
-    pub async fn kill_pod(&self, pod: Option<&Pod>, state: &PodState, grace_override: Option<i64>) -> Result<(), Failure> {
+    pub async fn kill_pod(
+        &self,
+        pod: Option<&Pod>,
+        state: &PodState,
+        grace_override: Option<i64>,
+    ) -> Result<(), Failure> {
         let alive: Vec<_> = state
             .containers
             .iter()
@@ -114,8 +119,7 @@ impl Manager {
 /// When a container's turn to stop comes: everything but sidecars at once, then sidecars from the last
 /// to the first.
 fn stop_rank(pod: &Pod, name: &str) -> usize {
-    let sidecars: Vec<&str> =
-        pod.init_containers().iter().filter(|c| is_sidecar(c)).map(|c| c.name.as_str()).collect();
+    let sidecars: Vec<&str> = pod.init_containers().iter().filter(|c| is_sidecar(c)).map(|c| c.name.as_str()).collect();
     match sidecars.iter().position(|s| *s == name) {
         None => 0,
         Some(position) => sidecars.len() - position,
@@ -130,11 +134,14 @@ mod tests {
     #[test]
     fn graces() {
         let pod = |metadata: serde_json::Value| -> Pod {
-            serde_json::from_value(json!({"metadata": metadata, "spec": {"terminationGracePeriodSeconds": 30, "containers": []}}))
-                .unwrap()
+            serde_json::from_value(
+                json!({"metadata": metadata, "spec": {"terminationGracePeriodSeconds": 30, "containers": []}}),
+            )
+            .unwrap()
         };
         let container: Container =
-            serde_json::from_value(json!({"name": "c", "livenessProbe": {"terminationGracePeriodSeconds": 5}})).unwrap();
+            serde_json::from_value(json!({"name": "c", "livenessProbe": {"terminationGracePeriodSeconds": 5}}))
+                .unwrap();
         let live = pod(json!({}));
         assert_eq!(grace_period(&live, Some(&container), KillReason::LivenessProbe), 5);
         assert_eq!(grace_period(&live, Some(&container), KillReason::StartupProbe), 30);

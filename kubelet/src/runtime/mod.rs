@@ -126,7 +126,12 @@ impl Manager {
         if actions.kill_pod {
             if actions.create_sandbox && !actions.sandbox_id.is_empty() {
                 let reference = pod_reference(pod, None);
-                self.events.event(&reference, "Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
+                self.events.event(
+                    &reference,
+                    "Normal",
+                    "SandboxChanged",
+                    "Pod sandbox changed, it will be killed and re-created.",
+                );
             }
             outcome.changed |= !state.sandboxes.is_empty();
             if let Err(failure) = self.kill_pod(Some(pod), state, None).await {
@@ -138,7 +143,9 @@ impl Manager {
                 outcome.changed = true;
                 let container = pod.container(&kill.name).map(|(_, c)| c);
                 let grace = kill::grace_period(pod, container.as_ref(), kill.reason);
-                if let Err(error) = self.kill_container(Some(pod), &kill.id, &kill.name, &kill.message, grace, state).await {
+                if let Err(error) =
+                    self.kill_container(Some(pod), &kill.id, &kill.name, &kill.message, grace, state).await
+                {
                     outcome.failures.push(Failure { reason: "KillContainerError".into(), message: error.message });
                     return outcome;
                 }

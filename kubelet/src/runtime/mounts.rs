@@ -27,9 +27,9 @@ pub fn make(
     let mut hosts = pod.host_network() || !pod_ips.is_empty();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         hosts &= mount.mount_path != ETC_HOSTS;
-        let volume = volumes
-            .get(&mount.name)
-            .ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name))?;
+        let volume = volumes.get(&mount.name).ok_or_else(|| {
+            format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name)
+        })?;
         let lookup = |name: &str| variables.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
         let sub_path = match mount.sub_path_expr.as_deref().filter(|e| !e.is_empty()) {
             Some(expression) => {
@@ -52,7 +52,10 @@ pub fn make(
                 .join(&container.name)
                 .join(index.to_string());
             subpath::bind(&volume.path, &sub_path, &binding, mode).map_err(|error| {
-                format!("failed to prepare subPath for volumeMount {:?} of container {:?}: {error}", mount.name, container.name)
+                format!(
+                    "failed to prepare subPath for volumeMount {:?} of container {:?}: {error}",
+                    mount.name, container.name
+                )
             })?
         };
         let container_path = match mount.mount_path.starts_with('/') {

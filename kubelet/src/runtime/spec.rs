@@ -33,7 +33,8 @@ const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", 
 pub fn sandbox(pod: &Pod, attempt: u32, settings: &Settings, cgroup_parent: String) -> cri::PodSandboxConfig {
     let spec = pod.pod_spec();
     let context = spec.security_context.clone().unwrap_or_default();
-    let hostname = if pod.host_network() { String::new() } else { network::kernel_hostname(pod, &settings.dns.cluster_domain) };
+    let hostname =
+        if pod.host_network() { String::new() } else { network::kernel_hostname(pod, &settings.dns.cluster_domain) };
     let port_mappings = spec
         .containers
         .iter()
@@ -187,7 +188,12 @@ pub struct Prepared {
 }
 
 /// The configuration of a container. Errors are for the user.
-pub fn container(pod: &Pod, container: &Container, prepared: Prepared, settings: &Settings) -> Result<cri::ContainerConfig, String> {
+pub fn container(
+    pod: &Pod,
+    container: &Container,
+    prepared: Prepared,
+    settings: &Settings,
+) -> Result<cri::ContainerConfig, String> {
     verify_non_root(pod, container, &prepared.image_user)?;
     let lookup = |name: &str| prepared.env.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
     let expand = |words: &Option<Vec<String>>| words.iter().flatten().map(|w| crate::env::expand(w, lookup)).collect();
@@ -195,7 +201,9 @@ pub fn container(pod: &Pod, container: &Container, prepared: Prepared, settings:
         .lifecycle
         .as_ref()
         .and_then(|l| l.stop_signal.as_deref())
-        .and_then(|name| cri::Signal::from_str_name(&name.replace("RTMAX-", "RTMAXMINUS").replace("RTMIN+", "RTMINPLUS")))
+        .and_then(|name| {
+            cri::Signal::from_str_name(&name.replace("RTMAX-", "RTMAXMINUS").replace("RTMIN+", "RTMINPLUS"))
+        })
         .unwrap_or(cri::Signal::RuntimeDefault);
     Ok(cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: container.name.clone(), attempt: prepared.restart_count }),
@@ -214,7 +222,12 @@ pub fn container(pod: &Pod, container: &Container, prepared: Prepared, settings:
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
         linux: Some(cri::LinuxContainerConfig {
-            resources: Some(resources::container_resources(pod, container, settings.memory_capacity, settings.cfs_quota)),
+            resources: Some(resources::container_resources(
+                pod,
+                container,
+                settings.memory_capacity,
+                settings.cfs_quota,
+            )),
             security_context: Some(security(pod, container, &prepared, settings)?),
         }),
         envs: prepared.env.into_iter().map(|(key, value)| cri::KeyValue { key, value: value.into_bytes() }).collect(),

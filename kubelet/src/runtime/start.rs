@@ -5,10 +5,10 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use proto::cri;
 
+use super::actions::KillReason;
 use super::spec::{self, Prepared};
 use super::state::{PodState, State};
 use super::{Failure, Manager, hooks, kill, mounts};
-use super::actions::KillReason;
 use crate::env;
 use crate::pod::PodExt;
 use crate::settings::restart_count_from_logs;
@@ -61,7 +61,8 @@ impl Manager {
             let mounts = mounts::make(&self.settings, pod, container, place.volumes, &env, place.ips)?;
             std::fs::create_dir_all(&logs)
                 .map_err(|e| format!("create container log directory for container {} failed: {e}", container.name))?;
-            let prepared = Prepared { mounts, env, image_ref: image.reference, image_user: image.user, restart_count, target_id };
+            let prepared =
+                Prepared { mounts, env, image_ref: image.reference, image_user: image.user, restart_count, target_id };
             spec::container(pod, container, prepared, &self.settings)
         };
         let config = match config.await {
@@ -93,8 +94,9 @@ impl Manager {
                 tracing::warn!(pod = %pod.described(), container = %container.name, error = %text, "postStart hook failed");
                 self.events.event(&reference, "Warning", "FailedPostStartHook", "PostStartHook failed");
                 let grace = kill::grace_period(pod, Some(container), KillReason::Other);
-                let killed =
-                    self.kill_container(Some(pod), &id, &container.name, "FailedPostStartHook", grace, place.state).await;
+                let killed = self
+                    .kill_container(Some(pod), &id, &container.name, "FailedPostStartHook", grace, place.state)
+                    .await;
                 if let Err(error) = killed {
                     tracing::warn!(pod = %pod.described(), %error, "failed to kill container after its hook failed");
                 }

@@ -104,7 +104,8 @@ impl PodState {
 pub async fn read(runtime: &Arc<dyn Runtime>, uid: &str) -> Result<PodState> {
     let selector = std::collections::HashMap::from([(labels::POD_UID.to_owned(), uid.to_owned())]);
     let (sandboxes, containers) = futures::try_join!(
-        runtime.list_pod_sandbox(Some(cri::PodSandboxFilter { label_selector: selector.clone(), ..Default::default() })),
+        runtime
+            .list_pod_sandbox(Some(cri::PodSandboxFilter { label_selector: selector.clone(), ..Default::default() })),
         runtime.list_containers(Some(cri::ContainerFilter { label_selector: selector, ..Default::default() })),
     )?;
     let sandboxes = futures::future::try_join_all(

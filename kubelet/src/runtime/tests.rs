@@ -152,7 +152,8 @@ fn a_sandbox_in_the_wrong_network_or_without_address_is_replaced() {
     assert!(actions.create_sandbox && actions.attempt == 1);
     let mut wrong = state(&pod, true, &[]);
     let options = cri::NamespaceOption { network: cri::NamespaceMode::Node.into(), ..Default::default() };
-    wrong.sandboxes[0].linux = Some(cri::LinuxPodSandboxStatus { namespaces: Some(cri::Namespace { options: Some(options) }) });
+    wrong.sandboxes[0].linux =
+        Some(cri::LinuxPodSandboxStatus { namespaces: Some(cri::Namespace { options: Some(options) }) });
     assert!(compute_actions(&pod, &wrong, &ProbeResults::default()).create_sandbox);
 }
 
@@ -196,8 +197,16 @@ fn failed_probes_and_changed_specs_restart_containers() {
     let pod = two("Always");
     let running = state(&pod, true, &[("a", State::Running, 0), ("b", State::Running, 0)]);
     let failed = |reason| ProbeResults {
-        liveness: if reason == KillReason::LivenessProbe { [("id-a".to_owned(), false)].into() } else { Default::default() },
-        startup: if reason == KillReason::StartupProbe { [("id-a".to_owned(), false)].into() } else { Default::default() },
+        liveness: if reason == KillReason::LivenessProbe {
+            [("id-a".to_owned(), false)].into()
+        } else {
+            Default::default()
+        },
+        startup: if reason == KillReason::StartupProbe {
+            [("id-a".to_owned(), false)].into()
+        } else {
+            Default::default()
+        },
     };
     for (reason, word) in [(KillReason::LivenessProbe, "liveness"), (KillReason::StartupProbe, "startup")] {
         let message = format!("Container a failed {word} probe, will be restarted");

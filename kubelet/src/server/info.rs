@@ -123,9 +123,19 @@ pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Response {
         .collect();
     metric("kubelet_running_containers", "gauge", "[ALPHA] Number of containers currently running", &by_state);
     let running = server.workers.active_pods().len() as f64;
-    metric("kubelet_running_pods", "gauge", "[ALPHA] Number of pods that have a running pod sandbox", &[(String::new(), running)]);
+    metric(
+        "kubelet_running_pods",
+        "gauge",
+        "[ALPHA] Number of pods that have a running pod sandbox",
+        &[(String::new(), running)],
+    );
     let desired = server.workers.pods().len() as f64;
-    metric("kubelet_desired_pods", "gauge", "[ALPHA] The number of pods the kubelet is being instructed to run.", &[(String::new(), desired)]);
+    metric(
+        "kubelet_desired_pods",
+        "gauge",
+        "[ALPHA] The number of pods the kubelet is being instructed to run.",
+        &[(String::new(), desired)],
+    );
     for (name, help, value) in process() {
         let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
         metric(name, kind, help, &[(String::new(), value)]);
@@ -144,7 +154,11 @@ fn process() -> Vec<(&'static str, &'static str, f64)> {
     let field = |index: usize| fields.get(index).copied().unwrap_or(0.0);
     let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     vec![
-        ("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", (field(11) + field(12)) / 100.0),
+        (
+            "process_cpu_seconds_total",
+            "Total user and system CPU time spent in seconds.",
+            (field(11) + field(12)) / 100.0,
+        ),
         ("process_open_fds", "Number of open file descriptors.", files as f64),
         ("process_resident_memory_bytes", "Resident memory size in bytes.", field(21) * 4096.0),
         ("process_virtual_memory_bytes", "Virtual memory size in bytes.", field(20)),
@@ -182,7 +196,9 @@ async fn samples(server: &Server) -> Result<Vec<Sample>, crate::cri::Error> {
                 cpu_nano_cores: value(cpu.usage_nano_cores),
                 memory: value(memory.working_set_bytes).unwrap_or(0),
                 timestamp: cpu.timestamp,
-                disk: stats.writable_layer.map(|d| (value(d.used_bytes).unwrap_or(0), value(d.inodes_used).unwrap_or(0))),
+                disk: stats
+                    .writable_layer
+                    .map(|d| (value(d.used_bytes).unwrap_or(0), value(d.inodes_used).unwrap_or(0))),
             })
         })
         .collect())
@@ -194,7 +210,8 @@ fn node_cpu_seconds() -> f64 {
     let line = text.lines().next().unwrap_or_default();
     let fields: Vec<f64> = line.split_whitespace().skip(1).map(|f| f.parse().unwrap_or(0.0)).collect();
     // Idle (3) and waiting for I/O (4) are not use.
-    let busy: f64 = fields.iter().enumerate().filter(|(index, _)| !matches!(index, 3 | 4) && *index < 8).map(|(_, v)| v).sum();
+    let busy: f64 =
+        fields.iter().enumerate().filter(|(index, _)| !matches!(index, 3 | 4) && *index < 8).map(|(_, v)| v).sum();
     busy / 100.0
 }
 
@@ -215,8 +232,14 @@ pub(super) async fn resource_metrics(State(server): State<Arc<Server>>) -> Respo
         }
     };
     let of = |s: &Sample| format!("{{container={:?},namespace={:?},pod={:?}}}", s.container, s.namespace, s.pod);
-    let cpu = samples.iter().map(|s| format!("{} {} {}", of(s), s.cpu_nanos as f64 / 1e9, millis(s.timestamp))).collect();
-    family("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the container in core-seconds", cpu);
+    let cpu =
+        samples.iter().map(|s| format!("{} {} {}", of(s), s.cpu_nanos as f64 / 1e9, millis(s.timestamp))).collect();
+    family(
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the container in core-seconds",
+        cpu,
+    );
     let memory = samples.iter().map(|s| format!("{} {} {}", of(s), s.memory, millis(s.timestamp))).collect();
     family("container_memory_working_set_bytes", "gauge", "Current working set of the container in bytes", memory);
     let mut pods: std::collections::BTreeMap<(&str, &str), (u64, u64, i64)> = Default::default();
@@ -225,7 +248,8 @@ pub(super) async fn resource_metrics(State(server): State<Arc<Server>>) -> Respo
         *entry = (entry.0 + sample.cpu_nanos, entry.1 + sample.memory, entry.2.max(sample.timestamp));
     }
     let pod = |n: &str, p: &str| format!("{{namespace={n:?},pod={p:?}}}");
-    let cpu = pods.iter().map(|((n, p), (c, _, t))| format!("{} {} {}", pod(n, p), *c as f64 / 1e9, millis(*t))).collect();
+    let cpu =
+        pods.iter().map(|((n, p), (c, _, t))| format!("{} {} {}", pod(n, p), *c as f64 / 1e9, millis(*t))).collect();
     family("pod_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the pod in core-seconds", cpu);
     let memory = pods.iter().map(|((n, p), (_, m, t))| format!("{} {m} {}", pod(n, p), millis(*t))).collect();
     family("pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes", memory);
@@ -241,7 +265,12 @@ pub(super) async fn resource_metrics(State(server): State<Arc<Server>>) -> Respo
         "Current working set of the node in bytes",
         vec![format!(" {} {now}", server.machine.memory - usage.memory_available)],
     );
-    family("resource_scrape_error", "gauge", "1 if there was an error while getting container metrics, 0 otherwise", vec![format!(" {failed}")]);
+    family(
+        "resource_scrape_error",
+        "gauge",
+        "1 if there was an error while getting container metrics, 0 otherwise",
+        vec![format!(" {failed}")],
+    );
     ([(header::CONTENT_TYPE, TEXT)], out).into_response()
 }
 

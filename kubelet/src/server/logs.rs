@@ -38,7 +38,9 @@ pub(super) async fn container_logs(
     let log = match server.cri.container_status(&id).await {
         Ok(status) if !status.log_path.is_empty() => status.log_path,
         Ok(_) => return refuse(StatusCode::BAD_REQUEST, "the container does not write a log file"),
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("failed to try resolving symlinks in path {id:?}: {error}")),
+        Err(error) => {
+            return refuse(StatusCode::BAD_REQUEST, format!("failed to try resolving symlinks in path {id:?}: {error}"));
+        }
     };
     if let Err(error) = std::fs::metadata(&log) {
         return refuse(StatusCode::BAD_REQUEST, format!("failed to open log file {log:?}: {error}"));
@@ -86,7 +88,8 @@ fn options(query: &[(String, String)], now: Timestamp) -> Result<(Options, bool)
         Some(_) => return Err(StatusCode::BAD_REQUEST),
     };
     let limit_bytes = positive(number("limitBytes")?, 1)?.and_then(|n| usize::try_from(n).ok());
-    let options = Options { follow: truth("follow"), tail, since, timestamps: truth("timestamps"), limit_bytes, output };
+    let options =
+        Options { follow: truth("follow"), tail, since, timestamps: truth("timestamps"), limit_bytes, output };
     Ok((options, truth("previous")))
 }
 
@@ -128,7 +131,9 @@ mod tests {
 
     #[test]
     fn the_right_instance_is_read() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}})).unwrap();
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}}))
+                .unwrap();
         let id = |status: serde_json::Value, previous| {
             let list = json!({"containerStatuses": [status]});
             container_id(&pod, &serde_json::from_value(list).unwrap(), "c", previous)
@@ -165,7 +170,10 @@ mod tests {
         assert_eq!((read.tail, read.since.map(|t| t.as_second())), (Some(5), Some(990)));
         assert_eq!(parse("tailLines=-1").unwrap_err(), StatusCode::UNPROCESSABLE_ENTITY);
         assert_eq!(parse("tailLines=x").unwrap_err(), StatusCode::BAD_REQUEST);
-        assert_eq!(parse("sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z").unwrap_err(), StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(
+            parse("sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z").unwrap_err(),
+            StatusCode::UNPROCESSABLE_ENTITY
+        );
         assert!(!parse("follow=false").unwrap().0.follow);
     }
 }

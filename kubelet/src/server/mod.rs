@@ -66,7 +66,8 @@ pub async fn start(server: Arc<Server>, shutdown: CancellationToken) -> Result<(
     let file = &server.config.file;
     if file.healthz_port != 0 {
         let listener = listen(&file.healthz_bind_address, file.healthz_port).await?;
-        let router = Router::new().route("/healthz", get(|| async { "ok" })).route("/healthz/{check}", get(|| async { "ok" }));
+        let router =
+            Router::new().route("/healthz", get(|| async { "ok" })).route("/healthz/{check}", get(|| async { "ok" }));
         tokio::spawn(serving::serve(listener, None, router, serving::Options::default(), shutdown.clone()));
     }
     if !file.enable_server {
@@ -206,7 +207,10 @@ async fn authorize(State(guard): State<Guard>, request: Request, next: Next) -> 
             Ok(true) => return next.run(request).await,
             Ok(false) => {}
             Err(error) => {
-                let text = format!("Authorization error (user={}, verb={verb}, resource=nodes, subresource={subresource})", user.username);
+                let text = format!(
+                    "Authorization error (user={}, verb={verb}, resource=nodes, subresource={subresource})",
+                    user.username
+                );
                 tracing::warn!(error = %error.chain(), "{text}");
                 return (StatusCode::INTERNAL_SERVER_ERROR, text).into_response();
             }

@@ -116,7 +116,11 @@ pub(super) async fn attach(State(server): State<Arc<Server>>, Path(params): Para
     }
 }
 
-pub(super) async fn port_forward(State(server): State<Arc<Server>>, Path(params): Params, request: Request) -> Response {
+pub(super) async fn port_forward(
+    State(server): State<Arc<Server>>,
+    Path(params): Params,
+    request: Request,
+) -> Response {
     let Some(pod) = server.workers.find(&params["namespace"], &params["pod"]) else {
         return refuse(StatusCode::NOT_FOUND, "pod does not exist");
     };
@@ -128,7 +132,10 @@ pub(super) async fn port_forward(State(server): State<Arc<Server>>, Path(params)
         Err(error) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, error.message),
     };
     let Some(sandbox) = state.ready_sandbox() else {
-        return refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("failed to find sandbox for pod {:?}", pod.described()));
+        return refuse(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("failed to find sandbox for pod {:?}", pod.described()),
+        );
     };
     let ports = query(&request).into_iter().filter(|(k, _)| k == "port" || k == "ports");
     let port = ports.filter_map(|(_, v)| v.parse().ok()).collect();
@@ -191,13 +198,20 @@ fn upgrade_of(headers: &HeaderMap, port_forward: bool) -> Result<Upgrade, Box<Re
     if token.eq_ignore_ascii_case("websocket") {
         let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
         let offered = offered.flat_map(|v| v.split(',')).map(str::trim);
-        let known: &[&'static str] = if port_forward { &[channels::SPDY_TUNNEL] } else { &[channels::V5, channels::V4] };
+        let known: &[&'static str] =
+            if port_forward { &[channels::SPDY_TUNNEL] } else { &[channels::V5, channels::V4] };
         return match channels::negotiate(offered, known) {
             Some(protocol) => Ok(Upgrade::WebSocket(protocol)),
-            None => Err(Box::new(refuse(StatusCode::FORBIDDEN, format!("unable to negotiate protocol: server supports {known:?}")))),
+            None => Err(Box::new(refuse(
+                StatusCode::FORBIDDEN,
+                format!("unable to negotiate protocol: server supports {known:?}"),
+            ))),
         };
     }
-    Err(Box::new(refuse(StatusCode::BAD_REQUEST, "you must upgrade: unable to upgrade: missing upgrade headers in request")))
+    Err(Box::new(refuse(
+        StatusCode::BAD_REQUEST,
+        "you must upgrade: unable to upgrade: missing upgrade headers in request",
+    )))
 }
 
 /// Connects a client to the runtime's streaming server at `address`.
@@ -215,9 +229,12 @@ async fn connect(mut request: Request, address: &str, wanted: Option<Wanted>) ->
     let (runtime, answer) = match dial(address, &protocols).await {
         Ok(Dialed::Upgraded(runtime, headers)) => (runtime, headers),
         Ok(Dialed::Refused(status, text)) => return refuse(status, text),
-        Err(text) => return refuse(StatusCode::BAD_GATEWAY, format!("error dialing the runtime's streaming server: {text}")),
+        Err(text) => {
+            return refuse(StatusCode::BAD_GATEWAY, format!("error dialing the runtime's streaming server: {text}"));
+        }
     };
-    let mut response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header(header::CONNECTION, "Upgrade");
+    let mut response =
+        Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header(header::CONNECTION, "Upgrade");
     match upgrade {
         Upgrade::Spdy => {
             response = response.header(header::UPGRADE, spdy::UPGRADE);
@@ -259,7 +276,11 @@ async fn dial(address: &str, protocols: &[HeaderValue]) -> Result<Dialed, String
     let address = url::Url::parse(address).map_err(|e| e.to_string())?;
     let host = address.host_str().unwrap_or("127.0.0.1");
     let port = address.port_or_known_default().unwrap_or(80);
-    let authority = if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let authority = if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    };
     let stream = TcpStream::connect(&authority).await.map_err(|e| e.to_string())?;
     let _ = stream.set_nodelay(true);
     let (mut sender, connection) =
@@ -314,7 +335,13 @@ async fn translate(socket: Socket, runtime: Upgraded, wanted: Wanted) {
     };
     let (out, mut queue) = mpsc::channel::<Message>(64);
     // An empty message tells the client that the session stands.
-    let first = if wanted.stdout { channels::STDOUT } else if wanted.stderr { channels::STDERR } else { channels::ERROR };
+    let first = if wanted.stdout {
+        channels::STDOUT
+    } else if wanted.stderr {
+        channels::STDERR
+    } else {
+        channels::ERROR
+    };
     let _ = out.send(Message::Data(first, Bytes::new())).await;
 
     let reading = async {
@@ -346,10 +373,7 @@ async fn translate(socket: Socket, runtime: Upgraded, wanted: Wanted) {
         }
     };
     let forwarding = async {
-        tokio::join!(
-            forward(stdout, channels::STDOUT, out.clone()),
-            forward(stderr, channels::STDERR, out.clone()),
-        );
+        tokio::join!(forward(stdout, channels::STDOUT, out.clone()), forward(stderr, channels::STDERR, out.clone()),);
         // The status comes last: clients stop reading when they have it.
         forward(Some(error), channels::ERROR, out).await;
     };
@@ -421,19 +445,29 @@ mod tests {
             let query: Vec<(String, String)> = url::form_urlencoded::parse(text.as_bytes()).into_owned().collect();
             Wanted::read(&query)
         };
-        assert_eq!(read("input=1&output=1&error=1"), Ok(Wanted { stdin: true, stdout: true, stderr: true, tty: false }));
-        assert_eq!(read("stdout=true&stderr=true&tty=true"), Ok(Wanted { stdin: false, stdout: true, stderr: false, tty: true }));
+        assert_eq!(
+            read("input=1&output=1&error=1"),
+            Ok(Wanted { stdin: true, stdout: true, stderr: true, tty: false })
+        );
+        assert_eq!(
+            read("stdout=true&stderr=true&tty=true"),
+            Ok(Wanted { stdin: false, stdout: true, stderr: false, tty: true })
+        );
         assert!(read("tty=1").is_err());
     }
 
     #[test]
     fn upgrades() {
         let headers = |pairs: &[(&'static str, &'static str)]| {
-            pairs.iter().map(|(k, v)| (http::HeaderName::from_static(k), HeaderValue::from_static(v))).collect::<HeaderMap>()
+            pairs
+                .iter()
+                .map(|(k, v)| (http::HeaderName::from_static(k), HeaderValue::from_static(v)))
+                .collect::<HeaderMap>()
         };
         let spdy = headers(&[("upgrade", "SPDY/3.1")]);
         assert!(matches!(upgrade_of(&spdy, false), Ok(Upgrade::Spdy)));
-        let socket = headers(&[("upgrade", "websocket"), ("sec-websocket-protocol", "v5.channel.k8s.io, v4.channel.k8s.io")]);
+        let socket =
+            headers(&[("upgrade", "websocket"), ("sec-websocket-protocol", "v5.channel.k8s.io, v4.channel.k8s.io")]);
         assert!(matches!(upgrade_of(&socket, false), Ok(Upgrade::WebSocket(channels::V5))));
         assert!(upgrade_of(&socket, true).is_err());
         assert!(upgrade_of(&HeaderMap::new(), false).is_err());

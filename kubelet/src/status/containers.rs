@@ -34,7 +34,9 @@ pub fn fill(pod: &Pod, inputs: &Inputs<'_>, status: &mut PodStatus) {
     status.init_container_statuses = none(init);
     status.ephemeral_container_statuses = none(ephemeral);
     let limit = MAX_MESSAGES / count.max(1);
-    for list in [&mut status.container_statuses, &mut status.init_container_statuses, &mut status.ephemeral_container_statuses] {
+    for list in
+        [&mut status.container_statuses, &mut status.init_container_statuses, &mut status.ephemeral_container_statuses]
+    {
         for state in list.iter_mut().flatten().flat_map(|s| [&mut s.state, &mut s.last_state]).flatten() {
             if let Some(message) = state.terminated.as_mut().and_then(|t| t.message.as_mut()) {
                 message.truncate(message.floor_char_boundary(limit));
@@ -43,7 +45,13 @@ pub fn fill(pod: &Pod, inputs: &Inputs<'_>, status: &mut PodStatus) {
     }
 }
 
-fn convert(pod: &Pod, inputs: &Inputs<'_>, specs: &[Spec], previous: Option<&[ContainerStatus]>, init: bool) -> Vec<ContainerStatus> {
+fn convert(
+    pod: &Pod,
+    inputs: &Inputs<'_>,
+    specs: &[Spec],
+    previous: Option<&[ContainerStatus]>,
+    init: bool,
+) -> Vec<ContainerStatus> {
     let old: HashMap<&str, &ContainerStatus> =
         previous.unwrap_or_default().iter().map(|s| (s.name.as_str(), s)).collect();
     let default_reason = if pod.init_containers().is_empty() { "ContainerCreating" } else { "PodInitializing" };
@@ -90,7 +98,9 @@ fn vanished(pod: &Pod, spec: &Spec, old: Option<&ContainerStatus>, default_reaso
         // It ran when last seen: say that it ended, or the pod would seem never to have started.
         status.last_state = Some(terminated(ContainerStateTerminated {
             reason: Some("ContainerStatusUnknown".into()),
-            message: Some("The container could not be located when the pod was deleted.  The container used to be Running".into()),
+            message: Some(
+                "The container could not be located when the pod was deleted.  The container used to be Running".into(),
+            ),
             exit_code: 137,
             ..Default::default()
         }));
@@ -142,9 +152,10 @@ fn from_runtime(spec: &Spec, container: &Container, old: Option<&ContainerStatus
 
 fn state_of(container: &Container, old: Option<&ContainerStatus>, runtime: &str) -> ContainerState {
     match container.state {
-        State::Running => {
-            ContainerState { running: Some(ContainerStateRunning { started_at: time(container.started_at) }), ..Default::default() }
-        }
+        State::Running => ContainerState {
+            running: Some(ContainerStateRunning { started_at: time(container.started_at) }),
+            ..Default::default()
+        },
         State::Created => ContainerState { waiting: Some(ContainerStateWaiting::default()), ..Default::default() },
         State::Exited => terminated(ContainerStateTerminated {
             container_id: Some(format!("{runtime}://{}", container.id)),
@@ -199,7 +210,10 @@ fn waiting(pod: &Pod, inputs: &Inputs<'_>, spec: &Spec, init: bool, status: &mut
 }
 
 fn wait_state(reason: &str, message: Option<String>) -> ContainerState {
-    ContainerState { waiting: Some(ContainerStateWaiting { reason: Some(reason.into()), message }), ..Default::default() }
+    ContainerState {
+        waiting: Some(ContainerStateWaiting { reason: Some(reason.into()), message }),
+        ..Default::default()
+    }
 }
 
 fn terminated(state: ContainerStateTerminated) -> ContainerState {

@@ -57,8 +57,12 @@ pub fn generate(pod: &Pod, inputs: &Inputs<'_>) -> PodStatus {
     };
     set_pod_ips(&mut status, &inputs.state.ips);
     containers::fill(pod, inputs, &mut status);
-    let all: Vec<ContainerStatus> =
-        [&status.container_statuses, &status.init_container_statuses].into_iter().flatten().flatten().cloned().collect();
+    let all: Vec<ContainerStatus> = [&status.container_statuses, &status.init_container_statuses]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .cloned()
+        .collect();
     let mut phase = phase::phase(pod, &all, inputs.terminal, phase::any_regular_started(pod, inputs.state));
     let old_phase = old.phase.as_deref().unwrap_or_default();
     for settled in [old_phase, pod.phase()] {

@@ -15,7 +15,10 @@ use crate::runtime::state::{Container, State};
 use crate::workers::testing::FakeApi;
 
 fn pod(spec: Value) -> Pod {
-    serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 3}, "spec": spec})).unwrap()
+    serde_json::from_value(
+        json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 3}, "spec": spec}),
+    )
+    .unwrap()
 }
 
 fn statuses(list: Value) -> Vec<ContainerStatus> {
@@ -57,11 +60,25 @@ fn phases() {
         (init("Always"), json!([s("i", exited(1)), s("a", waiting())]), false, "Pending"),
         (init("Never"), json!([s("i", exited(1)), s("a", waiting())]), false, "Failed"),
         (init("Always"), json!([s("i", exited(0)), s("a", running())]), false, "Running"),
-        (sidecar.clone(), json!([{"name": "s", "state": running(), "started": false}, s("a", waiting())]), false, "Pending"),
-        (sidecar.clone(), json!([{"name": "s", "state": running(), "started": true}, s("a", running())]), false, "Running"),
+        (
+            sidecar.clone(),
+            json!([{"name": "s", "state": running(), "started": false}, s("a", waiting())]),
+            false,
+            "Pending",
+        ),
+        (
+            sidecar.clone(),
+            json!([{"name": "s", "state": running(), "started": true}, s("a", running())]),
+            false,
+            "Running",
+        ),
         (sidecar, json!([s("s", exited(0)), s("a", exited(0))]), true, "Succeeded"),
     ] {
-        assert_eq!(phase::phase(&pod(spec.clone()), &statuses(list.clone()), terminal, false), expected, "{spec} {list}");
+        assert_eq!(
+            phase::phase(&pod(spec.clone()), &statuses(list.clone()), terminal, false),
+            expected,
+            "{spec} {list}"
+        );
     }
 }
 
@@ -148,7 +165,8 @@ fn a_running_pod_reads_as_upstreams() {
             "started": true, "restartCount": 0, "lastState": {}, "resources": {},
             "state": {"running": {"startedAt": "1970-01-01T00:01:40Z"}}}])
     );
-    let kinds: Vec<&str> = status["conditions"].as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
+    let kinds: Vec<&str> =
+        status["conditions"].as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"]);
     assert!(status["conditions"].as_array().unwrap().iter().all(|c| c["status"] == "True"));
 }
@@ -197,14 +215,23 @@ fn a_vanished_container_is_not_taken_for_a_new_one() {
 
 #[test]
 fn finished_pods_are_complete() {
-    let pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}));
+    let pod = pod(
+        json!({"restartPolicy": "Never", "containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}),
+    );
     let ended = |code| {
-        vec![container("a", State::Exited, code, 3), container("b", State::Exited, 0, 2), container("i", State::Exited, 0, 1)]
+        vec![
+            container("a", State::Exited, code, 3),
+            container("b", State::Exited, 0, 2),
+            container("i", State::Exited, 0, 1),
+        ]
     };
     let good = generate_at(&pod, ended(0), &PodStatus::default(), true, 300);
     assert_eq!(good["phase"], "Succeeded");
     for (kind, word) in [("Ready", "False"), ("ContainersReady", "False"), ("Initialized", "True")] {
-        assert_eq!((&condition(&good, kind)["status"], &condition(&good, kind)["reason"]), (&json!(word), &json!("PodCompleted")));
+        assert_eq!(
+            (&condition(&good, kind)["status"], &condition(&good, kind)["reason"]),
+            (&json!(word), &json!("PodCompleted"))
+        );
     }
     assert_eq!(good["initContainerStatuses"][0]["ready"], true);
     let bad = generate_at(&pod, ended(1), &PodStatus::default(), true, 300);

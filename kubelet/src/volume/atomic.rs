@@ -27,7 +27,12 @@ pub type Payload = BTreeMap<String, File>;
 
 /// Makes `target` hold exactly `payload`; says whether anything changed. `prepare` gets the new
 /// directory before it becomes visible, to set its ownership.
-pub fn write(target: &Path, payload: &Payload, stamp: &str, prepare: impl Fn(&Path) -> io::Result<()>) -> io::Result<bool> {
+pub fn write(
+    target: &Path,
+    payload: &Payload,
+    stamp: &str,
+    prepare: impl Fn(&Path) -> io::Result<()>,
+) -> io::Result<bool> {
     for path in payload.keys() {
         validate(path)?;
     }
@@ -165,12 +170,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let target = directory.path();
         let none = |_: &Path| Ok(());
-        let steps: &[&[(&str, &str)]] = &[
-            &[("a", "1"), ("b", "2")],
-            &[("a", "1"), ("d/e/f", "x"), ("d/g", "y")],
-            &[("d", "now a file")],
-            &[],
-        ];
+        let steps: &[&[(&str, &str)]] =
+            &[&[("a", "1"), ("b", "2")], &[("a", "1"), ("d/e/f", "x"), ("d/g", "y")], &[("d", "now a file")], &[]];
         for (index, step) in steps.iter().enumerate() {
             let files = payload(step);
             assert!(write(target, &files, &format!("stamp{index}"), none).unwrap());

@@ -89,9 +89,11 @@ impl Volumes {
 
     /// Whether the pod has volumes whose contents follow the API.
     pub fn needs_refresh(pod: &Pod) -> bool {
-        pod.pod_spec().volumes.iter().flatten().any(|v| {
-            v.config_map.is_some() || v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some()
-        })
+        pod.pod_spec()
+            .volumes
+            .iter()
+            .flatten()
+            .any(|v| v.config_map.is_some() || v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some())
     }
 
     async fn set_up(&self, pod: &Pod, volume: &Volume) -> Result<Mounted, Error> {

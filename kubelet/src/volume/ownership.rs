@@ -10,7 +10,8 @@ const SET_GID: u32 = 0o2000;
 
 /// Gives everything below `path` to `group`. Links are owned, not followed.
 pub fn give(path: &Path, group: i64) -> io::Result<()> {
-    let group = u32::try_from(group).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "fsGroup is out of range"))?;
+    let group =
+        u32::try_from(group).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "fsGroup is out of range"))?;
     walk(path, group)
 }
 

@@ -90,9 +90,8 @@ impl Sources {
         let found = or_absent(self.api.secret(pod.pod_namespace(), name).await, optional)?;
         let Some(secret) = found else { return Ok(()) };
         let data = secret.data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect();
-        select(&data, items, mode, optional, out).map_err(|_| {
-            Error::SetUp("references non-existent secret key: ".to_owned() + &missing_key(&data, items))
-        })
+        select(&data, items, mode, optional, out)
+            .map_err(|_| Error::SetUp("references non-existent secret key: ".to_owned() + &missing_key(&data, items)))
     }
 
     /// A config map volume.
@@ -115,7 +114,12 @@ impl Sources {
     }
 
     /// A downward API volume, or the part of a projected one.
-    pub fn downward(&self, pod: &Pod, items: Option<&Vec<DownwardAPIVolumeFile>>, mode: Option<i32>) -> Result<Payload, Error> {
+    pub fn downward(
+        &self,
+        pod: &Pod,
+        items: Option<&Vec<DownwardAPIVolumeFile>>,
+        mode: Option<i32>,
+    ) -> Result<Payload, Error> {
         let mut out = Payload::new();
         let mode = mode.unwrap_or(DEFAULT_MODE);
         for item in items.into_iter().flatten() {
@@ -149,7 +153,8 @@ impl Sources {
                 out.extend(self.downward(pod, downward.items.as_ref(), Some(mode))?);
             }
             if let Some(token) = &part.service_account_token {
-                let text = self.tokens.get(self.api.as_ref(), pod, token).await.map_err(|e| Error::SetUp(e.to_string()))?;
+                let text =
+                    self.tokens.get(self.api.as_ref(), pod, token).await.map_err(|e| Error::SetUp(e.to_string()))?;
                 let uid = common_user(pod);
                 let fs_group = pod.pod_spec().security_context.as_ref().and_then(|c| c.fs_group);
                 // A token that only its user or group may read, where there is a single one.

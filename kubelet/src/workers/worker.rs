@@ -79,8 +79,7 @@ impl Worker {
 
     /// Whether the pod is to be stopped rather than kept.
     fn ending(desired: &Desired) -> bool {
-        desired.removed
-            || desired.pod.as_ref().is_none_or(|pod| pod.is_deleted() || is_terminal_phase(pod.phase()))
+        desired.removed || desired.pod.as_ref().is_none_or(|pod| pod.is_deleted() || is_terminal_phase(pod.phase()))
     }
 
     /// Keeps the pod running; returns when it is to end.
@@ -157,7 +156,12 @@ impl Worker {
         if !self.prepared {
             let made = parts.cgroups.ensure(pod).map_err(|e| e.to_string()).and_then(|()| self.make_directories());
             if let Err(text) = made {
-                parts.events.event(&reference, "Warning", "FailedCreatePodContainer", &format!("unable to ensure pod container exists: {text}"));
+                parts.events.event(
+                    &reference,
+                    "Warning",
+                    "FailedCreatePodContainer",
+                    &format!("unable to ensure pod container exists: {text}"),
+                );
                 return self.retry();
             }
             self.prepared = true;
@@ -344,11 +348,17 @@ impl Worker {
             // Ended before it ever ran.
             status.phase = Some("Failed".into());
             let old = self.parts.statuses.get(&self.uid).or_else(|| pod.status.clone()).unwrap_or_default();
-            for condition in status.conditions.iter_mut().flatten().filter(|c| ["Ready", "ContainersReady"].contains(&c.type_.as_str())) {
+            for condition in status
+                .conditions
+                .iter_mut()
+                .flatten()
+                .filter(|c| ["Ready", "ContainersReady"].contains(&c.type_.as_str()))
+            {
                 condition.status = "False".into();
                 condition.reason = Some("PodFailed".into());
                 condition.message = None;
-                let before = old.conditions.iter().flatten().find(|c| c.type_ == condition.type_ && c.status == "False");
+                let before =
+                    old.conditions.iter().flatten().find(|c| c.type_ == condition.type_ && c.status == "False");
                 if let Some(before) = before {
                     condition.last_transition_time = before.last_transition_time.clone();
                 }

@@ -116,7 +116,13 @@ mod tests {
         let line = parse(b"2026-10-06T00:17:09.669794202+02:00 stderr P:x part").unwrap();
         assert_eq!((line.output, line.partial, line.text), (Output::Stderr, true, &b"part"[..]));
         assert_eq!(parse(b"2026-10-06T00:17:09Z stdout F ").unwrap().text, b"");
-        for bad in [&b"hello"[..], b"2026-10-06T00:17:09Z stdlog F x", b"yesterday stdout F x", b"2026-10-06T00:17:09Z stdout Q x", b""] {
+        for bad in [
+            &b"hello"[..],
+            b"2026-10-06T00:17:09Z stdlog F x",
+            b"yesterday stdout F x",
+            b"2026-10-06T00:17:09Z stdout Q x",
+            b"",
+        ] {
             assert_eq!(parse(bad), None, "{}", String::from_utf8_lossy(bad));
         }
     }

@@ -20,7 +20,13 @@ pub struct Policy {
 }
 
 /// Rotates one container's log if it is due.
-pub async fn rotate(runtime: &Arc<dyn Runtime>, id: &str, log: &Path, policy: Policy, now: Timestamp) -> std::io::Result<bool> {
+pub async fn rotate(
+    runtime: &Arc<dyn Runtime>,
+    id: &str,
+    log: &Path,
+    policy: Policy,
+    now: Timestamp,
+) -> std::io::Result<bool> {
     let Ok(metadata) = tokio::fs::metadata(log).await else { return Ok(false) };
     if metadata.len() <= policy.max_size {
         return Ok(false);
