@@ -5,7 +5,7 @@
 //! validated and tracked like anything else.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use apimachinery::object::ObjectExt as _;
@@ -83,7 +83,6 @@ pub fn live_checks(server: &Arc<Server>, storage: &Arc<dyn Storage>) {
         if stopping.is_cancelled() { Err("process is shutting down".to_string()) } else { Ok(()) }
     });
     let (storage, shutdown) = (storage.clone(), server.shutdown.clone());
-    let weak = Arc::downgrade(server);
     tokio::spawn(async move {
         loop {
             let state = tokio::time::timeout(Duration::from_secs(2), storage.healthy()).await;
@@ -92,9 +91,6 @@ pub fn live_checks(server: &Arc<Server>, storage: &Arc<dyn Storage>) {
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(_) => Some("the store did not answer in time".to_string()),
             };
-            if let Some(server) = weak.upgrade() {
-                done.store(server.bootstrapped.load(Ordering::Acquire), Ordering::Release);
-            }
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(500)) => {}
                 () = shutdown.cancelled() => return,
