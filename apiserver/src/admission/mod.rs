@@ -7,6 +7,7 @@ pub mod default_toleration_seconds;
 pub mod namespace_lifecycle;
 pub mod priority;
 pub mod service_account;
+pub mod storage_object_in_use_protection;
 pub mod taint_nodes_by_condition;
 
 use std::sync::Arc;
@@ -86,12 +87,13 @@ pub trait Plugin: Send + Sync {
 }
 
 /// Every plugin there is, in the order in which they run, all on by default.
-const PLUGINS: [(&str, &dyn Plugin); 5] = [
+const PLUGINS: [(&str, &dyn Plugin); 6] = [
     (namespace_lifecycle::NAME, &namespace_lifecycle::NamespaceLifecycle),
     (service_account::NAME, &service_account::ServiceAccount),
     (taint_nodes_by_condition::NAME, &taint_nodes_by_condition::TaintNodesByCondition),
     (priority::NAME, &priority::Priority),
     (default_toleration_seconds::NAME, &default_toleration_seconds::DefaultTolerationSeconds),
+    (storage_object_in_use_protection::NAME, &storage_object_in_use_protection::StorageObjectInUseProtection),
 ];
 
 /// The plugins that are on.

@@ -66,16 +66,14 @@ pub fn live_checks(server: &Arc<Server>, storage: &Arc<dyn Storage>) {
             None => Ok(()),
         });
     }
-    let done: Arc<AtomicBool> = Arc::default();
     for checks in [&server.livez, &server.readyz, &server.healthz] {
         for hook in HOOKS {
-            let done = done.clone();
-            checks.add(
-                hook,
-                move || {
-                    if done.load(Ordering::Acquire) { Ok(()) } else { Err("not finished".to_string()) }
-                },
-            );
+            // Weak: the server owns the checks.
+            let server = Arc::downgrade(server);
+            checks.add(hook, move || match server.upgrade() {
+                Some(server) if server.bootstrapped.load(Ordering::Acquire) => Ok(()),
+                _ => Err("not finished".to_string()),
+            });
         }
     }
     let stopping = server.shutdown.clone();

@@ -70,7 +70,10 @@ impl ContinueToken {
             };
             TokenError::Malformed(format!("illegal base64 data at input byte {at}"))
         })?;
-        let wire: Wire = serde_json::from_slice(&bytes).map_err(|e| TokenError::Malformed(e.to_string()))?;
+        let malformed = |e: &dyn std::fmt::Display| TokenError::Malformed(e.to_string());
+        // Parsed twice for the sake of the first parser's words, which are Go's.
+        let tree = apimachinery::json::parse(&bytes).map_err(|e| malformed(&e))?;
+        let wire: Wire = serde_json::from_value(tree).map_err(|e| malformed(&e))?;
         if wire.v != VERSION {
             return Err(TokenError::Version(wire.v));
         }

@@ -121,8 +121,15 @@ pub fn decode(
             }
         }
         let (api_version, kind) = (object.api_version().to_string(), object.kind().to_string());
-        check_kind(&api_version, &kind, wanted)
-            .map_err(|error| cannot_be_handled(&api_version, &kind, wanted, &error))?;
+        if let Err(error) = check_kind(&api_version, &kind, wanted) {
+            // Upstream reads the body as what it says it is before it sees that this is not wanted.
+            let own = GroupVersion::parse(&api_version)
+                .ok()
+                .and_then(|version| api::table().find_kind(&version.group, &version.version, &kind))
+                .and_then(|ty| api::check_fields(ty, &apimachinery::json::parse(bytes).ok()?).type_error);
+            let error = own.unwrap_or(error);
+            return Err(cannot_be_handled(&api_version, &kind, wanted, &error));
+        }
         let named = if kind.is_empty() { wanted.kind.clone() } else { kind.clone() };
         let version = if api_version.is_empty() { wanted.api_version() } else { api_version.clone() };
         object.set_api_version(&wanted.api_version());

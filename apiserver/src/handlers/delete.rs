@@ -281,7 +281,9 @@ fn decide(cx: &Context, served: &Served, object: &mut Value, options: &DeleteOpt
             }
         }
     }
-    propagate(cx, object, options);
+    if served.resource.plural != "events" {
+        propagate(cx, object, options);
+    }
     let held = object.finalizers().next().is_some() || hooks.has_other_finalizers(object);
     if held && graceful.is_none() {
         if object.deletion_timestamp().is_none() && object.generation() > 0 {

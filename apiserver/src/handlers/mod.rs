@@ -22,7 +22,7 @@ use apimachinery::status::Status;
 use axum::body::Body;
 use http::{Method, StatusCode};
 
-use crate::registry::Served;
+use crate::registry::{Served, checks};
 use crate::request::accept::{self, Allowed, Format};
 use crate::response::table;
 use crate::response::{self, Response};
@@ -98,6 +98,7 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
         return Err(unknown_resource());
     };
     let resource = served.resource;
+    cx.warnings.extend(checks::deprecation(resource).map(str::to_string));
     // `namespaces/x` sets both namespace and name; elsewhere a namespace needs a namespaced resource.
     let in_namespace = !info.namespace.is_empty() && !(info.group.is_empty() && info.resource == "namespaces");
     if in_namespace && !resource.namespaced {

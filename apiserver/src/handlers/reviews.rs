@@ -73,7 +73,7 @@ fn token_review(cx: &Context, review: &mut Value) -> Result<(), Status> {
             }
             status
         }
-        None => json!({"user": {}, "error": "[invalid bearer token, unknown]"}),
+        None => json!({"user": {}, "error": "invalid bearer token"}),
     };
     Ok(())
 }
@@ -122,7 +122,9 @@ fn access_review(cx: &Context, served: &Served, review: &mut Value) -> Result<()
         }
     }
     if !errors.is_empty() {
-        return Err(Status::invalid(&served.group_kind(), "", &errors));
+        // Upstream names no kind here.
+        let group = apimachinery::gvk::GroupKind::new(served.resource.group.to_string(), "");
+        return Err(Status::invalid(&group, "", &errors));
     }
     let user = if own {
         cx.user.clone()

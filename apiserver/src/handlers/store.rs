@@ -58,6 +58,13 @@ fn reset_fields(served: &Served, subresource: &str) -> Set {
     if rules.status == StatusRule::Plain {
         return Set::new();
     }
+    if served.resource.plural == "certificatesigningrequests" {
+        return match subresource {
+            "" => Set::of_fields(&[&["spec"], &["status"]]),
+            "status" => Set::of_fields(&[&["spec"], &["status", "conditions"]]),
+            _ => Set::of_fields(&[&["spec"], &["status", "certificate"]]),
+        };
+    }
     match subresource {
         "" => Set::of_fields(&[&["status"]]),
         "status" | "approval" => {
@@ -206,10 +213,8 @@ pub async fn create(
     if !errors.is_empty() {
         return Err(invalid(served, object.name(), &errors));
     }
-    let warnings = checks::warnings(served.storage, &object, None);
     let reservation = hooks.reserve(&hook, &mut object, None).await?;
     admission.validate(&cx.server, &attributes, &object, None).await?;
-    cx.warnings.extend(warnings);
     let ttl = hooks.ttl(&cx.server);
     let group_resource = served.group_resource();
     let cache = served.cache.clone().ok_or_else(super::method_not_allowed)?;
@@ -240,6 +245,15 @@ pub async fn create(
                     return Err(Status::generate_name_conflict(&group_resource, &name, 1));
                 }
                 object.set_name(&random::generate_name(&base));
+            }
+            Err(Error::Exists { key }) => {
+                let mut status = Status::already_exists(&group_resource, &name);
+                // Upstream's clients wait for a deletion that they read of here.
+                let holder = cache.get(&key, Freshness::Consistent).await.ok().flatten();
+                if holder.is_some_and(|entry| entry.tree().deletion_timestamp().is_some()) {
+                    status.message = format!("object is being deleted: {}", status.message);
+                }
+                return Err(status);
             }
             Err(error) => return Err(errors::of_object(error, &group_resource, &name)),
         }
@@ -365,7 +379,7 @@ async fn attempt(
             let mut errors = field::ErrorList::new();
             errors.push(field::invalid(
                 &field::Path::new("metadata").child("resourceVersion"),
-                field::BadValue::Raw("0x0".to_string()),
+                field::BadValue::Raw("0".to_string()),
                 "must be specified for an update",
             ));
             return Err(invalid(served, name, &errors));
@@ -381,13 +395,11 @@ async fn attempt(
     if !errors.is_empty() {
         return Err(invalid(served, name, &errors));
     }
-    let warnings = checks::warnings(served.storage, &new, Some(&old_stored));
     let hooks = served.rules.hooks;
     let reservation = hooks.reserve(&hook, &mut new, Some(&old_stored)).await?;
     admission.validate(&cx.server, &attributes, &new, Some(&old_stored)).await?;
     if update.options.dry_run {
         let object = served.from_storage(new);
-        cx.warnings.extend(warnings);
         return Ok(Some(Written::Object { object, created: false }));
     }
     let cache = served.cache.as_ref().ok_or_else(super::method_not_allowed)?;
@@ -398,7 +410,6 @@ async fn attempt(
             Ok(entry) => {
                 keep(reservation);
                 hooks.deleted(&hook, &new).await;
-                cx.warnings.extend(warnings);
                 let mut object = served.from_storage(new);
                 object.set_resource_version(&entry.revision().to_string());
                 Ok(Some(Written::Object { object, created: false }))
@@ -411,7 +422,6 @@ async fn attempt(
     match cache.update(current, new, CreateOptions { ttl }).await {
         Ok(entry) => {
             keep(reservation);
-            cx.warnings.extend(warnings);
             Ok(Some(Written::Stored { entry, created: false }))
         }
         Err(Error::Conflict { .. } | Error::NotFound { .. }) if lost => Ok(None),

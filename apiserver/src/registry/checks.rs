@@ -1,25 +1,36 @@
-//! Defaults and validation of `api`, called from one place.
+//! Decoding conversions, defaults, validation and warnings of `api`, called from one place.
 
 use api::Resource;
 use apimachinery::field::ErrorList;
 use serde_json::Value;
 
-/// Fills in what a client left out.
+/// What a decoded object of a served version becomes before anybody looks at it: fields that
+/// mirror each other are filled in, then defaults.
 pub fn default(resource: &Resource, object: &mut Value) {
+    super::mirrored::fill(resource, object);
     api::defaults::apply(resource, object);
 }
 
 /// What is wrong with a new object.
-pub fn create(_resource: &Resource, _object: &Value) -> ErrorList {
-    ErrorList::new()
+pub fn create(resource: &Resource, object: &Value) -> ErrorList {
+    api::validation::create(resource, object)
 }
 
 /// What is wrong with a changed object.
-pub fn update(_resource: &Resource, _subresource: &str, _new: &Value, _old: &Value) -> ErrorList {
-    ErrorList::new()
+pub fn update(resource: &Resource, subresource: &str, new: &Value, old: &Value) -> ErrorList {
+    match subresource {
+        "" | "scale" => api::validation::update(resource, new, old),
+        // A binding was checked as what it is; the pod changes only where it may.
+        "binding" => ErrorList::new(),
+        _ => api::validation::update_subresource(resource, subresource, new, old),
+    }
 }
 
-/// What a user should know although the object is stored.
-pub fn warnings(_resource: &Resource, _new: &Value, _old: Option<&Value>) -> Vec<String> {
-    Vec::new()
+/// What everybody who asks for a resource should know.
+pub fn deprecation(resource: &Resource) -> Option<&'static str> {
+    match (resource.group.as_ref(), resource.plural.as_ref()) {
+        ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
 }

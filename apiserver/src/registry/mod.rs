@@ -12,6 +12,7 @@ pub mod conversion;
 pub mod core;
 pub mod fields;
 pub mod hooks;
+pub mod mirrored;
 pub mod rules;
 
 use std::collections::{BTreeSet, HashMap};

@@ -106,7 +106,8 @@ pub fn of(group: &str, plural: &str) -> Rules {
         ("apps", "deployments") => {
             Rules { status_update: KeepSpecAndLabels, hooks: &core::deployment::Deployment, ..workload() }
         }
-        ("apps", "replicasets" | "statefulsets" | "daemonsets") => workload(),
+        ("apps", "replicasets" | "statefulsets") => workload(),
+        ("apps", "daemonsets") => Rules { hooks: &core::daemon_set::DaemonSet, ..workload() },
         ("batch", "jobs") => Rules { hooks: &batch::job::Job, ..workload() },
         ("batch", "cronjobs") => workload(),
         ("autoscaling", "horizontalpodautoscalers") => {

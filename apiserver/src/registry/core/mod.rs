@@ -1,5 +1,6 @@
 //! Kinds of the core group and of `apps` that need code.
 
+pub mod daemon_set;
 pub mod deployment;
 pub mod endpoints;
 pub mod event;

@@ -9,7 +9,7 @@ use crate::registry::hooks::{HookContext, Hooks};
 pub struct Pod;
 
 impl Hooks for Pod {
-    fn prepare_create(&self, _: &HookContext<'_>, object: &mut Value) {
+    fn prepare_create(&self, cx: &HookContext<'_>, object: &mut Value) {
         let mut status = json!({"phase": "Pending", "qosClass": qos_class(object)});
         if !object.list_at(&["spec", "schedulingGates"]).is_empty() {
             status["conditions"] = json!([{
@@ -18,7 +18,7 @@ impl Hooks for Pod {
                 "reason": "SchedulingGated",
                 "message": "Scheduling is blocked due to non-empty scheduling gates",
                 "lastProbeTime": null,
-                "lastTransitionTime": null,
+                "lastTransitionTime": cx.server.timestamp(),
             }]);
         }
         object.set_at(&["status"], status);
