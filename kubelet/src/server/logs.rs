@@ -39,7 +39,10 @@ pub(super) async fn container_logs(
         Ok(status) if !status.log_path.is_empty() => status.log_path,
         Ok(_) => return refuse(StatusCode::BAD_REQUEST, "the container does not write a log file"),
         Err(error) => {
-            return refuse(StatusCode::BAD_REQUEST, format!("failed to try resolving symlinks in path {id:?}: {error}"));
+            return refuse(
+                StatusCode::BAD_REQUEST,
+                format!("failed to try resolving symlinks in path {id:?}: {error}"),
+            );
         }
     };
     if let Err(error) = std::fs::metadata(&log) {
