@@ -6,14 +6,13 @@ use std::time::Duration;
 use apimachinery::status::Status;
 use axum::body::Body;
 use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use http::StatusCode;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::selection::Selection;
 use super::{errors, format, get, namespace, table_options};
-use crate::cache::{Entry, EventType, Freshness, Item, Start, Watch, WatchRequest};
+use crate::cache::{Entry, Event, EventType, Freshness, Item, Snapshot, Start, Watch, WatchRequest};
 use crate::registry::Served;
 use crate::request::accept::{Allowed, Encoding, Format, ROUTE_LIST, Transform};
 use crate::request::options::ListOptions;
@@ -74,7 +73,6 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
         // Upstream spreads the end of watches between once and twice the minimum.
         _ => cx.server.config.min_request_timeout.mul_f64(1.0 + rand::random::<f64>()),
     };
-    let (tx, rx) = mpsc::channel::<Result<Bytes, std::convert::Infallible>>(16);
     let gauge = cx.server.metrics.long_running.with(&[
         "apiserver",
         &served.resource.group,
@@ -84,20 +82,20 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
         "WATCH",
         &served.resource.version,
     ]);
-    let shutdown = cx.server.shutdown.clone();
-    tokio::spawn(async move {
-        gauge.inc();
-        let deadline = Instant::now() + timeout;
-        let run = run(watch, selection, sender, initial, &tx);
+    let counted = Counted::new(gauge);
+    let running = Running::new(watch, selection, sender, initial);
+    // The connection's own task runs the watch: with one of its own, every event would wake two.
+    // Two branches only end it, and need no poll of their own while events come.
+    let deadline = tokio::time::sleep(timeout);
+    let shutdown = cx.server.shutdown.clone().cancelled_owned();
+    let end = async move {
         tokio::select! {
-            () = run => {}
-            () = tokio::time::sleep_until(deadline) => {}
-            () = shutdown.cancelled() => {}
-            () = tx.closed() => {}
+            () = deadline => {}
+            () = shutdown => {}
         }
-        gauge.dec();
-    });
-    let stream = tokio_stream::wrappers::ReceiverStream::new(rx);
+        drop(counted);
+    };
+    let stream = stream::unfold(running, Running::chunk).take_until(end);
     Ok(answer(format, Body::from_stream(stream)))
 }
 
@@ -119,8 +117,6 @@ struct Frames {
     table: table::Options,
     columns_sent: std::sync::atomic::AtomicBool,
 }
-
-type Sender = mpsc::Sender<Result<Bytes, std::convert::Infallible>>;
 
 impl Frames {
     /// A number for this watch's format under which events keep their frames; `None` for Tables,
@@ -180,55 +176,106 @@ impl Frames {
     }
 }
 
-async fn run(mut watch: Watch, selection: Selection, frames: Frames, initial: bool, tx: &Sender) {
-    if let Some(snapshot) = watch.initial.take() {
-        let namespace = Some(selection.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-        let mut batch = Vec::new();
-        for entry in snapshot.range(namespace, None) {
-            if !selection.matches(entry) {
-                continue;
-            }
-            batch.extend_from_slice(&frames.entry(EventType::Added, entry));
-            if batch.len() > 64 * 1024 && tx.send(Ok(std::mem::take(&mut batch).into())).await.is_err() {
-                return;
-            }
-        }
-        if initial {
-            batch.extend_from_slice(&frames.bookmark(snapshot.revision(), true));
-        }
-        if !batch.is_empty() && tx.send(Ok(batch.into())).await.is_err() {
-            return;
-        }
+type Gauge = prometheus_client::metrics::gauge::Gauge<f64, std::sync::atomic::AtomicU64>;
+
+/// Counts a running watch for as long as it lives, however it ends.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: Gauge) -> Counted {
+        gauge.inc();
+        Counted(gauge)
     }
-    loop {
-        match watch.next().await {
-            Ok(Item::Events(events)) => {
-                let mut frames_of_batch: Vec<Bytes> = events
-                    .iter()
-                    .map(|(kind, event)| match frames.shared() {
-                        Some(number) => event.frame(*kind, number, |entry| frames.entry(*kind, entry)),
-                        None => frames.entry(*kind, event.entry(*kind)),
-                    })
-                    .collect();
-                let chunk = if frames_of_batch.len() == 1 {
-                    frames_of_batch.remove(0)
-                } else {
-                    Bytes::from(frames_of_batch.concat())
-                };
-                if tx.send(Ok(chunk)).await.is_err() {
-                    return;
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// A watch on its way to a client.
+struct Running {
+    watch: Watch,
+    selection: Selection,
+    frames: Frames,
+    /// What is left of the state to begin with.
+    state: Option<State>,
+    /// Whether a bookmark ends the state.
+    initial: bool,
+    ended: bool,
+}
+
+struct State {
+    snapshot: Snapshot,
+    /// First storage key not sent yet.
+    next: Option<String>,
+}
+
+/// Bytes of initial events put together before they are handed to the connection.
+const CHUNK: usize = 64 * 1024;
+
+impl Running {
+    fn new(mut watch: Watch, selection: Selection, frames: Frames, initial: bool) -> Running {
+        let state = watch.initial.take().map(|snapshot| State { snapshot, next: None });
+        Running { watch, selection, frames, state, initial, ended: false }
+    }
+
+    /// The next piece of the body; `None` at its end.
+    async fn chunk(mut self) -> Option<(Result<Bytes, std::convert::Infallible>, Running)> {
+        if self.ended {
+            return None;
+        }
+        let bytes = match self.state_chunk() {
+            Some(bytes) => bytes,
+            None => match self.watch.next().await {
+                Ok(Item::Events(events)) => self.events(&events),
+                Ok(Item::Bookmark(revision)) => self.frames.bookmark(revision, false),
+                Err(error) => {
+                    self.ended = true;
+                    self.frames.error(&errors::of_read(error))
                 }
+            },
+        };
+        Some((Ok(bytes), self))
+    }
+
+    /// The next piece of the state to begin with; `None` once all of it was sent.
+    fn state_chunk(&mut self) -> Option<Bytes> {
+        let state = self.state.as_mut()?;
+        let namespace = Some(self.selection.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+        let mut chunk = Vec::new();
+        let mut next = None;
+        for entry in state.snapshot.range(namespace, state.next.as_deref()) {
+            if chunk.len() >= CHUNK {
+                next = Some(entry.key().to_string());
+                break;
             }
-            Ok(Item::Bookmark(revision)) => {
-                if tx.send(Ok(frames.bookmark(revision, false))).await.is_err() {
-                    return;
+            if self.selection.matches(entry) {
+                chunk.extend_from_slice(&self.frames.entry(EventType::Added, entry));
+            }
+        }
+        match next {
+            Some(next) => state.next = Some(next),
+            None => {
+                if self.initial {
+                    chunk.extend_from_slice(&self.frames.bookmark(state.snapshot.revision(), true));
                 }
+                // The snapshot keeps deleted objects alive: it goes as soon as it was sent.
+                self.state = None;
             }
-            Err(error) => {
-                // Nobody left to tell means nothing to do about it.
-                let _ = tx.send(Ok(frames.error(&errors::of_read(error)))).await;
-                return;
-            }
+        }
+        (!chunk.is_empty()).then(|| chunk.into())
+    }
+
+    fn events(&self, events: &[(EventType, Arc<Event>)]) -> Bytes {
+        let frame = |(kind, event): &(EventType, Arc<Event>)| match self.frames.shared() {
+            Some(number) => event.frame(*kind, number, |entry| self.frames.entry(*kind, entry)),
+            None => self.frames.entry(*kind, event.entry(*kind)),
+        };
+        match events {
+            [one] => frame(one),
+            many => Bytes::from(many.iter().map(frame).collect::<Vec<_>>().concat()),
         }
     }
 }

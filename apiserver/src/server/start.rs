@@ -61,6 +61,7 @@ pub struct Handle {
     pub server: Arc<Server>,
     /// The serving certificate in PEM, for clients that have to trust a self-made one.
     pub serving_cert_pem: Option<String>,
+    storage: Arc<dyn Storage>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -82,6 +83,7 @@ impl Handle {
                 tracing::error!(%error, "a server task failed");
             }
         }
+        self.storage.close().await;
     }
 }
 
@@ -104,7 +106,8 @@ impl Server {
         storage: Arc<dyn Storage>,
         shutdown: CancellationToken,
     ) -> Result<Handle, Error> {
-        let server = build(config, storage, shutdown.clone())?;
+        let server = build(config, storage.clone(), shutdown.clone())?;
+        load(&server).await;
         let (tls, pem) = serving_config(&server)?;
         let mut addresses = vec![SocketAddr::new(server.config.bind_address, server.config.secure_port)];
         addresses.extend(server.config.extra_bind.iter().copied());
@@ -126,7 +129,7 @@ impl Server {
         bootstrap::objects(&server).await;
         tasks.push(tokio::spawn(bootstrap::run(server.clone())));
         tracing::info!(%addr, "Serving securely");
-        Ok(Handle { addr, server, serving_cert_pem: pem, tasks })
+        Ok(Handle { addr, server, serving_cert_pem: pem, storage, tasks })
     }
 
     /// A server without sockets, for tests and tools: only routers reach it.
@@ -138,11 +141,12 @@ impl Server {
         storage: Arc<dyn Storage>,
         shutdown: CancellationToken,
     ) -> Result<Handle, Error> {
-        let server = build(config, storage, shutdown)?;
+        let server = build(config, storage.clone(), shutdown)?;
+        load(&server).await;
         bootstrap::objects(&server).await;
         let tasks = vec![tokio::spawn(bootstrap::run(server.clone()))];
         let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-        Ok(Handle { addr, server, serving_cert_pem: None, tasks })
+        Ok(Handle { addr, server, serving_cert_pem: None, storage, tasks })
     }
 }
 
@@ -159,6 +163,15 @@ fn stop_after(shutdown: CancellationToken, delay: Duration) -> CancellationToken
         later.cancel();
     });
     stop
+}
+
+/// Loads every resource's cache. From here on each remembers events, so that a watch can begin at any
+/// resource version of this server's lifetime, and the token check finds the accounts.
+async fn load(server: &Server) {
+    if let Err(error) = server.cache.load_all().await {
+        // Each loads again when it is used; until then its users see the error.
+        tracing::error!(%error, "some resources could not be loaded");
+    }
 }
 
 async fn open(config: &Config) -> Result<Arc<dyn Storage>, Error> {
