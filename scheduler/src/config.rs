@@ -695,6 +695,7 @@ mod tests {
                 ("NodeAffinity", 2),
                 ("NodeResourcesFit", 1),
                 ("PodTopologySpread", 2),
+                ("InterPodAffinity", 2),
                 ("NodeResourcesBalancedAllocation", 1),
                 ("ImageLocality", 1),
             ]
@@ -709,7 +710,8 @@ mod tests {
                 "NodeAffinity",
                 "NodePorts",
                 "NodeResourcesFit",
-                "PodTopologySpread"
+                "PodTopologySpread",
+                "InterPodAffinity"
             ]
         );
     }
@@ -739,7 +741,7 @@ profiles:
         assert!(!scores(&all[0]).iter().any(|(name, _)| *name == "ImageLocality"));
         assert!(!all[0].filter.iter().any(|(name, _)| *name == "NodePorts"));
         assert_eq!(scores(&all[1]), [("TaintToleration", 1)]);
-        assert_eq!(all[1].filter.len(), 7);
+        assert_eq!(all[1].filter.len(), 8);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::framework::events::{ClusterEvent, EventKind, node_update_kinds};
 use crate::framework::pod_info::PodInfo;
 use crate::framework::profile::Profile;
 use crate::framework::snapshot::Snapshot;
-use crate::framework::{CycleState, Diagnosis, PostFilterContext, PostFilterResult, Slot, Status};
+use crate::framework::{CycleState, Diagnosis, Nominated as _, PostFilterContext, PostFilterResult, Slot, Status};
 use crate::objects::{Node, Pod};
 use crate::queue::{QueuedPod, SchedulingQueue};
 
@@ -52,6 +52,15 @@ pub struct Failure {
     pub message: String,
     /// Preemption's result: pods to delete, and the node to wait for.
     pub post_filter: Option<PostFilterResult>,
+    /// Less important pods that waited for the same node and no longer do.
+    pub withdrawn: Vec<Arc<PodInfo>>,
+}
+
+impl Failure {
+    /// A failure without preemption.
+    pub fn new(reason: &'static str, message: String) -> Self {
+        Self { reason, message, post_filter: None, withdrawn: Vec::new() }
+    }
 }
 
 /// A placed pod that the API has not confirmed yet.
@@ -279,7 +288,7 @@ impl Core {
                 Ok(current) => current,
                 Err(NoNode::Error(status)) => {
                     let reason = if status.is_rejected() { "Unschedulable" } else { "SchedulerError" };
-                    let failure = Failure { reason, message: status.message(), post_filter: None };
+                    let failure = Failure::new(reason, status.message());
                     outcomes.push(self.fail(pod, failure, &Diagnosis::default(), true, now));
                     continue;
                 }
@@ -290,11 +299,8 @@ impl Core {
                     if !helped {
                         // Equal pods fail equally.
                         for pod in pods.by_ref() {
-                            let failure = Failure {
-                                reason: "Unschedulable",
-                                message: diagnosis.message(self.snapshot.known_order().len()),
-                                post_filter: None,
-                            };
+                            let failure =
+                                Failure::new("Unschedulable", diagnosis.message(self.snapshot.known_order().len()));
                             outcomes.push(self.fail(pod, failure, &diagnosis, false, now));
                         }
                     }
@@ -308,10 +314,10 @@ impl Core {
                 diagnosis.add_plugin(&status);
                 let rejected = status.is_rejected();
                 diagnosis.nodes.push((slot, status.clone()));
-                let failure = Failure {
-                    reason: if rejected { "Unschedulable" } else { "SchedulerError" },
-                    message: if rejected { diagnosis.message(1) } else { status.message() },
-                    post_filter: None,
+                let failure = if rejected {
+                    Failure::new("Unschedulable", diagnosis.message(1))
+                } else {
+                    Failure::new("SchedulerError", status.message())
                 };
                 outcomes.push(self.fail(pod, failure, &diagnosis, !rejected, now));
                 continue;
@@ -330,7 +336,14 @@ impl Core {
         self.assumed.insert(info.uid().to_owned(), Assumed { slot, deadline: None });
     }
 
-    fn fail(&mut self, pod: QueuedPod, failure: Failure, diagnosis: &Diagnosis, error: bool, now: Duration) -> Outcome {
+    fn fail(
+        &mut self,
+        pod: QueuedPod,
+        mut failure: Failure,
+        diagnosis: &Diagnosis,
+        error: bool,
+        now: Duration,
+    ) -> Outcome {
         let returned = pod.clone();
         if error {
             self.queue.retry_after_error(pod, now);
@@ -338,6 +351,14 @@ impl Core {
             self.queue.add_unschedulable(pod, diagnosis, now);
         }
         if let Some(PostFilterResult { nominated_node: Some(node), .. }) = &failure.post_filter {
+            if !node.is_empty() {
+                for other in self.queue.nominated().on(node) {
+                    if other.priority() < returned.info.priority() {
+                        self.queue.nominated_mut().remove(other.uid());
+                        failure.withdrawn.push(other);
+                    }
+                }
+            }
             self.queue.nominated_mut().set(&returned.info, node);
         }
         Outcome::Failed { pod: returned, failure }
@@ -543,7 +564,8 @@ impl Core {
         let helped = post_filter
             .as_ref()
             .is_some_and(|result| result.nominated_node.as_deref().is_some_and(|node| !node.is_empty()));
-        (Failure { reason: "Unschedulable", message: diagnosis.message(total), post_filter }, helped)
+        let failure = Failure { post_filter, ..Failure::new("Unschedulable", diagnosis.message(total)) };
+        (failure, helped)
     }
 }
 

@@ -273,14 +273,14 @@ pub trait Nominated {
 
 /// Tries to make a pod schedulable that fits nowhere.
 pub trait PostFilter: Send + Sync {
-    /// `Err` says that, and why, nothing could be done.
+    /// The verdict says whether it helped; a result without help withdraws an earlier nomination.
     fn post_filter(
         &self,
         context: &mut PostFilterContext<'_>,
         state: &mut CycleState,
         pod: &Arc<PodInfo>,
         diagnosis: &Diagnosis,
-    ) -> Result<PostFilterResult, Status>;
+    ) -> (Option<PostFilterResult>, Verdict);
 }
 
 /// Looks at the feasible nodes once, before they are scored.

@@ -185,13 +185,16 @@ impl Profile {
         diagnosis: &Diagnosis,
     ) -> (Option<PostFilterResult>, String) {
         let mut messages = Vec::new();
+        let mut last = None;
         for (_, plugin) in &self.post_filter {
-            match plugin.post_filter(context, state, pod, diagnosis) {
-                Ok(result) => return (Some(result), String::new()),
+            let (result, verdict) = plugin.post_filter(context, state, pod, diagnosis);
+            last = result.or(last);
+            match verdict {
+                Ok(()) => return (last, String::new()),
                 Err(status) => messages.push(status.message()),
             }
         }
-        (None, messages.join(", "))
+        (last, messages.join(", "))
     }
 
     /// Runs PreScore; returns which score plugins have something to do.

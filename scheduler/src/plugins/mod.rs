@@ -10,7 +10,9 @@ use crate::framework::{MAX_NODE_SCORE, Place, Plugin};
 use crate::objects::{PodDisruptionBudget, Selecting};
 
 pub mod default_binder;
+pub mod default_preemption;
 pub mod image_locality;
+pub mod inter_pod_affinity;
 pub mod node_affinity;
 pub mod node_name;
 pub mod node_ports;
@@ -87,7 +89,9 @@ pub type Factory = fn(&Value, &Handle) -> Result<Plugin, String>;
 /// Every plugin there is.
 pub const REGISTRY: &[(&str, Factory)] = &[
     (default_binder::NAME, default_binder::new),
+    (default_preemption::NAME, default_preemption::new),
     (image_locality::NAME, image_locality::new),
+    (inter_pod_affinity::NAME, inter_pod_affinity::new),
     (node_affinity::NAME, node_affinity::new),
     (node_name::NAME, node_name::new),
     (node_ports::NAME, node_ports::new),
@@ -112,6 +116,8 @@ pub const DEFAULT: &[(&str, i64)] = &[
     (node_ports::NAME, 0),
     (node_resources_fit::NAME, 1),
     (pod_topology_spread::NAME, 2),
+    (inter_pod_affinity::NAME, 2),
+    (default_preemption::NAME, 0),
     (node_resources_balanced_allocation::NAME, 1),
     (image_locality::NAME, 1),
     (default_binder::NAME, 0),

@@ -75,7 +75,7 @@ impl Actions {
                 }
                 Err(status) => {
                     let message = format!("running Bind plugin {:?}: {}", status.plugin, status.message());
-                    let failure = Failure { reason: "SchedulerError", message, post_filter: None };
+                    let failure = Failure::new("SchedulerError", message);
                     this.report(&pod, failure, now.saturating_sub(started));
                     this.send(Change::BindingFailed(Box::new(pod)));
                 }
@@ -113,6 +113,9 @@ impl Actions {
             );
             let nominated = failure.post_filter.as_ref().and_then(|result| result.nominated_node.clone());
             this.update_status(&current, failure.reason, &failure.message, nominated.as_deref()).await;
+            for other in &failure.withdrawn {
+                this.patch_status(&other.pod, &json!({"nominatedNodeName": null})).await;
+            }
             if let Some(result) = failure.post_filter {
                 this.metrics.preempted(result.victims.len());
                 let node = result.nominated_node.unwrap_or_default();
