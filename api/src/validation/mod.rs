@@ -49,6 +49,10 @@ pub fn update(resource: &Resource, new: &Value, old: &Value) -> ErrorList {
 
 /// What is wrong with an update through `/status` or another subresource that updates the object.
 pub fn update_subresource(resource: &Resource, subresource: &str, new: &Value, old: &Value) -> ErrorList {
+    // `/scale` changes the object itself.
+    if subresource == "scale" {
+        return update(resource, new, old);
+    }
     let mut errors = ErrorList::new();
     if !kind_update_subresource(resource, subresource, new, old, &mut errors) {
         object_meta::update(new, old, &mut errors);
