@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 
 use crate::context::Context;
 use crate::{
-    deployment, endpoint_slice, endpoints, garbage_collector, namespace, node_ipam, pod_gc, replicaset, root_ca,
-    service_account,
+    deployment, endpoint_slice, endpoints, garbage_collector, namespace, node_ipam, node_lifecycle, pod_gc, replicaset,
+    root_ca, service_account, taint_eviction,
 };
 
 /// Registers informers and handlers, and answers the controller's loop.
@@ -46,11 +46,11 @@ pub static ALL: &[Descriptor] = &[
     controller(service_account::NAME, &["serviceaccount"], service_account::start),
     controller(root_ca::NAME, &["root-ca-cert-publisher"], root_ca::start),
     controller(garbage_collector::NAME, &["garbagecollector"], garbage_collector::start),
-    controller(replicaset::NAME, &["replicaset"], replicaset::start),
     controller(node_ipam::NAME, &["nodeipam"], node_ipam::start),
-    absent("node-lifecycle-controller", &["nodelifecycle"]),
-    absent("taint-eviction-controller", &[]),
+    controller(node_lifecycle::NAME, &["nodelifecycle"], node_lifecycle::start),
+    controller(taint_eviction::NAME, &[], taint_eviction::start),
     controller(pod_gc::NAME, &["podgc"], pod_gc::start),
+    controller(replicaset::NAME, &["replicaset"], replicaset::start),
     absent("serviceaccount-token-controller", &["serviceaccount-token"]),
     absent("endpointslice-mirroring-controller", &["endpointslicemirroring"]),
     absent("replicationcontroller-controller", &["replicationcontroller"]),

@@ -14,6 +14,7 @@ mod expectations;
 pub mod garbage_collector;
 pub mod namespace;
 pub mod node_ipam;
+pub mod node_lifecycle;
 mod ownership;
 mod pod_control;
 mod pod_endpoints;
@@ -22,6 +23,7 @@ pub mod replicaset;
 pub mod root_ca;
 mod server;
 pub mod service_account;
+pub mod taint_eviction;
 #[cfg(test)]
 mod testing;
 pub mod types;

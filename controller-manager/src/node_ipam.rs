@@ -1,10 +1,10 @@
-//! Gives every node its part of the pod address ranges (`spec.podCIDRs`), from the lowest free one up.
+//! Gives each node its range of pod addresses out of the cluster's.
 //!
-//! Reads and writes nodes. What is allocated is known from the nodes themselves, so a restart finds it
-//! again, and what a deleted node had becomes free. Runs only with `--allocate-node-cidrs`.
-//! Upstream: `pkg/controller/nodeipam`, the range allocator.
+//! Reads nodes; writes `spec.podCIDR` and `spec.podCIDRs`. Upstream: `pkg/controller/nodeipam`
+//! (RangeAllocator). What is taken is read from the nodes at start, so nothing else is stored.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use client::events::{Recorder, Reference};
@@ -13,172 +13,176 @@ use client::resources::NODES;
 use client::workqueue::WorkQueue;
 use client::{Client, ObjectKey, Patch};
 use futures::future::BoxFuture;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use parking_lot::Mutex;
+use serde::de::IgnoredAny;
 use serde_json::json;
 
-use crate::context::Context;
+use crate::config::Config;
+use crate::context::{Context, synced};
 use crate::types::Node;
 use crate::worker::{self, Error, Requeue};
 
 pub const NAME: &str = "node-ipam-controller";
 
-/// Upstream's default sizes of a node's part.
-const DEFAULT_MASK_V4: u8 = 24;
-const DEFAULT_MASK_V6: u8 = 64;
-/// Upstream's bound: a range is cut into at most this many bits' worth of parts.
-const MAX_BITS: u8 = 16;
-
-/// One cluster range, cut into parts of one size.
+/// The ranges of one family: the cluster's range cut into equal parts.
 #[derive(Debug)]
-struct Range {
-    range: IpNet,
+struct CidrSet {
+    cluster: IpNet,
     mask: u8,
-    /// Part number → the node that has it.
-    taken: BTreeMap<u32, String>,
+    used: HashSet<u128>,
+    /// Where to look next, so that a range just given up is not given out at once.
+    next: u128,
 }
 
-/// Why a range cannot be used; the text goes to the log.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-enum RangeError {
-    #[error("{0:?} is not a CIDR")]
-    Parse(String),
-    #[error("node mask size {mask} does not fit into cluster range {range}")]
-    Mask { range: IpNet, mask: u8 },
-}
+impl CidrSet {
+    fn new(cluster: IpNet, mask: u8) -> Result<Self, String> {
+        let cluster = cluster.trunc();
+        if mask < cluster.prefix_len() || mask > cluster.max_prefix_len() {
+            return Err(format!("node CIDR mask size {mask} does not fit the cluster CIDR {cluster}"));
+        }
+        if mask - cluster.prefix_len() > 32 {
+            return Err(format!("the node mask size {mask} of {cluster} makes more ranges than can be kept"));
+        }
+        Ok(Self { cluster, mask, used: HashSet::new(), next: 0 })
+    }
 
-impl Range {
-    fn new(range: &str, mask_v4: u8, mask_v6: u8) -> Result<Range, RangeError> {
-        let range: IpNet = range.trim().parse().map_err(|_| RangeError::Parse(range.to_owned()))?;
-        let (size, default) = match range {
-            IpNet::V4(_) => (mask_v4, DEFAULT_MASK_V4),
-            IpNet::V6(_) => (mask_v6, DEFAULT_MASK_V6),
+    fn count(&self) -> u128 {
+        1 << (self.mask - self.cluster.prefix_len())
+    }
+
+    fn shift(&self) -> u8 {
+        self.cluster.max_prefix_len() - self.mask
+    }
+
+    fn base(&self) -> u128 {
+        number(self.cluster.network())
+    }
+
+    fn range(&self, index: u128) -> IpNet {
+        let value = self.base() + (index << self.shift());
+        let address = match self.cluster {
+            IpNet::V4(_) => IpAddr::V4(Ipv4Addr::from(value as u32)),
+            IpNet::V6(_) => IpAddr::V6(Ipv6Addr::from(value)),
         };
-        let mask = if size == 0 { default } else { size };
-        if mask < range.prefix_len() || mask > range.max_prefix_len() || mask - range.prefix_len() > MAX_BITS {
-            return Err(RangeError::Mask { range, mask });
+        IpNet::new(address, self.mask).expect("the mask was checked")
+    }
+
+    /// The parts that a range touches.
+    fn indexes(&self, range: &IpNet) -> std::ops::RangeInclusive<u128> {
+        #[expect(clippy::reversed_empty_ranges, reason = "nothing is touched")]
+        let none = 1..=0;
+        let same_family = range.max_prefix_len() == self.cluster.max_prefix_len();
+        let disjoint = !self.cluster.contains(&range.network()) && !range.contains(&self.cluster.network());
+        if !same_family || disjoint {
+            return none;
         }
-        Ok(Range { range: range.trunc(), mask, taken: BTreeMap::new() })
+        let index = |address: IpAddr| number(address).saturating_sub(self.base()) >> self.shift();
+        index(range.network())..=index(range.broadcast()).min(self.count() - 1)
     }
 
-    fn parts(&self) -> u32 {
-        1 << (self.mask - self.range.prefix_len())
+    fn occupy(&mut self, range: &IpNet) {
+        // A range that covers a huge part is remembered part by part; parts are few (see `new`).
+        self.used.extend(self.indexes(range));
     }
 
-    fn part(&self, number: u32) -> IpNet {
-        match self.range {
-            IpNet::V4(range) => {
-                let address = u32::from(range.network()) + (number << (32 - self.mask));
-                Ipv4Net::new(address.into(), self.mask).expect("the mask was checked").into()
-            }
-            IpNet::V6(range) => {
-                let address = u128::from(range.network()) + (u128::from(number) << (128 - self.mask));
-                Ipv6Net::new(address.into(), self.mask).expect("the mask was checked").into()
-            }
-        }
-    }
-
-    /// The parts that a node's CIDR lies on; none when it is elsewhere.
-    fn numbers(&self, cidr: &IpNet) -> std::ops::RangeInclusive<u32> {
-        #[expect(clippy::reversed_empty_ranges, reason = "the empty range of parts")]
-        const NONE: std::ops::RangeInclusive<u32> = 1..=0;
-        let (first, last) = match (self.range, cidr) {
-            (IpNet::V4(range), IpNet::V4(cidr)) => {
-                let base = u128::from(u32::from(range.network()));
-                let shift = 32 - self.mask;
-                let number =
-                    |address: std::net::Ipv4Addr| u128::from(u32::from(address)).checked_sub(base).map(|n| n >> shift);
-                (number(cidr.network()), number(cidr.broadcast()))
-            }
-            (IpNet::V6(range), IpNet::V6(cidr)) => {
-                let base = u128::from(range.network());
-                let shift = 128 - self.mask;
-                let number = |address: std::net::Ipv6Addr| u128::from(address).checked_sub(base).map(|n| n >> shift);
-                (number(cidr.network()), number(cidr.broadcast()))
-            }
-            _ => return NONE,
-        };
-        let Some(last) = last else { return NONE };
-        let most = u128::from(self.parts() - 1);
-        let first = first.unwrap_or(0);
-        if first > most {
-            return NONE;
-        }
-        let number = |part: u128| u32::try_from(part.min(most)).expect("bounded by the number of parts");
-        number(first)..=number(last)
-    }
-
-    fn occupy(&mut self, cidr: &IpNet, node: &str) {
-        for number in self.numbers(cidr) {
-            self.taken.insert(number, node.to_owned());
+    fn release(&mut self, range: &IpNet) {
+        for index in self.indexes(range) {
+            self.used.remove(&index);
         }
     }
 
-    fn allocate(&mut self, node: &str) -> Option<IpNet> {
-        let number = (0..self.parts()).find(|number| !self.taken.contains_key(number))?;
-        self.taken.insert(number, node.to_owned());
-        Some(self.part(number))
-    }
-
-    fn release(&mut self, node: &str) {
-        self.taken.retain(|_, owner| owner != node);
+    fn allocate(&mut self) -> Option<IpNet> {
+        let count = self.count();
+        if self.used.len() as u128 >= count {
+            return None;
+        }
+        let index = (0..count).map(|step| (self.next + step) % count).find(|index| !self.used.contains(index))?;
+        self.used.insert(index);
+        self.next = (index + 1) % count;
+        Some(self.range(index))
     }
 }
 
-struct NodeIpam {
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address),
+    }
+}
+
+/// The sets that the configuration asks for.
+fn sets(config: &Config) -> Result<Vec<CidrSet>, String> {
+    let parse = |text: &String| text.parse::<IpNet>().map_err(|error| format!("invalid CIDR {text:?}: {error}"));
+    let services: Vec<IpNet> = config.service_cluster_ip_range.iter().map(parse).collect::<Result<_, _>>()?;
+    config
+        .cluster_cidr
+        .iter()
+        .map(|text| {
+            let cluster = parse(text)?;
+            let (own, default) = match cluster {
+                IpNet::V4(_) => (config.node_cidr_mask_size_ipv4, 24),
+                IpNet::V6(_) => (config.node_cidr_mask_size_ipv6, 64),
+            };
+            let mask = [own, config.node_cidr_mask_size].into_iter().find(|size| *size > 0).unwrap_or(default);
+            let mut set = CidrSet::new(cluster, mask)?;
+            for service in &services {
+                set.occupy(service);
+            }
+            Ok(set)
+        })
+        .collect()
+}
+
+struct NodeIpamController {
     client: Client,
     recorder: Recorder,
     nodes: Store<Node>,
-    ranges: Mutex<Vec<Range>>,
+    sets: Mutex<Vec<CidrSet>>,
+    /// Ranges given out by us that the cache may not show yet, by node.
+    given: Mutex<HashMap<String, Vec<IpNet>>>,
 }
 
 pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
-    let config = &context.config;
-    if !config.allocate_node_cidrs {
-        return Box::pin(async {});
+    if !context.config.allocate_node_cidrs || context.config.cluster_cidr.is_empty() {
+        return Box::pin(std::future::ready(()));
     }
-    let own = |size: u8| if size == 0 { config.node_cidr_mask_size } else { size };
-    let (v4, v6) = (own(config.node_cidr_mask_size_ipv4), own(config.node_cidr_mask_size_ipv6));
-    let ranges: Result<Vec<Range>, RangeError> =
-        config.cluster_cidr.iter().map(|range| Range::new(range, v4, v6)).collect();
-    let ranges = match ranges {
-        Ok(ranges) if !ranges.is_empty() => ranges,
-        Ok(_) => {
-            tracing::error!(controller = NAME, "--allocate-node-cidrs needs --cluster-cidr");
-            return Box::pin(async {});
-        }
+    let sets = match sets(&context.config) {
+        Ok(sets) => sets,
         Err(error) => {
-            tracing::error!(controller = NAME, %error, "no node gets a pod range");
-            return Box::pin(async {});
+            tracing::error!(controller = NAME, error, "cannot allocate node ranges");
+            return Box::pin(std::future::ready(()));
         }
     };
     let nodes = context.informers.of::<Node>(&NODES);
     let queue: WorkQueue<ObjectKey> = WorkQueue::new();
-    nodes.on_event({
-        let queue = queue.clone();
-        move |event: &Event<Node>| {
-            if !matches!(event, Event::Modified { new, .. } if !new.spec.pod_cidrs.is_empty()) {
-                queue.add(event.object().metadata.key());
-            }
-        }
-    });
-    let controller = Arc::new(NodeIpam {
-        client: context.client(NAME),
+    let controller = Arc::new(NodeIpamController {
+        client: context.client("node-controller"),
         recorder: context.recorder("cidrAllocator"),
         nodes: nodes.store(),
-        ranges: Mutex::new(ranges),
+        sets: Mutex::new(sets),
+        given: Mutex::default(),
     });
+    {
+        let queue = queue.clone();
+        let controller = controller.clone();
+        nodes.on_event(move |event| match event {
+            Event::Deleted(node) => controller.forget(node),
+            Event::Added(node) | Event::Modified { new: node, .. } => {
+                controller.occupy(node);
+                if node.spec.pod_cidrs.is_empty() && node.spec.pod_cidr.is_empty() {
+                    queue.add(node.metadata.key());
+                }
+            }
+        });
+    }
     let shutdown = context.shutdown.clone();
     Box::pin(async move {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = nodes.wait_synced() => {}
+        // Every range in use must be known before the first is given out.
+        if !synced(&shutdown, nodes.wait_synced()).await {
+            return;
         }
-        // Before anything is given away, everything that was given before is taken note of.
-        for node in controller.nodes.list() {
-            controller.note(&node);
-        }
-        worker::run(NAME, queue, 1, shutdown, move |key| {
+        worker::run(NAME, queue, 8, shutdown, move |key| {
             let controller = controller.clone();
             async move { controller.reconcile(&key).await }
         })
@@ -186,51 +190,79 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     })
 }
 
-impl NodeIpam {
-    async fn reconcile(&self, key: &ObjectKey) -> worker::Result {
-        let Some(node) = self.nodes.get(key) else {
-            self.ranges.lock().iter_mut().for_each(|range| range.release(&key.name));
-            return Ok(Requeue::Never);
-        };
-        if !node.spec.pod_cidrs.is_empty() {
-            self.note(&node);
-            return Ok(Requeue::Never);
+fn ranges(node: &Node) -> Vec<IpNet> {
+    let texts: &[String] =
+        if node.spec.pod_cidrs.is_empty() { std::slice::from_ref(&node.spec.pod_cidr) } else { &node.spec.pod_cidrs };
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+impl NodeIpamController {
+    fn occupy(&self, node: &Node) {
+        let ranges = ranges(node);
+        let mut sets = self.sets.lock();
+        for range in &ranges {
+            sets.iter_mut().for_each(|set| set.occupy(range));
         }
-        let Some(cidrs) = self.allocate(&key.name) else {
-            let about = Reference::of(&NODES, &node.metadata);
-            let note = format!("Node {} status is now: CIDRNotAvailable", key.name);
-            self.recorder.event(&about, "Normal", "CIDRNotAvailable", &note);
-            return Err(Error::Other("no part of a cluster range is free".to_owned()));
-        };
-        let cidrs: Vec<String> = cidrs.iter().map(IpNet::to_string).collect();
-        let patch = Patch::Strategic(json!({"spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs}}));
-        match self.client.patch::<serde::de::IgnoredAny>(&NODES, None, &key.name, None, &patch).await {
-            Ok(_) => Ok(Requeue::Never),
-            Err(error) => {
-                // Whether it was written is not known after a timeout: the cache will tell, and what was
-                // not written is free again.
-                self.ranges.lock().iter_mut().for_each(|range| range.release(&key.name));
-                if error.is_not_found() { Ok(Requeue::Never) } else { Err(error.into()) }
+    }
+
+    fn forget(&self, node: &Node) {
+        let mut held = ranges(node);
+        held.extend(self.given.lock().remove(&node.metadata.name).into_iter().flatten());
+        let mut sets = self.sets.lock();
+        for range in &held {
+            sets.iter_mut().for_each(|set| set.release(range));
+        }
+    }
+
+    /// Takes one range of each family, or none at all.
+    fn take(&self) -> Option<Vec<IpNet>> {
+        let mut sets = self.sets.lock();
+        let mut taken = Vec::new();
+        for place in 0..sets.len() {
+            match sets[place].allocate() {
+                Some(range) => taken.push(range),
+                None => {
+                    for (set, range) in sets.iter_mut().zip(&taken) {
+                        set.release(range);
+                    }
+                    return None;
+                }
             }
         }
+        Some(taken)
     }
 
-    /// One part of every range, or none at all.
-    fn allocate(&self, node: &str) -> Option<Vec<IpNet>> {
-        let mut ranges = self.ranges.lock();
-        let parts: Vec<IpNet> = ranges.iter_mut().map_while(|range| range.allocate(node)).collect();
-        if parts.len() == ranges.len() {
-            return Some(parts);
+    async fn reconcile(&self, key: &ObjectKey) -> worker::Result {
+        let Some(node) = self.nodes.get(key) else { return Ok(Requeue::Never) };
+        if !ranges(&node).is_empty() {
+            return Ok(Requeue::Never);
         }
-        ranges.iter_mut().for_each(|range| range.release(node));
-        None
-    }
-
-    fn note(&self, node: &Node) {
-        let cidrs: BTreeSet<IpNet> = node.spec.pod_cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect();
-        for range in self.ranges.lock().iter_mut() {
-            cidrs.iter().for_each(|cidr| range.occupy(cidr, &node.metadata.name));
-        }
+        // A failed write keeps its ranges: it may have arrived, and a second attempt must ask for
+        // the same.
+        let known = self.given.lock().get(&key.name).cloned();
+        let taken = match known {
+            Some(taken) => taken,
+            None => {
+                let Some(taken) = self.take() else {
+                    let regarding = Reference::of(&NODES, &node.metadata);
+                    let note = format!("Node {} status is now: CIDRNotAvailable", key.name);
+                    self.recorder.event(&regarding, "Normal", "CIDRNotAvailable", &note);
+                    return Err(Error::Other(
+                        "failed to allocate cidr from cluster cidr: there are no remaining CIDRs left".into(),
+                    ));
+                };
+                self.given.lock().insert(key.name.clone(), taken.clone());
+                taken
+            }
+        };
+        let texts: Vec<String> = taken.iter().map(IpNet::to_string).collect();
+        let patch = Patch::Strategic(json!({
+            "metadata": { "uid": node.metadata.uid },
+            "spec": { "podCIDR": texts.first(), "podCIDRs": texts },
+        }));
+        self.client.patch::<IgnoredAny>(&NODES, None, &key.name, None, &patch).await?;
+        tracing::info!(controller = NAME, node = key.name, ranges = texts.join(","), "Set node PodCIDR");
+        Ok(Requeue::Never)
     }
 }
 
@@ -238,48 +270,53 @@ impl NodeIpam {
 mod tests {
     use super::*;
 
-    fn range(cidr: &str, mask: u8) -> Range {
-        Range::new(cidr, mask, mask).expect("a good range")
+    fn set(cluster: &str, mask: u8) -> CidrSet {
+        CidrSet::new(cluster.parse().unwrap(), mask).unwrap()
     }
 
-    fn net(cidr: &str) -> IpNet {
-        cidr.parse().expect("a CIDR")
-    }
-
-    #[test]
-    fn parts_are_given_from_the_lowest_free_one() {
-        let mut range = range("10.244.0.0/16", 24);
-        range.occupy(&net("10.244.1.0/24"), "b");
-        assert_eq!(range.allocate("a"), Some(net("10.244.0.0/24")));
-        assert_eq!(range.allocate("c"), Some(net("10.244.2.0/24")));
-        range.release("b");
-        assert_eq!(range.allocate("d"), Some(net("10.244.1.0/24")));
+    fn take(set: &mut CidrSet) -> Option<String> {
+        set.allocate().map(|range| range.to_string())
     }
 
     #[test]
-    fn a_range_runs_out() {
-        let mut range = range("10.0.0.0/23", 24);
-        assert!(range.allocate("a").is_some() && range.allocate("b").is_some());
-        assert_eq!(range.allocate("c"), None);
+    fn ranges_are_given_out_in_turn() {
+        let mut set = set("10.244.0.0/22", 24);
+        set.occupy(&"10.244.1.0/24".parse().unwrap());
+        assert_eq!(take(&mut set).as_deref(), Some("10.244.0.0/24"));
+        assert_eq!(take(&mut set).as_deref(), Some("10.244.2.0/24"));
+        set.release(&"10.244.0.0/24".parse().unwrap());
+        assert_eq!(take(&mut set).as_deref(), Some("10.244.3.0/24"), "the one just given up waits");
+        assert_eq!(take(&mut set).as_deref(), Some("10.244.0.0/24"));
+        assert_eq!(take(&mut set), None);
+        set.occupy(&"192.168.0.0/16".parse().unwrap());
+        set.occupy(&"fd00::/64".parse().unwrap());
     }
 
     #[test]
-    fn wider_and_foreign_parts_are_occupied_rightly() {
-        let mut range = range("10.244.0.0/16", 24);
-        range.occupy(&net("10.244.0.0/22"), "wide");
-        range.occupy(&net("192.168.0.0/24"), "foreign");
-        range.occupy(&net("10.245.0.0/24"), "next door");
-        assert_eq!(range.taken.len(), 4);
-        assert_eq!(range.allocate("a"), Some(net("10.244.4.0/24")));
+    fn overlaps_of_any_size_are_respected() {
+        let mut small = set("10.0.0.0/16", 24);
+        small.occupy(&"10.0.0.128/25".parse().unwrap());
+        small.occupy(&"10.0.1.0/24".parse().unwrap());
+        assert_eq!(take(&mut small).as_deref(), Some("10.0.2.0/24"));
+        let mut covered = set("10.0.0.0/16", 24);
+        covered.occupy(&"10.0.0.0/8".parse().unwrap());
+        assert_eq!(take(&mut covered), None);
+        let mut v6 = set("fd00:10:244::/56", 64);
+        assert_eq!(take(&mut v6).as_deref(), Some("fd00:10:244::/64"));
+        assert_eq!(take(&mut v6).as_deref(), Some("fd00:10:244:1::/64"));
     }
 
     #[test]
-    fn ipv6_and_masks() {
-        let mut v6 = Range::new("fd00::/56", 0, 0).expect("a good range");
-        assert_eq!(v6.allocate("a"), Some(net("fd00::/64")));
-        assert_eq!(v6.allocate("b"), Some(net("fd00:0:0:1::/64")));
-        assert!(matches!(Range::new("10.0.0.0/24", 16, 0), Err(RangeError::Mask { .. })));
-        assert!(matches!(Range::new("fd00::/32", 0, 64), Err(RangeError::Mask { .. })));
-        assert!(matches!(Range::new("pods", 0, 0), Err(RangeError::Parse(_))));
+    fn settings_are_checked() {
+        let config = Config {
+            cluster_cidr: vec!["10.244.0.0/16".into(), "fd00::/48".into()],
+            service_cluster_ip_range: vec!["10.244.0.0/24".into()],
+            ..Config::default()
+        };
+        let mut made = sets(&config).unwrap();
+        assert_eq!(take(&mut made[0]).as_deref(), Some("10.244.1.0/24"));
+        assert_eq!(made[1].mask, 64);
+        assert!(CidrSet::new("10.0.0.0/24".parse().unwrap(), 16).is_err());
+        assert!(CidrSet::new("fd00::/8".parse().unwrap(), 64).is_err());
     }
 }
