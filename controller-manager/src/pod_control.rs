@@ -92,20 +92,10 @@ fn deletion_cost(pod: &Pod) -> i64 {
 }
 
 /// Ages are compared by magnitude, so that pods of about the same age are chosen at random and not
-/// all from the node that was filled last (KEP-2185).
-fn logarithmic_order(a: Option<Timestamp>, b: Option<Timestamp>, now: Timestamp, a_uid: &str, b_uid: &str) -> Ordering {
-    let (Some(a), Some(b)) = (a, b) else {
-        // An unknown time counts as the youngest.
-        return a.is_some().cmp(&b.is_some());
-    };
-    if a == b {
-        return Ordering::Equal;
-    }
-    let rank = |time: Timestamp| {
-        let nanos = now.as_nanosecond() - time.as_nanosecond();
-        if nanos > 0 { (nanos as f64).log2() as i64 } else { i64::MIN }
-    };
-    rank(a).cmp(&rank(b)).then_with(|| a_uid.cmp(b_uid))
+/// all from the node that was filled last (KEP-2185). An unknown time counts as the youngest.
+fn magnitude(time: Option<Timestamp>, now: Timestamp) -> Option<i64> {
+    let nanos = now.as_nanosecond() - time?.as_nanosecond();
+    Some(if nanos > 0 { nanos.ilog2().into() } else { -1 })
 }
 
 fn max_restarts(pod: &Pod) -> i64 {
@@ -131,23 +121,15 @@ pub fn deletion_order(a: (&Pod, usize), b: (&Pod, usize), now: Timestamp) -> Ord
         .then_with(|| ready.0.cmp(&ready.1))
         .then_with(|| deletion_cost(left).cmp(&deletion_cost(right)))
         .then_with(|| b.1.cmp(&a.1))
-        .then_with(|| {
-            if ready == (true, true) {
-                logarithmic_order(left.ready_since(), right.ready_since(), now, &left.metadata.uid, &right.metadata.uid)
-            } else {
-                Ordering::Equal
-            }
-        })
+        // Upstream asks for exact times before it falls back to the uid, which is no total order; a
+        // sort must have one, so magnitudes alone count and the uid settles what is left.
+        .then_with(|| magnitude(left.ready_since(), now).cmp(&magnitude(right.ready_since(), now)))
         .then_with(|| max_restarts(right).cmp(&max_restarts(left)))
         .then_with(|| {
-            logarithmic_order(
-                left.metadata.creation_timestamp,
-                right.metadata.creation_timestamp,
-                now,
-                &left.metadata.uid,
-                &right.metadata.uid,
-            )
+            let created = |pod: &Pod| magnitude(pod.metadata.creation_timestamp, now);
+            created(left).cmp(&created(right))
         })
+        .then_with(|| left.metadata.uid.cmp(&right.metadata.uid))
 }
 
 #[cfg(test)]
@@ -196,7 +178,26 @@ mod tests {
             );
             assert_eq!(deletion_order((&right, 0), (&left, 0), now), Ordering::Greater);
         }
-        let (a, b) = (ready("a", 10), ready("b", 10));
+        let (a, b) = (ready("b", 10), ready("a", 10));
         assert_eq!(deletion_order((&a, 2), (&b, 1), now), Ordering::Less, "the more crowded node gives first");
+    }
+
+    #[test]
+    fn the_order_is_total() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        // Times that are equal, of one magnitude, and unknown, in uids that run against them.
+        let mut pods: Vec<Pod> = (0..300)
+            .map(|n| {
+                let mut pod =
+                    pod(&format!("{:03}", (n * 7919) % 300)).node("n").running().created(999_000 + n % 5).build();
+                if n % 7 == 0 {
+                    pod.metadata.creation_timestamp = None;
+                }
+                pod
+            })
+            .collect();
+        // A comparison that contradicts itself makes the sort panic.
+        pods.sort_by(|a, b| deletion_order((a, 0), (b, 0), now));
+        assert!(pods[0].metadata.creation_timestamp.is_none());
     }
 }

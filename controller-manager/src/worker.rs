@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::workqueue::WorkQueue;
+use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 /// When a key should come again.
@@ -64,7 +65,10 @@ pub async fn run<K, F, Fut>(
         let reconcile = reconcile.clone();
         tasks.spawn(async move {
             while let Some(key) = queue.get().await {
-                match reconcile(key.clone()).await {
+                // A panic over one object must not end the work on all others.
+                let outcome = std::panic::AssertUnwindSafe(reconcile(key.clone())).catch_unwind().await;
+                let outcome = outcome.unwrap_or_else(|_| Err(Error::Other("reconcile panicked".into())));
+                match outcome {
                     Ok(requeue) => match requeue {
                         Requeue::Never => queue.forget(&key),
                         Requeue::After(delay) => {
