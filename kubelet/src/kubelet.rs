@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::informer::{Event, Informer, InformerParams};
 use client::{Client, Meta, resources};
@@ -35,6 +35,8 @@ use crate::{pleg, probe, runtime, server, status, volume};
 /// How often the runtime is asked how it is: when all is well, and when it is not.
 const RUNTIME_CHECK: Duration = Duration::from_secs(5);
 const RUNTIME_CHECK_DOWN: Duration = Duration::from_millis(100);
+/// A runtime that does not answer for this long is down.
+const RUNTIME_GRACE: Duration = Duration::from_secs(30);
 const GARBAGE: Duration = Duration::from_secs(60);
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 /// Listing images costs the runtime something; the Node shows them only.
@@ -271,7 +273,14 @@ async fn check_runtime(cri: &Arc<dyn Runtime>, facts: &Mutex<RuntimeFacts>) {
         _ => None,
     };
     let mut facts = facts.lock();
-    facts.status = Some(status);
+    let now = Instant::now();
+    if status.is_ok() {
+        facts.answered = Some(now);
+    }
+    // A runtime that restarts is no reason to call the node unready: what it last said holds a while.
+    if status.is_ok() || facts.answered.is_none_or(|at| now - at >= RUNTIME_GRACE) {
+        facts.status = Some(status);
+    }
     if let Some(version) = version {
         facts.version = version;
     }

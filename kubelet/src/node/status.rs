@@ -47,6 +47,8 @@ pub struct RuntimeFacts {
     /// The last answer, or why there is none.
     pub status: Option<Result<cri::StatusResponse, String>>,
     pub images: Vec<cri::Image>,
+    /// When it last answered.
+    pub answered: Option<std::time::Instant>,
 }
 
 /// Everything a status is made from.
@@ -270,7 +272,7 @@ mod tests {
         };
         let conditions = vec![condition("RuntimeReady", true), condition("NetworkReady", true)];
         let status = cri::StatusResponse { status: Some(cri::RuntimeStatus { conditions }), ..Default::default() };
-        RuntimeFacts { version: "containerd://1".into(), status: Some(Ok(status)), images: Vec::new() }
+        RuntimeFacts { version: "containerd://1".into(), status: Some(Ok(status)), images: Vec::new(), answered: None }
     }
 
     fn status(runtime: &RuntimeFacts, usage: Usage, old: &Value) -> Value {

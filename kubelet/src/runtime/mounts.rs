@@ -111,6 +111,9 @@ fn write_hosts(settings: &Settings, pod: &Pod, ips: &[String], path: &Path) -> s
         let (name, domain) = network::hostname_and_domain(pod, &settings.dns.cluster_domain);
         network::managed_hosts(ips, &name, &domain, aliases)
     };
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
     // Written in place: containers that already run have this very file mounted.
     std::fs::write(path, text)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))

@@ -183,6 +183,8 @@ async fn samples(server: &Server) -> Result<Vec<Sample>, crate::cri::Error> {
     Ok(stats
         .into_iter()
         .filter_map(|stats| {
+            // Containers that have ended are listed with nothing in them.
+            stats.cpu.as_ref().filter(|cpu| cpu.timestamp > 0)?;
             let attributes = stats.attributes?;
             let label = |name: &str| attributes.labels.get(name).cloned().unwrap_or_default();
             let cpu = stats.cpu.unwrap_or_default();

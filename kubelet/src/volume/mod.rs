@@ -109,7 +109,7 @@ impl Volumes {
             if let Some(group) = group {
                 let policy = pod.pod_spec().security_context.as_ref().and_then(|c| c.fs_group_change_policy.as_deref());
                 if fresh || policy != Some("OnRootMismatch") || !ownership::root_matches(&path, group)? {
-                    ownership::give(&path, group)?;
+                    ownership::give(&path, group, false)?;
                 }
             }
             return Ok(Mounted { path, read_only: false });
@@ -138,7 +138,7 @@ impl Volumes {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777 | 0o1000))?;
         let stamp = format!("{}.{}", self.clock.now().strftime("%Y_%m_%d_%H_%M_%S"), rand::random::<u32>());
         atomic::write(path, payload, &stamp, |fresh| match group {
-            Some(group) => ownership::give(fresh, group),
+            Some(group) => ownership::give(fresh, group, true),
             None => Ok(()),
         })?;
         Ok(())

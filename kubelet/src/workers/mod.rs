@@ -143,10 +143,13 @@ impl Workers {
             if let (Some(pod), Some(target)) = (&wanted.pod, wanted.mirror.as_ref().or(wanted.pod.as_ref())) {
                 self.parts.statuses.observe(pod.uid(), target);
             }
-            handle.desired.send_modify(|present| {
+            handle.desired.send_if_modified(|present| {
                 // Once gone, a pod of this uid does not come back.
                 let removed = present.removed;
+                let news = differs(present.pod.as_deref(), wanted.pod.as_deref())
+                    || present.mirror.as_ref().map(|m| m.uid()) != wanted.mirror.as_ref().map(|m| m.uid());
                 *present = Desired { removed, ..wanted };
+                news
             });
             return;
         }
@@ -167,4 +170,28 @@ impl Workers {
             }
         });
     }
+}
+
+/// Whether a change of a pod is news to its worker. Most are the echo of the worker's own status.
+fn differs(old: Option<&Pod>, new: Option<&Pod>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return old.is_some() != new.is_some() };
+    let metadata = |pod: &Pod| {
+        let m = &pod.metadata;
+        (
+            m.generation,
+            m.deletion_timestamp.clone(),
+            m.deletion_grace_period_seconds,
+            m.labels.clone(),
+            m.annotations.clone(),
+        )
+    };
+    let foreign = |pod: &Pod| -> Vec<_> {
+        let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        conditions
+            .filter(|c| !status::KUBELET_CONDITIONS.contains(&c.type_.as_str()))
+            .map(|c| (c.type_.clone(), c.status.clone()))
+            .collect()
+    };
+    let ended = |pod: &Pod| status::is_terminal_phase(pod.phase());
+    metadata(old) != metadata(new) || old.spec != new.spec || foreign(old) != foreign(new) || ended(old) != ended(new)
 }
