@@ -137,8 +137,13 @@ async fn run(root: &'static Command, args: &[String], streams: Streams, client: 
         Err(error) => return Err(Error::message(format!("{error}\nSee '{path} --help' for usage."))),
     };
     let Some(run) = command.run else {
-        streams.out.text(&help(command, &path));
-        return Ok(());
+        // A group alone does nothing, which below the root is a mistake.
+        if path == root.name {
+            streams.out.text(&help(command, &path));
+            return Ok(());
+        }
+        streams.err.text(&help(command, &path));
+        return Err(Error::Exit(1));
     };
     let factory = Factory::new(parsed.clone(), streams.err.clone(), client);
     run(&Context { streams, parsed, factory, path }).await

@@ -59,7 +59,12 @@ pub async fn connect(rest: &Rest, uri: &str, protocols: &str) -> Result<(Socket,
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let code = response.status();
         let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-        return Err(Error::api(crate::rest::status(code, &body)));
+        let status = crate::rest::status(code, &body);
+        // A refused upgrade is told by its message alone, as upstream does, except for who may not.
+        if matches!(code.as_u16(), 401 | 403 | 404) {
+            return Err(Error::api(status));
+        }
+        return Err(Error::message(format!("unable to upgrade connection: {}", codec::text(&status, &["message"]))));
     }
     let protocol = response
         .headers()

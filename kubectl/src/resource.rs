@@ -407,7 +407,8 @@ impl Builder {
     }
 }
 
-const MISSING: &str = "You must provide one or more resources by argument or filename.
+/// The error for a command that was told nothing to act on.
+pub const MISSING: &str = "You must provide one or more resources by argument or filename.
 Example resource specifications include:
    '-f rsrc.yaml'
    '--filename=rsrc.json'

@@ -112,7 +112,7 @@ async fn delete(ctx: &Context) -> Result<()> {
     let ignore_not_found = flags.bool("ignore-not-found") || (selecting && !flags.changed("ignore-not-found"));
     if builder.args.is_empty() && builder.filenames.is_empty() {
         return Err(Error::message(
-            "you must provide one or more resources by argument or filename.\nExample resource specifications include:\n   '-f rsrc.yaml'\n   '--filename=rsrc.json'\n   '<resource> <name>'\n   '<resource>'",
+            "You must provide one or more resources by argument or filename.\nExample resource specifications include:\n   '-f rsrc.yaml'\n   '--filename=rsrc.json'\n   '<resource> <name>'\n   '<resource>'",
         ).clone());
     }
     builder.chunk = 500;
@@ -160,7 +160,6 @@ async fn delete(ctx: &Context) -> Result<()> {
                         .filter(|uid| !uid.is_empty());
                 }
                 Err(error) if error.is_not_found() && ignore_not_found => {
-                    found -= 1;
                     continue;
                 }
                 Err(error) => {

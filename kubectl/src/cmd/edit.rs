@@ -48,7 +48,7 @@ fn run(ctx: &Context) -> LocalBoxFuture<'_, Result<()>> {
 async fn edit(ctx: &Context) -> Result<()> {
     let builder = Builder::from_flags(&ctx.factory, &ctx.parsed)?;
     if builder.args.is_empty() && builder.filenames.is_empty() {
-        return Err(Error::message("must specify one of -f and -k"));
+        return Err(Error::message(crate::resource::MISSING));
     }
     let json_format = match ctx.parsed.str("output") {
         "" | "yaml" => false,

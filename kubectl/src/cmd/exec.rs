@@ -48,7 +48,7 @@ async fn exec(ctx: &Context) -> Result<()> {
     let files = !flags.list("filename").is_empty();
     let args = &flags.args;
     if args.is_empty() && !files {
-        return Err(ctx.usage_error("pod, type/name or --filename must be specified"));
+        return Err(Error::message("pod, type/name or --filename must be specified"));
     }
     let named = usize::from(!files);
     let Some(dash) = flags.dash else {
@@ -57,7 +57,7 @@ async fn exec(ctx: &Context) -> Result<()> {
                 "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead\nSee 'kubectl exec -h' for help and examples",
             ));
         }
-        return Err(ctx.usage_error("you must specify at least one command for the container"));
+        return Err(Error::message("you must specify at least one command for the container"));
     };
     if dash > named {
         return Err(Error::message(
@@ -66,7 +66,7 @@ async fn exec(ctx: &Context) -> Result<()> {
     }
     let command = &args[dash..];
     if command.is_empty() {
-        return Err(ctx.usage_error("you must specify at least one command for the container"));
+        return Err(Error::message("you must specify at least one command for the container"));
     }
     let pod = target(ctx, if files { None } else { args.first() }).await?;
     let phase = codec::text(&pod.object, &["status", "phase"]);

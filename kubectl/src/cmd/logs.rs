@@ -73,7 +73,7 @@ async fn logs(ctx: &Context) -> Result<()> {
     let mut all_containers = flags.bool("all-containers");
     let name = match flags.args.as_slice() {
         [] if selector.is_empty() => {
-            return Err(ctx.usage_error("'logs (POD | TYPE/NAME) [CONTAINER_NAME]'.\nPOD or TYPE/NAME is a required argument for the logs command"));
+            return Err(ctx.usage_error("expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command"));
         }
         [] => None,
         [name] if selector.is_empty() => Some(name),
@@ -86,7 +86,7 @@ async fn logs(ctx: &Context) -> Result<()> {
             Some(name)
         }
         _ => {
-            return Err(ctx.usage_error("'logs (POD | TYPE/NAME) [CONTAINER_NAME]'.\nPOD or TYPE/NAME is a required argument for the logs command"));
+            return Err(ctx.usage_error("expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command"));
         }
     };
     if flags.changed("since") && flags.changed("since-time") {
@@ -160,7 +160,14 @@ async fn targets(ctx: &Context, name: Option<&String>, selector: &str, all_pods:
     };
     builder.args = if name.contains('/') { vec![name.clone()] } else { vec!["pods".into(), name.clone()] };
     let (mut infos, errors) = builder.objects(&ctx.factory, &ctx.streams).await?;
-    Error::aggregate(errors)?;
+    if let Some(error) = errors.into_iter().next() {
+        return Err(match error.reason() {
+            "NotFound" => {
+                Error::message(format!("error from server (NotFound): {error} in namespace {:?}", builder.namespace))
+            }
+            _ => error,
+        });
+    }
     let info = infos.remove(0);
     if all_pods && info.mapping.kind != "Pod" {
         let selector = pods::selector(&info.mapping, &info.object)?;

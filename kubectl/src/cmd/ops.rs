@@ -153,8 +153,8 @@ impl Write<'_> {
     ///
     /// # Errors
     /// What the API or the transport said.
-    pub async fn replace(&self, factory: &Factory, info: &Info, object: &Value) -> Result<Value> {
-        let call = Call::new(Method::PUT, info.path("")).json(object);
+    pub async fn replace(&self, factory: &Factory, info: &Info, subresource: &str, object: &Value) -> Result<Value> {
+        let call = Call::new(Method::PUT, info.path(subresource)).json(object);
         factory.rest().await?.value(self.dress(call)).await
     }
 }

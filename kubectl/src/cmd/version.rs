@@ -16,7 +16,7 @@ const FLAGS: &[Flag] = &[
 ];
 
 /// The kustomize release whose behaviour upstream of this version has.
-const KUSTOMIZE: &str = "v5.7.1";
+const KUSTOMIZE: &str = "v5.8.1";
 
 /// `kubectl version`.
 pub const COMMAND: Command = Command::new(

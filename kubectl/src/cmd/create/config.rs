@@ -51,7 +51,13 @@ pub const SERVICE_ACCOUNT: Command = Command::new(
 fn simple<'a>(ctx: &'a Context, api_version: &'static str, kind: &'static str) -> LocalBoxFuture<'a, Result<()>> {
     async move {
         let name = name_of(ctx)?;
-        make(ctx, json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}})).await
+        let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}});
+        if kind == "Namespace" {
+            // Go writes these structs out even when nothing is in them.
+            object["spec"] = json!({});
+            object["status"] = json!({});
+        }
+        make(ctx, object).await
     }
     .boxed_local()
 }
@@ -281,7 +287,7 @@ pub const QUOTA: Command = Command::new(
         async move {
             let name = name_of(ctx)?;
             let mut object =
-                json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}, "spec": {}});
+                json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}, "spec": {}, "status": {}});
             for pair in ctx.parsed.str("hard").split(',').filter(|pair| !pair.is_empty()) {
                 let Some((key, value)) = pair.split_once('=') else {
                     return Err(Error::message(format!("Invalid argument syntax {pair}, expected <resource>=<value>")));
@@ -324,7 +330,7 @@ pub const POD_DISRUPTION_BUDGET: Command = Command::new(
                 return Err(Error::message("min-available and max-unavailable cannot be both specified"));
             }
             let number = |text: &str| text.parse::<i64>().map_or_else(|_| json!(text), Value::from);
-            let mut object = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": name}, "spec": {}});
+            let mut object = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": name}, "spec": {}, "status": {"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0}});
             if minimum.is_empty() {
                 object["spec"]["maxUnavailable"] = number(maximum);
             } else {

@@ -89,7 +89,7 @@ fn run(ctx: &Context) -> LocalBoxFuture<'_, Result<()>> {
                 }
                 describe::pod_template(&template)
             } else {
-                let mut writer = TabWriter::table();
+                let mut writer = TabWriter::new(0, 2);
                 writer.push("REVISION\tCHANGE-CAUSE\n");
                 for (revision, object, _) in &found {
                     let cause = codec::text(object, &["metadata", "annotations", CHANGE_CAUSE]);

@@ -1,0 +1,228 @@
+//! `kubectl set image|env|replicas…`: one thing about a pod template. Here: images and environment.
+
+use futures::FutureExt;
+use serde_json::{Value, json};
+
+use super::ops::{self, DRY_RUN, Done, DryRun, MERGE_PATCH, STRATEGIC_PATCH, Write};
+use crate::codec;
+use crate::command::{Command, Context};
+use crate::error::{Error, Result};
+use crate::flags::Flag;
+use crate::printer::PRINT_FLAGS;
+use crate::resource::{Builder, FILE_FLAGS, Info};
+
+const FLAGS: &[Flag] = &[
+    DRY_RUN,
+    Flag::bool("all", "Select all resources, in the namespace of the specified resource types"),
+    Flag::string("field-manager", "Name of the manager used to track field ownership.").default("kubectl-set"),
+    Flag::bool("local", "If true, set will NOT contact api-server but run locally."),
+    Flag::string("selector", "Selector (label query) to filter on.").short('l'),
+];
+
+const ENV_FLAGS: &[Flag] = &[
+    Flag::string("containers", "The names of containers in the selected pod templates to change - may use wildcards")
+        .short('c')
+        .default("*"),
+    Flag::array("env", "Specify a key-value pair for an environment variable to set into each container.").short('e'),
+    Flag::bool("list", "If true, display the environment and any changes in the standard format."),
+    Flag::bool(
+        "overwrite",
+        "If true, allow environment to be overwritten, otherwise reject updates that overwrite existing environment.",
+    )
+    .default("true"),
+];
+
+/// `kubectl set`.
+pub const COMMAND: Command = Command::group(
+    "set",
+    "Set specific features on objects.",
+    &[
+        Command::new(
+            "env",
+            "Update environment variables on a pod template.",
+            "RESOURCE/NAME KEY_1=VAL_1 ... KEY_N=VAL_N",
+            &[FLAGS, ENV_FLAGS, FILE_FLAGS, PRINT_FLAGS],
+            |ctx| env(ctx).boxed_local(),
+        ),
+        Command::new(
+            "image",
+            "Update the image of a pod template.",
+            "(-f FILENAME | TYPE NAME) CONTAINER_NAME_1=CONTAINER_IMAGE_1 ... CONTAINER_NAME_N=CONTAINER_IMAGE_N",
+            &[FLAGS, FILE_FLAGS, PRINT_FLAGS],
+            |ctx| image(ctx).boxed_local(),
+        ),
+    ],
+);
+
+/// Where a kind keeps its pod spec.
+fn pod_spec_path(kind: &str) -> Option<&'static [&'static str]> {
+    Some(match kind {
+        "Pod" => &["spec"],
+        "CronJob" => &["spec", "jobTemplate", "spec", "template", "spec"],
+        "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet" | "Job" | "ReplicationController" => {
+            &["spec", "template", "spec"]
+        }
+        _ => return None,
+    })
+}
+
+fn containers<'a>(object: &'a mut Value, path: &[&str], field: &str) -> &'a mut [Value] {
+    let mut current = object;
+    for key in path.iter().chain(std::iter::once(&field)) {
+        match current.get_mut(*key) {
+            Some(next) => current = next,
+            None => return &mut [],
+        }
+    }
+    current.as_array_mut().map_or(&mut [], Vec::as_mut_slice)
+}
+
+/// The objects named before the `key=value` arguments, and those arguments.
+async fn split(ctx: &Context) -> Result<(Vec<Info>, Vec<String>, Vec<Error>)> {
+    let mut builder = Builder::from_flags(&ctx.factory, &ctx.parsed)?;
+    let args = std::mem::take(&mut builder.args);
+    let (resources, pairs): (Vec<String>, Vec<String>) =
+        args.into_iter().partition(|arg| !arg.contains('=') && !(arg.ends_with('-') && arg != "-"));
+    builder.args = resources;
+    if builder.args.is_empty() && builder.filenames.is_empty() {
+        return Err(Error::message(
+            "one or more resources must be specified as <resource> <name> or <resource>/<name>",
+        ));
+    }
+    let (infos, errors) = builder.objects(&ctx.factory, &ctx.streams).await?;
+    Ok((infos, pairs, errors))
+}
+
+/// Sends what changed.
+async fn submit(
+    ctx: &Context,
+    info: &mut Info,
+    object: Value,
+    done: &mut Done,
+    dry_run: DryRun,
+    operation: &str,
+) -> Result<()> {
+    if object == info.object {
+        return Ok(());
+    }
+    if dry_run == DryRun::Client || ctx.parsed.bool("local") {
+        info.object = object;
+    } else {
+        let (kind, patch) = match ops::schema(info) {
+            Some(schema) => (
+                STRATEGIC_PATCH,
+                apimachinery::patch::strategic::two_way(&info.object, &object, schema)
+                    .map_err(|error| Error::message(error.to_string()))?,
+            ),
+            None => (MERGE_PATCH, apimachinery::patch::merge::diff(&info.object, &object)),
+        };
+        let write = Write { field_manager: ctx.parsed.str("field-manager"), field_validation: "", dry_run };
+        info.object = write
+            .patch(&ctx.factory, info, "", kind, &patch)
+            .await
+            .map_err(|error| Error::message(format!("failed to patch {operation} to pod template: {error}")))?;
+    }
+    done.print(&ctx.streams, info, &format!("{operation} updated"))
+}
+
+async fn image(ctx: &Context) -> Result<()> {
+    let dry_run = DryRun::from_flags(&ctx.parsed)?;
+    let (infos, pairs, mut errors) = split(ctx).await?;
+    if pairs.is_empty() {
+        return Err(Error::message("at least one image update is required"));
+    }
+    let mut done = Done::from_flags(&ctx.parsed, dry_run)?;
+    for mut info in infos {
+        let Some(path) = pod_spec_path(&info.mapping.kind) else {
+            errors
+                .push(Error::message(format!("{}/{} does not have a pod template", info.mapping.resource, info.name)));
+            continue;
+        };
+        let mut object = info.object.clone();
+        let mut missing = Vec::new();
+        for pair in &pairs {
+            let Some((name, image)) = pair.split_once('=') else { continue };
+            let mut found = false;
+            for field in ["initContainers", "containers"] {
+                for container in containers(&mut object, path, field) {
+                    if name == "*" || container["name"] == name {
+                        container["image"] = json!(image);
+                        found = true;
+                    }
+                }
+            }
+            if !found {
+                missing.push(Error::message(format!("unable to find container named {name:?}")));
+            }
+        }
+        if missing.is_empty() {
+            submit(ctx, &mut info, object, &mut done, dry_run, "image").await?;
+        }
+        errors.extend(missing);
+    }
+    Error::aggregate(errors)
+}
+
+async fn env(ctx: &Context) -> Result<()> {
+    let flags = &ctx.parsed;
+    let dry_run = DryRun::from_flags(flags)?;
+    let (infos, mut pairs, mut errors) = split(ctx).await?;
+    pairs.extend(flags.list("env"));
+    if pairs.is_empty() && !flags.bool("list") {
+        return Err(ctx.usage_error("at least one environment variable must be provided"));
+    }
+    let mut done = Done::from_flags(flags, dry_run)?;
+    for mut info in infos {
+        let Some(path) = pod_spec_path(&info.mapping.kind) else {
+            errors
+                .push(Error::message(format!("{}/{} does not have a pod template", info.mapping.resource, info.name)));
+            continue;
+        };
+        let mut object = info.object.clone();
+        let wanted = flags.str("containers").to_owned();
+        for container in containers(&mut object, path, "containers") {
+            let name = codec::text(container, &["name"]).to_owned();
+            if wanted != "*" && wanted != name {
+                continue;
+            }
+            let mut variables = codec::list(container, &["env"]).to_vec();
+            for pair in &pairs {
+                let (key, value) = match pair.split_once('=') {
+                    Some((key, value)) => (key, Some(value)),
+                    None => (pair.trim_end_matches('-'), None),
+                };
+                let at = variables.iter().position(|variable| variable["name"] == key);
+                match (at, value) {
+                    (Some(_), Some(_)) if !flags.bool("overwrite") => {
+                        return Err(Error::message(format!("'{key}' already has a value, and --overwrite is false")));
+                    }
+                    (Some(at), Some(value)) => variables[at] = json!({"name": key, "value": value}),
+                    (None, Some(value)) => variables.push(json!({"name": key, "value": value})),
+                    (Some(at), None) => {
+                        variables.remove(at);
+                    }
+                    (None, None) => {}
+                }
+            }
+            if flags.bool("list") {
+                ctx.streams.out.line(&format!("# {} {}, container {name}", info.mapping.resource, info.name));
+                for variable in &variables {
+                    let shown = match codec::at(variable, &["valueFrom"]) {
+                        Some(_) => format!("# {} from a reference", codec::text(variable, &["name"])),
+                        None => format!("{}={}", codec::text(variable, &["name"]), codec::text(variable, &["value"])),
+                    };
+                    ctx.streams.out.line(&shown);
+                }
+            }
+            if variables.is_empty() {
+                codec::remove(container, &["env"]);
+            } else {
+                container["env"] = Value::Array(variables);
+            }
+        }
+        if !flags.bool("list") {
+            submit(ctx, &mut info, object, &mut done, dry_run, "env").await?;
+        }
+    }
+    Error::aggregate(errors)
+}
