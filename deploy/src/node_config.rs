@@ -47,6 +47,10 @@ pub fn write(state: &State, node: &NodeName, pki: &Pki) -> Result<(), Error> {
         "clusterDomain": "cluster.local",
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
         "enforceNodeAllocatable": ["pods"],
+        // The disk is the machine's, shared with everything else on it: how full it is says nothing about
+        // the cluster, and must not cost it its pods.
+        "evictionHard": {"imagefs.available": "0%", "imagefs.inodesFree": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%"},
+        "imageGCHighThresholdPercent": 100,
         "failCgroupV1": false,
         "failSwapOn": false,
         "staticPodPath": state.node(&node.name).join("manifests"),
