@@ -182,41 +182,41 @@ fn append_item(out: &mut Vec<u8>, json: &[u8], prefix: &[u8]) {
         out.extend_from_slice(rest);
         return;
     }
-    let mut cuts = members(json, &[b"apiVersion", b"kind"]);
-    cuts.sort_unstable();
-    let mut at = 0;
-    for (start, end) in cuts {
-        out.extend_from_slice(&json[at..start]);
-        at = end;
+    out.push(b'{');
+    let mut first = true;
+    for (name, member) in (Members { json, at: 1 }) {
+        if matches!(name, b"apiVersion" | b"kind") {
+            continue;
+        }
+        if !first {
+            out.push(b',');
+        }
+        first = false;
+        out.extend_from_slice(member);
     }
-    out.extend_from_slice(&json[at..]);
+    out.push(b'}');
 }
 
-/// The byte ranges of top-level members with these names, each with one comma beside it.
-fn members(json: &[u8], names: &[&[u8]]) -> Vec<(usize, usize)> {
-    let mut found = Vec::new();
-    let mut at = 1;
-    let mut previous_comma = None;
-    while at < json.len() && json[at] == b'"' {
-        let start = at;
-        let name_end = string_end(json, at);
-        let name = &json[at + 1..name_end - 1];
-        let end = value_end(json, name_end + 1);
-        let next_comma = json.get(end) == Some(&b',');
-        if names.contains(&name) {
-            match (next_comma, previous_comma) {
-                (true, _) => found.push((start, end + 1)),
-                (false, Some(comma)) => found.push((comma, end)),
-                (false, None) => found.push((start, end)),
-            }
+/// The top-level members of an object that was encoded here, so without white space: name, and
+/// name with value.
+struct Members<'a> {
+    json: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let start = self.at;
+        if self.json.get(start) != Some(&b'"') {
+            return None;
         }
-        if !next_comma {
-            break;
-        }
-        previous_comma = Some(end);
-        at = end + 1;
+        let name_end = string_end(self.json, start);
+        let end = value_end(self.json, name_end + 1);
+        self.at = end + 1;
+        Some((self.json.get(start + 1..name_end - 1)?, self.json.get(start..end)?))
     }
-    found
 }
 
 fn string_end(json: &[u8], start: usize) -> usize {

@@ -1,6 +1,6 @@
 //! The walk of a request: one list of stages, in the order in which they happen.
 //!
-//! TLS has happened (`component_base::serving`), and routing, decoding, admission, storing and
+//! TLS has happened (`component_base::serving`; headers and URLs beyond 64 KiB end there), and routing, decoding, admission, storing and
 //! encoding are the handlers' part (`handlers`). Audit, impersonation rules by RBAC, and priority
 //! and fairness get their stage here when they arrive.
 
@@ -23,10 +23,7 @@ use crate::request::{Query, RequestInfo, UserInfo};
 use crate::response::{self, Response};
 use crate::{endpoints, handlers};
 
-/// Longest URL that is looked at; hyper bounds headers.
-const MAX_URL: usize = 64 * 1024;
-
-/// Upstream's bound on one request's own work, watches and streams aside.
+/// Names a request in logs, here and at the client.
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// A user given to a request that never was on a socket.
@@ -101,7 +98,6 @@ pub async fn walk(server: Arc<Server>, request: Request<Body>) -> Response {
 
 /// The stages, each of which may answer early.
 async fn stages(cx: &mut Context, body: Body) -> Result<Response, Status> {
-    bounds(cx)?;
     request_info(cx)?;
     if let Some(refusal) = authenticate(cx) {
         return Ok(refusal);
@@ -139,14 +135,6 @@ fn begin(server: Arc<Server>, request: Request<Body>) -> (Context, Body) {
         warnings: Vec::new(),
     };
     (cx, body)
-}
-
-/// URLs beyond any use are refused unread.
-fn bounds(cx: &Context) -> Result<(), Status> {
-    if cx.uri.path().len() + cx.uri.query().map_or(0, str::len) > MAX_URL {
-        return Err(Status::failure(414, "", "the request URI is too long"));
-    }
-    Ok(())
 }
 
 /// Verb, resource, namespace and name.

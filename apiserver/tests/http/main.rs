@@ -1,0 +1,95 @@
+//! Requests to a whole server in this process: no socket, a real embedded store.
+
+mod bad_input;
+mod lifecycle;
+
+use std::sync::Arc;
+
+use apiserver::config::{AuthorizationMode, StorageBackend};
+use apiserver::storage::embedded::{Embedded, Options};
+use apiserver::{Config, Handle, Server, UserInfo};
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+/// A server on a store of its own that lives as long as the test.
+pub struct Fixture {
+    pub handle: Handle,
+    router: Router,
+    _dir: tempfile::TempDir,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+/// What a request was answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: u16,
+    pub body: Value,
+    pub text: String,
+    pub warnings: Vec<String>,
+}
+
+impl Answer {
+    pub fn message(&self) -> &str {
+        self.body["message"].as_str().unwrap_or(&self.text)
+    }
+}
+
+impl Fixture {
+    pub async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            authorization_modes: vec![AuthorizationMode::Rbac],
+            storage: StorageBackend::Embedded { data_dir: dir.path().into() },
+            service_cluster_ip_ranges: vec!["10.96.0.0/16".parse().unwrap()],
+            reconcile_endpoints: false,
+            ..Config::default()
+        };
+        let storage = Embedded::open(Options { sync: false, ..Options::new(dir.path()) }).unwrap();
+        let stop = CancellationToken::new();
+        let handle = Server::start_in_process(config, Arc::new(storage), stop.clone()).await.unwrap();
+        let router = handle.admin_router();
+        Self { handle, router, _dir: dir, _stop: stop.drop_guard() }
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        Self::send_to(self.router.clone(), request).await
+    }
+
+    pub async fn send_to(router: Router, request: Request<Body>) -> Answer {
+        let answer = router.oneshot(request).await.unwrap();
+        let code = answer.status().as_u16();
+        let warnings =
+            answer.headers().get_all("warning").iter().map(|value| value.to_str().unwrap().to_string()).collect();
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Answer { code, body, text, warnings }
+    }
+
+    pub async fn ask(&self, method: &str, path: &str, content_type: &str, body: impl Into<Body>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if !content_type.is_empty() {
+            request = request.header("content-type", content_type);
+        }
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, "", Body::empty()).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.ask("POST", path, "application/json", body.to_string()).await
+    }
+
+    /// As somebody who is not an administrator.
+    pub async fn get_as(&self, user: UserInfo, path: &str) -> Answer {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        Self::send_to(self.handle.router(user), request).await
+    }
+}
