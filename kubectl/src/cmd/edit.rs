@@ -152,8 +152,12 @@ impl Session<'_> {
             let documents = match codec::documents(&strip(&edited)) {
                 Ok(documents) => documents,
                 Err(why) => {
+                    let first = &self.infos[0];
+                    let (resource, name) = (first.mapping.resource_name(), &first.name);
+                    let why = why.trim_start_matches("error converting YAML to JSON: ");
+                    self.ctx.streams.err.line(&format!("error: {resource} {name:?} is invalid"));
                     self.reasons.push(comment(&format!(
-                        "The edited file had a syntax error: error parsing edited-file: {why}"
+                        "{resource} {name:?} was not valid:\n* <nil>: Invalid value: \"The edited file failed validation\": {why}"
                     )));
                     failed = true;
                     continue;
@@ -249,7 +253,7 @@ impl Session<'_> {
     fn refused(&mut self, info: &Info, error: &Error) -> Fate {
         let resource = info.mapping.resource_name();
         let name = &info.name;
-        let invalid = error.reason() == "Invalid" || error.reason() == "BadRequest";
+        let invalid = error.reason() == "Invalid";
         let head = format!("{resource} {name:?} was not valid:");
         if invalid {
             let mut lines = vec![head];
