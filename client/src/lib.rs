@@ -15,6 +15,7 @@ pub mod leader_election;
 pub mod meta;
 pub mod ratelimit;
 pub mod resources;
+mod token;
 pub mod transport;
 pub mod verbs;
 pub mod watch;

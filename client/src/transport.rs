@@ -18,6 +18,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::error::{Error, Result, Status};
 use crate::ratelimit::TokenBucket;
+use crate::token::ServiceAccountToken;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -36,6 +37,8 @@ pub struct Client {
     default_namespace: Arc<str>,
     kube: Option<kube::Client>,
     root_ca: Option<Arc<str>>,
+    config: Option<Arc<kube::Config>>,
+    token: Option<Arc<ServiceAccountToken>>,
     clock: SharedClock,
 }
 
@@ -96,6 +99,7 @@ impl Client {
         config.read_timeout = None;
         let namespace = config.default_namespace.clone();
         let root_ca = config.root_cert.as_ref().map(|certs| pem(certs));
+        let kept = Arc::new(config.clone());
         let kube = kube::Client::try_from(config).map_err(|error| Error::Config(chain(&error)))?;
         let sender = kube.clone();
         let send = move |request: Request<Bytes>| -> BoxFuture<'static, _> {
@@ -112,6 +116,7 @@ impl Client {
         client.default_namespace = namespace.into();
         client.kube = Some(kube);
         client.root_ca = root_ca.map(Arc::from);
+        client.config = Some(kept);
         Ok(client)
     }
 
@@ -143,6 +148,8 @@ impl Client {
             default_namespace: "default".into(),
             kube: None,
             root_ca: None,
+            config: None,
+            token: None,
             clock: RealClock::shared(),
         }
     }
@@ -154,6 +161,20 @@ impl Client {
             client.user_agent = agent;
         }
         client
+    }
+
+    /// The same server, as a service account whose tokens this client asks for and renews. In-process
+    /// clients stay who they are: their identity is not made of credentials.
+    pub fn as_service_account(&self, namespace: &str, name: &str) -> Result<Self> {
+        let Some(config) = &self.config else { return Ok(self.clone()) };
+        let mut config = kube::Config::clone(config);
+        // A client certificate would win over the token.
+        config.auth_info = kube::config::AuthInfo::default();
+        let mut client = Self::from_config(config)?;
+        client.user_agent = self.user_agent.clone();
+        client.default_namespace = self.default_namespace.clone();
+        client.token = Some(Arc::new(ServiceAccountToken::new(self.clone(), namespace, name)));
+        Ok(client)
     }
 
     /// The same connections, with a rate limit of its own (`--kube-api-qps`, `--kube-api-burst`).
@@ -180,6 +201,10 @@ impl Client {
         self.kube.as_ref()
     }
 
+    pub(crate) fn clock(&self) -> &SharedClock {
+        &self.clock
+    }
+
     /// Sends a request and hands back whatever came, failures included.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<ResponseBody>> {
         let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
@@ -187,6 +212,10 @@ impl Client {
             limiter.wait().await;
         }
         let (mut parts, body) = request.into_parts();
+        if let Some(token) = &self.token {
+            let bearer = Box::pin(token.bearer()).await?;
+            parts.headers.insert(header::AUTHORIZATION, bearer);
+        }
         parts.headers.entry(header::USER_AGENT).or_insert_with(|| self.user_agent.clone());
         let mut retries = 0;
         loop {

@@ -39,6 +39,8 @@ pub struct Config {
     pub use_service_account_credentials: bool,
     pub concurrent_deployment_syncs: usize,
     pub concurrent_replicaset_syncs: usize,
+    pub concurrent_rc_syncs: usize,
+    pub concurrent_statefulset_syncs: usize,
     pub concurrent_endpoint_syncs: usize,
     pub concurrent_service_endpoint_syncs: usize,
     pub concurrent_namespace_syncs: usize,
@@ -114,6 +116,8 @@ impl Default for Config {
             use_service_account_credentials: false,
             concurrent_deployment_syncs: 5,
             concurrent_replicaset_syncs: 5,
+            concurrent_rc_syncs: 5,
+            concurrent_statefulset_syncs: 5,
             concurrent_endpoint_syncs: 5,
             concurrent_service_endpoint_syncs: 5,
             concurrent_namespace_syncs: 10,
@@ -176,6 +180,8 @@ pub fn flags() -> FlagSet {
         .bool("use-service-account-credentials", false, "If true, use individual service account credentials for each controller.")
         .int("concurrent-deployment-syncs", 5, "The number of deployment objects that are allowed to sync concurrently.")
         .int("concurrent-replicaset-syncs", 5, "The number of replica sets that are allowed to sync concurrently.")
+        .int("concurrent-rc-syncs", 5, "The number of replication controllers that are allowed to sync concurrently.")
+        .int("concurrent-statefulset-syncs", 5, "The number of statefulset objects that are allowed to sync concurrently.")
         .int("concurrent-endpoint-syncs", 5, "The number of endpoint syncing operations that will be done concurrently.")
         .int("concurrent-service-endpoint-syncs", 5, "The number of service endpoint syncing operations that will be done concurrently.")
         .int("concurrent-namespace-syncs", 10, "The number of namespace objects that are allowed to sync concurrently.")
@@ -292,7 +298,6 @@ fn accept_others(set: &mut FlagSet) {
             "http2-max-streams-per-connection",
             "concurrent-device-taint-eviction-syncs",
             "concurrent-resourceclaim-syncs",
-            "concurrent-statefulset-syncs",
             "concurrent-daemonset-syncs",
             "mirroring-concurrent-service-endpoint-syncs",
             "mirroring-max-endpoints-per-subset",
@@ -304,7 +309,6 @@ fn accept_others(set: &mut FlagSet) {
             "pv-recycler-minimum-timeout-hostpath",
             "pv-recycler-minimum-timeout-nfs",
             "pv-recycler-timeout-increment-hostpath",
-            "concurrent-rc-syncs",
             "concurrent-resource-quota-syncs",
             "concurrent-ttl-after-finished-syncs",
             "concurrent-validating-admission-policy-status-syncs",
@@ -388,6 +392,8 @@ impl Config {
             use_service_account_credentials: flags.bool("use-service-account-credentials"),
             concurrent_deployment_syncs: count("concurrent-deployment-syncs")?,
             concurrent_replicaset_syncs: count("concurrent-replicaset-syncs")?,
+            concurrent_rc_syncs: count("concurrent-rc-syncs")?,
+            concurrent_statefulset_syncs: count("concurrent-statefulset-syncs")?,
             concurrent_endpoint_syncs: count("concurrent-endpoint-syncs")?,
             concurrent_service_endpoint_syncs: count("concurrent-service-endpoint-syncs")?,
             concurrent_namespace_syncs: count("concurrent-namespace-syncs")?,

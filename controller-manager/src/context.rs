@@ -42,17 +42,24 @@ impl Context {
     }
 
     /// The client of one controller: named in its user agent, with a rate limit of its own as
-    /// upstream's controllers have.
+    /// upstream's controllers have, and under its own service account where that is asked for.
     pub fn client(&self, controller: &str) -> Client {
+        let mut client = self.client.clone();
+        if self.config.use_service_account_credentials {
+            match client.as_service_account("kube-system", controller) {
+                Ok(own) => client = own,
+                Err(error) => tracing::error!(controller, error = error.chain(), "cannot use its service account"),
+            }
+        }
         let agent = component_base::version::user_agent("kube-controller-manager");
-        self.client
+        client
             .with_user_agent(&format!("{agent}/system:serviceaccount:kube-system:{controller}"))
             .with_rate_limit(self.config.kube_api_qps, self.config.kube_api_burst)
     }
 
-    /// Records Events under a controller's name.
+    /// Records Events under a controller's name, as the component itself, which may always do that.
     pub fn recorder(&self, component: &str) -> Recorder {
-        Recorder::core(self.client(component), component, "", self.clock.clone())
+        Recorder::core(self.client.clone(), component, "", self.clock.clone())
     }
 }
 

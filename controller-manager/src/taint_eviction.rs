@@ -74,7 +74,7 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         });
     }
     let controller = Arc::new(TaintEvictionController {
-        client: context.client(NAME),
+        client: context.client("node-controller"),
         clock: context.clock.clone(),
         recorder: context.recorder(NAME),
         nodes: nodes.store(),

@@ -93,8 +93,7 @@ impl PodBuilder {
 
 /// A ReplicaSet in namespace `ns` whose uid is its name.
 pub fn replica_set(name: &str, replicas: i64) -> ReplicaSet {
-    let mut set = ReplicaSet::default();
-    set.metadata = ObjectMeta {
+    let metadata = ObjectMeta {
         name: name.into(),
         namespace: "ns".into(),
         uid: name.into(),
@@ -102,6 +101,7 @@ pub fn replica_set(name: &str, replicas: i64) -> ReplicaSet {
         creation_timestamp: Some(Timestamp::UNIX_EPOCH),
         ..Default::default()
     };
+    let mut set = ReplicaSet { metadata, ..ReplicaSet::default() };
     set.spec.replicas = replicas;
     set.spec.selector = json!({ "matchLabels": { "app": "a" } });
     set.spec.template = json!({ "metadata": { "labels": { "app": "a" } }, "spec": {} });

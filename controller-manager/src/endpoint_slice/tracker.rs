@@ -54,7 +54,7 @@ impl Tracker {
         slices.retain(|uid, tracked| {
             // What the cache shows at last, or never will, needs no watching.
             let late = now.saturating_sub(tracked.at) > TRUST_AFTER;
-            !late && !(tracked.deleted && find(uid).is_none())
+            !(late || tracked.deleted && find(uid).is_none())
         });
         slices.iter().any(|(uid, tracked)| match find(uid) {
             None => !tracked.deleted,

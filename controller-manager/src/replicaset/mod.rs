@@ -1,6 +1,7 @@
-//! Keeps as many pods alive as each ReplicaSet asks for.
+//! Keeps as many pods alive as each ReplicaSet, or ReplicationController, asks for.
 //!
-//! Reads replicasets and pods; creates, deletes, adopts and releases pods; writes
+//! The two differ in their group and in how a selector is written, which [`Variant`] holds; all else
+//! is one code, as upstream's. Reads replicasets and pods; creates, deletes, adopts and releases pods; writes
 //! `replicasets/status`. Upstream: `pkg/controller/replicaset`.
 
 mod status;
@@ -10,16 +11,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::labels::Selector;
+use apimachinery::labels::{ParseError, Selector};
 use bytes::Bytes;
 use client::events::{Recorder, Reference};
 use client::informer::{Event, Informer, Store};
-use client::resources::{PODS, REPLICA_SETS};
+use client::resources::{PODS, REPLICA_SETS, REPLICATION_CONTROLLERS};
 use client::workqueue::WorkQueue;
-use client::{Client, DeleteOptions, ObjectKey, ObjectMeta, OwnerReference, Timestamp};
+use client::{Client, DeleteOptions, ObjectKey, ObjectMeta, OwnerReference, Resource, Timestamp};
 use component_base::clock::SharedClock;
 use futures::future::BoxFuture;
 use http::Method;
+use serde_json::Value;
 
 use crate::context::{Context, synced};
 use crate::expectations::Expectations;
@@ -29,6 +31,37 @@ use crate::types::{Condition, Pod, ReplicaSet, whole_seconds};
 use crate::worker::{self, Error, Requeue};
 
 pub const NAME: &str = "replicaset-controller";
+pub const REPLICATION_NAME: &str = "replicationcontroller-controller";
+
+/// What ReplicaSets and ReplicationControllers differ in.
+pub(crate) struct Variant {
+    name: &'static str,
+    /// The name upstream's controller has in Events and as a user.
+    component: &'static str,
+    resource: &'static Resource,
+    /// Whether the status counts pods that are being deleted.
+    counts_terminating: bool,
+}
+
+static REPLICA_SET: Variant =
+    Variant { name: NAME, component: NAME, resource: &REPLICA_SETS, counts_terminating: true };
+
+static REPLICATION_CONTROLLER: Variant = Variant {
+    name: REPLICATION_NAME,
+    component: "replication-controller",
+    resource: &REPLICATION_CONTROLLERS,
+    counts_terminating: false,
+};
+
+impl Variant {
+    /// A ReplicationController's selector is a bare map of labels.
+    fn selector(&self, set: &ReplicaSet) -> Result<Selector, ParseError> {
+        match &set.spec.selector {
+            Value::Object(labels) if self.resource.group.is_empty() => Ok(Selector::from_map(labels)),
+            selector => Selector::from_label_selector(Some(selector)),
+        }
+    }
+}
 
 /// How many pods one reconcile creates or deletes at most; the next waits until the cache has seen
 /// them. Upstream's number.
@@ -39,6 +72,7 @@ const BY_CONTROLLER: &str = "controller";
 const BY_NAMESPACE: &str = "namespace";
 
 struct ReplicaSetController {
+    variant: &'static Variant,
     client: Client,
     clock: SharedClock,
     recorder: Recorder,
@@ -48,24 +82,33 @@ struct ReplicaSetController {
 }
 
 pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
+    start_variant(context, &REPLICA_SET, context.config.concurrent_replicaset_syncs)
+}
+
+/// The same for ReplicationControllers.
+pub fn start_replication(context: &Arc<Context>) -> BoxFuture<'static, ()> {
+    start_variant(context, &REPLICATION_CONTROLLER, context.config.concurrent_rc_syncs)
+}
+
+fn start_variant(context: &Arc<Context>, variant: &'static Variant, workers: usize) -> BoxFuture<'static, ()> {
     let pods = context.informers.of::<Pod>(&PODS);
-    let sets = context.informers.of::<ReplicaSet>(&REPLICA_SETS);
+    let sets = context.informers.of::<ReplicaSet>(variant.resource);
     pod_control::index_by_controller(&pods);
     sets.add_index(BY_CONTROLLER, |set| set.metadata.controller().map(|owner| owner.uid.clone()).into_iter().collect());
     sets.add_index(BY_NAMESPACE, |set| vec![set.metadata.namespace.clone()]);
     let queue: WorkQueue<ObjectKey> = WorkQueue::new();
     let expectations = Arc::new(Expectations::new(context.clock.clone()));
     watch_sets(&sets, &queue, &expectations);
-    watch_pods(&pods, sets.store(), &queue, &expectations);
+    watch_pods(variant, &pods, sets.store(), &queue, &expectations);
     let controller = Arc::new(ReplicaSetController {
-        client: context.client(NAME),
+        variant,
+        client: context.client(variant.component),
         clock: context.clock.clone(),
-        recorder: context.recorder(NAME),
+        recorder: context.recorder(variant.component),
         pods: pods.store(),
         sets: sets.store(),
         expectations,
     });
-    let workers = context.config.concurrent_replicaset_syncs;
     let shutdown = context.shutdown.clone();
     Box::pin(async move {
         let informers = async {
@@ -75,7 +118,7 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         if !synced(&shutdown, informers).await {
             return;
         }
-        worker::run(NAME, queue, workers, shutdown, move |key| {
+        worker::run(variant.name, queue, workers, shutdown, move |key| {
             let controller = controller.clone();
             async move { controller.reconcile(&key).await }
         })
@@ -101,14 +144,20 @@ fn watch_sets(sets: &Informer<ReplicaSet>, queue: &WorkQueue<ObjectKey>, expecta
 }
 
 /// The ReplicaSet a controller reference means, if it is still that one.
-fn resolve(sets: &Store<ReplicaSet>, namespace: &str, owner: &OwnerReference) -> Option<Arc<ReplicaSet>> {
-    if owner.kind != "ReplicaSet" {
+fn resolve(
+    variant: &Variant,
+    sets: &Store<ReplicaSet>,
+    namespace: &str,
+    owner: &OwnerReference,
+) -> Option<Arc<ReplicaSet>> {
+    if owner.kind != variant.resource.kind {
         return None;
     }
     sets.get_named(namespace, &owner.name).filter(|set| set.metadata.uid == owner.uid)
 }
 
 fn watch_pods(
+    variant: &'static Variant,
     pods: &Informer<Pod>,
     sets: Store<ReplicaSet>,
     queue: &WorkQueue<ObjectKey>,
@@ -121,7 +170,8 @@ fn watch_pods(
         let queue = queue.clone();
         move |pod: &Pod| {
             for set in sets.by_index(BY_NAMESPACE, &pod.metadata.namespace) {
-                let selects = Selector::from_label_selector(Some(&set.spec.selector))
+                let selects = variant
+                    .selector(&set)
                     .is_ok_and(|selector| !selector.is_empty() && selector.matches(&pod.metadata.labels));
                 if selects {
                     queue.add(set.metadata.key());
@@ -135,7 +185,7 @@ fn watch_pods(
         let expectations = expectations.clone();
         move |pod: &Pod| {
             let Some(owner) = pod.metadata.controller() else { return };
-            if let Some(set) = resolve(&sets, &pod.metadata.namespace, owner) {
+            if let Some(set) = resolve(variant, &sets, &pod.metadata.namespace, owner) {
                 let key = set.metadata.key();
                 expectations.deletion_observed(&key, &pod.metadata.uid);
                 queue.add(key);
@@ -150,7 +200,7 @@ fn watch_pods(
             }
             match pod.metadata.controller() {
                 Some(owner) => {
-                    if let Some(set) = resolve(&sets, &pod.metadata.namespace, owner) {
+                    if let Some(set) = resolve(variant, &sets, &pod.metadata.namespace, owner) {
                         let key = set.metadata.key();
                         expectations.creation_observed(&key);
                         queue.add(key);
@@ -167,13 +217,13 @@ fn watch_pods(
             let (before, after) = (old.metadata.controller(), new.metadata.controller());
             if before != after
                 && let Some(owner) = before
-                && let Some(set) = resolve(&sets, &old.metadata.namespace, owner)
+                && let Some(set) = resolve(variant, &sets, &old.metadata.namespace, owner)
             {
                 queue.add(set.metadata.key());
             }
             match after {
                 Some(owner) => {
-                    let Some(set) = resolve(&sets, &new.metadata.namespace, owner) else { return };
+                    let Some(set) = resolve(variant, &sets, &new.metadata.namespace, owner) else { return };
                     queue.add(set.metadata.key());
                     // A pod that has just become ready becomes available only later.
                     if !old.is_ready() && new.is_ready() && set.spec.min_ready_seconds > 0 {
@@ -234,10 +284,10 @@ impl ReplicaSetController {
         };
         // Asked before the pods are read: a pod that arrives in between only delays, never doubles.
         let satisfied = self.expectations.satisfied(key);
-        let selector = match Selector::from_label_selector(Some(&set.spec.selector)) {
+        let selector = match self.variant.selector(&set) {
             Ok(selector) => selector,
             Err(error) => {
-                tracing::error!(controller = NAME, key = %key, %error, "invalid selector; it cannot be reconciled");
+                tracing::error!(controller = self.variant.name, key = %key, %error, "invalid selector; it cannot be reconciled");
                 return Ok(Requeue::Never);
             }
         };
@@ -249,6 +299,7 @@ impl ReplicaSetController {
         };
         let now = self.clock.now();
         let failure = managed.as_ref().err().map(ToString::to_string);
+        let terminating = self.variant.counts_terminating.then_some(terminating);
         let status = status::calculate(&set, &active, terminating, failure.as_deref(), now);
         let wait = status::next_availability(&set, &active, now);
         self.write_status(&set, status).await?;
@@ -258,7 +309,7 @@ impl ReplicaSetController {
 
     /// The set's active pods after adoption and release, and the number of those being deleted.
     async fn claim(&self, set: &ReplicaSet, selector: &Selector) -> Result<(Vec<Arc<Pod>>, usize), Error> {
-        let mut claimer = Claimer::new(&self.client, &REPLICA_SETS, &set.metadata, &PODS);
+        let mut claimer = Claimer::new(&self.client, self.variant.resource, &set.metadata, &PODS);
         let mut active = Vec::new();
         let mut terminating = 0;
         for pod in pod_control::owned_and_orphans(&self.pods, &set.metadata) {
@@ -277,14 +328,14 @@ impl ReplicaSetController {
 
     async fn create(&self, set: &ReplicaSet, count: usize) -> Result<(), Error> {
         let key = set.metadata.key();
-        tracing::debug!(controller = NAME, key = %key, need = set.spec.replicas, creating = count, "Too few replicas");
+        tracing::debug!(controller = self.variant.name, key = %key, need = set.spec.replicas, creating = count, "Too few replicas");
         self.expectations.expect_creations(&key, count);
-        let owner = controller_reference(&REPLICA_SETS, &set.metadata);
+        let owner = controller_reference(self.variant.resource, &set.metadata);
         let pod = pod_control::from_template(&set.spec.template, &pod_control::name_prefix(&set.metadata.name), &owner);
         // All pods are the same bytes: the server makes up their names.
         let body = Bytes::from(serde_json::to_vec(&pod).map_err(client::Error::Encode)?);
         let path = PODS.path(Some(&key.namespace), None, None);
-        let regarding = Reference::of(&REPLICA_SETS, &set.metadata);
+        let regarding = Reference::of(self.variant.resource, &set.metadata);
         let mut created = 0;
         let mut failure = None;
         for batch in pod_control::slow_start(count) {
@@ -330,7 +381,7 @@ impl ReplicaSetController {
 
     async fn delete(&self, set: &ReplicaSet, active: &[Arc<Pod>], count: usize) -> Result<(), Error> {
         let key = set.metadata.key();
-        tracing::debug!(controller = NAME, key = %key, need = set.spec.replicas, deleting = count, "Too many replicas");
+        tracing::debug!(controller = self.variant.name, key = %key, need = set.spec.replicas, deleting = count, "Too many replicas");
         let related: Vec<Arc<Pod>> = match set.metadata.controller() {
             None => active.to_vec(),
             Some(owner) => self
@@ -342,7 +393,7 @@ impl ReplicaSetController {
         };
         let victims = choose(active, &related, count, self.clock.now());
         self.expectations.expect_deletions(&key, victims.iter().map(|pod| pod.metadata.uid.clone()));
-        let regarding = Reference::of(&REPLICA_SETS, &set.metadata);
+        let regarding = Reference::of(self.variant.resource, &set.metadata);
         let mut requests = tokio::task::JoinSet::new();
         for pod in victims {
             let client = self.client.clone();
@@ -382,11 +433,11 @@ impl ReplicaSetController {
         if status == set.status {
             return Ok(());
         }
-        let mut desired = set.clone().typed();
+        let mut desired = set.clone().typed_as(self.variant.resource);
         desired.status = status;
         let (namespace, name) = (Some(set.metadata.namespace.as_str()), set.metadata.name.as_str());
         let result: client::Result<serde::de::IgnoredAny> =
-            self.client.update_status(&REPLICA_SETS, namespace, name, &desired).await;
+            self.client.update_status(self.variant.resource, namespace, name, &desired).await;
         let Err(error) = result else { return Ok(()) };
         if error.is_not_found() {
             return Ok(());
@@ -394,12 +445,12 @@ impl ReplicaSetController {
         if !error.is_conflict() {
             return Err(error.into());
         }
-        let fresh: ReplicaSet = self.client.get(&REPLICA_SETS, namespace, name).await?;
+        let fresh: ReplicaSet = self.client.get(self.variant.resource, namespace, name).await?;
         if fresh.metadata.uid != set.metadata.uid {
             return Ok(());
         }
         desired.metadata = fresh.metadata;
-        self.client.update_status::<serde::de::IgnoredAny>(&REPLICA_SETS, namespace, name, &desired).await?;
+        self.client.update_status::<serde::de::IgnoredAny>(self.variant.resource, namespace, name, &desired).await?;
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ fn min_ready(set: &ReplicaSet) -> Duration {
 pub(super) fn calculate(
     set: &ReplicaSet,
     active: &[Arc<Pod>],
-    terminating: usize,
+    terminating: Option<usize>,
     failure: Option<&str>,
     now: Timestamp,
 ) -> ReplicaSetStatus {
@@ -31,7 +31,7 @@ pub(super) fn calculate(
     status.fully_labeled_replicas = active.iter().filter(fully_labeled).count() as i64;
     status.ready_replicas = active.iter().filter(|pod| pod.is_ready()).count() as i64;
     status.available_replicas = active.iter().filter(|pod| pod.is_available(min_ready(set), now)).count() as i64;
-    status.terminating_replicas = Some(terminating as i64);
+    status.terminating_replicas = terminating.map(|count| count as i64);
     status.observed_generation = set.metadata.generation;
     let known = condition(&status.conditions, REPLICA_FAILURE).is_some();
     match failure {
@@ -82,7 +82,7 @@ mod tests {
         .into_iter()
         .map(|builder| Arc::new(builder.build()))
         .collect();
-        let status = calculate(&set, &pods, 2, Some("no room"), now);
+        let status = calculate(&set, &pods, Some(2), Some("no room"), now);
         assert_eq!(
             (status.replicas, status.fully_labeled_replicas, status.ready_replicas, status.available_replicas),
             (3, 2, 2, 1)
@@ -92,9 +92,9 @@ mod tests {
         assert_eq!(status.conditions[0].message, "no room");
         assert_eq!(next_availability(&set, &pods, now), Some(Duration::from_secs(5)));
         set.status = status;
-        assert!(calculate(&set, &pods, 0, None, now).conditions.is_empty());
+        assert!(calculate(&set, &pods, Some(0), None, now).conditions.is_empty());
         assert_eq!(
-            calculate(&set, &pods[..1], 2, Some("again"), now).conditions[0].message,
+            calculate(&set, &pods[..1], Some(2), Some("again"), now).conditions[0].message,
             "no room",
             "the first failure stays until it is over"
         );

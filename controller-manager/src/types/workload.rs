@@ -154,6 +154,13 @@ impl ReplicaSet {
         self
     }
 
+    /// The same for ReplicationControllers, which have the same shape.
+    pub fn typed_as(mut self, resource: &client::Resource) -> Self {
+        self.api_version = if resource.group.is_empty() { "v1" } else { "apps/v1" };
+        self.kind = if resource.group.is_empty() { "ReplicationController" } else { "ReplicaSet" };
+        self
+    }
+
     /// The labels of the pod template.
     pub fn template_labels(&self) -> Option<&Map<String, Value>> {
         self.spec.template["metadata"]["labels"].as_object()
