@@ -172,10 +172,10 @@ impl Entry {
     }
 
     /// The same object under another revision, as a delete event shows it.
-    pub(super) fn at_revision(&self, revision: Revision) -> Arc<Entry> {
+    pub(super) fn at_revision(&self, revision: Revision, create_revision: Revision) -> Arc<Entry> {
         let json = splice::set_resource_version(&self.json, revision)
             .expect("an entry's JSON was spliced before, so it has metadata");
-        Entry::assemble(&self.spec, self.key.clone(), revision, self.create_revision, json, self.facts.clone())
+        Entry::assemble(&self.spec, self.key.clone(), revision, create_revision, json, self.facts.clone())
     }
 
     /// The storage key, such as `/registry/pods/default/web`.

@@ -99,7 +99,8 @@ impl Event {
         match kind {
             EventType::Added | EventType::Modified => self.object.as_ref().expect("only a delete has no object"),
             EventType::Deleted => self.gone.get_or_init(|| {
-                self.previous.as_ref().expect("only a create has no previous object").at_revision(self.revision)
+                let previous = self.previous.as_ref().expect("only a create has no previous object");
+                previous.at_revision(self.revision, previous.create_revision())
             }),
         }
     }

@@ -48,13 +48,16 @@ impl Prepared {
         revision: Revision,
         create_revision: Revision,
     ) -> Arc<Entry> {
-        self.entry
-            .get_or_init(|| {
-                let facts = self.facts.lock().take().expect("facts are taken once");
-                let json = self.slot.fill(&self.stored, revision);
-                Entry::assemble(spec, key.clone(), revision, create_revision, json, facts)
-            })
-            .clone()
+        let entry = self.entry.get_or_init(|| {
+            let facts = self.facts.lock().take().expect("facts are taken once");
+            let json = self.slot.fill(&self.stored, revision);
+            Entry::assemble(spec, key.clone(), revision, create_revision, json, facts)
+        });
+        if entry.revision() == revision {
+            return entry.clone();
+        }
+        // An engine that matches by bytes may hand the same bytes of another write to this one.
+        entry.at_revision(revision, create_revision)
     }
 }
 
@@ -106,7 +109,7 @@ impl ResourceCache {
     /// As [`ResourceCache::update`].
     pub async fn delete(&self, current: &Arc<Entry>) -> Result<Arc<Entry>> {
         let revision = self.storage.delete(current.key(), current.revision(), None).await?;
-        Ok(current.at_revision(revision))
+        Ok(current.at_revision(revision, current.create_revision()))
     }
 
     /// Reads an object, lets `change` decide on its new tree (`None`: leave it), and writes that;

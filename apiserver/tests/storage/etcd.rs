@@ -141,6 +141,48 @@ fn starts_over_when_what_it_missed_is_compacted() {
 }
 
 #[test]
+fn equal_bytes_of_different_writes_stay_apart() {
+    run(async {
+        let Some(server) = EtcdServer::start() else { return };
+        let cache = config_maps(connect(&server.endpoint).await);
+        cache.load().await.unwrap();
+        let key = "/registry/configmaps/ns/a";
+        let tasks: Vec<_> = (0..8)
+            .map(|_| {
+                let cache = cache.clone();
+                tokio::spawn(async move {
+                    let mut revisions = Vec::new();
+                    for _ in 0..30 {
+                        // Everybody writes and deletes the very same object.
+                        let object = json!({"metadata": {"name": "a", "namespace": "ns"}});
+                        match cache.create(key, object, CreateOptions::default()).await {
+                            Ok(entry) => {
+                                let version = entry.tree()["metadata"]["resourceVersion"].clone();
+                                assert_eq!(version, entry.revision().to_string());
+                                assert_eq!(entry.create_revision(), entry.revision());
+                                revisions.push(entry.revision());
+                                let _ = cache.delete(&entry).await;
+                            }
+                            Err(Error::Exists { .. }) => {}
+                            Err(other) => panic!("{other:?}"),
+                        }
+                    }
+                    revisions
+                })
+            })
+            .collect();
+        let mut all = Vec::new();
+        for task in tasks {
+            all.extend(task.await.unwrap());
+        }
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count, "every write has a revision of its own");
+    });
+}
+
+#[test]
 fn reads_what_upstream_wrote() {
     run(async {
         let Some(server) = EtcdServer::start() else { return };

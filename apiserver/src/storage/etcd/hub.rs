@@ -19,6 +19,7 @@ use etcd_client::{Client, EventType, GetOptions, KvClient, WatchClient, WatchOpt
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::pending::Pending;
 use super::{Options, translate};
 use crate::storage::delivered::Delivered;
 use crate::storage::sinks::Sinks;
@@ -33,6 +34,8 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) struct Hub {
     sinks: Sinks,
+    /// Our own writes on their way back.
+    pub pending: Pending,
     delivered: Delivered,
     /// Whether progress may be asked for.
     reports_progress: bool,
@@ -59,6 +62,7 @@ impl Hub {
         let from = current(&mut kv).await?;
         let hub = Arc::new(Hub {
             sinks: Sinks::default(),
+            pending: Pending::default(),
             delivered: Delivered::new(from),
             reports_progress,
             progress_wanted: Notify::new(),
@@ -105,6 +109,7 @@ impl Hub {
                 client: client.clone(),
                 prefix: &prefix,
                 progress: self.reports_progress.then_some(&self.progress_wanted),
+                pending: Some(&self.pending),
             };
             let run = follower.run(from, |changes, reached| {
                 if !changes.is_empty() {
@@ -130,6 +135,7 @@ impl Hub {
                     () = stop.cancelled() => return,
                 }
             };
+            self.pending.clear();
             self.sinks.break_all(&error);
             self.delivered.advance(from);
         }
@@ -143,7 +149,7 @@ pub(super) fn watch_from(client: &Client, prefix: &str, after: Revision, sink: A
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     tokio::spawn(async move {
-        let follower = Follower { client, prefix: &prefix, progress: None };
+        let follower = Follower { client, prefix: &prefix, progress: None, pending: None };
         let run = follower.run(after, |changes, _| {
             if !changes.is_empty() {
                 sink.apply(changes);
@@ -163,6 +169,7 @@ struct Follower<'a> {
     /// Empty for every key.
     prefix: &'a str,
     progress: Option<&'a Notify>,
+    pending: Option<&'a Pending>,
 }
 
 impl Follower<'_> {
@@ -214,7 +221,7 @@ impl Follower<'_> {
                 return Err(Error::Unavailable(format!("canceled: {}", answer.cancel_reason())));
             }
             *pause = FIRST_PAUSE;
-            let changes = changes(&answer)?;
+            let changes = changes(&answer, self.pending);
             match changes.last() {
                 Some(last) => *from = last.revision.max(*from),
                 // A creation names etcd's revision, not how far this watch has got.
@@ -237,21 +244,22 @@ async fn wanted(progress: Option<&Notify>) {
     }
 }
 
-fn changes(answer: &WatchResponse) -> Result<Vec<Change>> {
+fn changes(answer: &WatchResponse, pending: Option<&Pending>) -> Vec<Change> {
     let mut changes = Vec::with_capacity(answer.events().len());
     for event in answer.events() {
         let Some(kv) = event.kv() else { continue };
         // Other users of this etcd may have keys that are no text; they are none of ours.
         let Ok(key) = std::str::from_utf8(kv.key()) else { continue };
+        let value = (event.event_type() == EventType::Put).then(|| Bytes::copy_from_slice(kv.value()));
         changes.push(Change {
             revision: kv.mod_revision() as Revision,
             key: key.into(),
             create_revision: kv.create_revision() as Revision,
-            value: (event.event_type() == EventType::Put).then(|| Bytes::copy_from_slice(kv.value())),
-            attachment: None,
+            attachment: pending.zip(value.as_ref()).and_then(|(pending, value)| pending.take(key, value)),
+            value,
         });
     }
-    Ok(changes)
+    changes
 }
 
 async fn current(kv: &mut KvClient) -> Result<Revision> {

@@ -20,6 +20,7 @@ use super::{Attachment, Error, KeyValue, Range, RangeRequest, Result, Revision, 
 mod compactor;
 mod hub;
 mod lease;
+mod pending;
 
 use hub::Hub;
 use lease::Leases;
@@ -186,6 +187,19 @@ impl Etcd {
         })
     }
 
+    /// A guarded put; see [`Etcd::guarded`].
+    async fn put(&self, key: &str, expected: Revision, value: Bytes, options: WriteOptions) -> Result<Revision> {
+        let put = TxnOp::put(key, value.clone(), self.put_options(&options).await?);
+        if let Some(attachment) = &options.attachment {
+            self.hub.pending.expect(key, &value, attachment);
+        }
+        let written = self.guarded(key, expected, put).await;
+        if written.is_err() {
+            self.hub.pending.take(key, &value);
+        }
+        written
+    }
+
     async fn put_options(&self, options: &WriteOptions) -> Result<Option<PutOptions>> {
         match options.ttl {
             Some(ttl) => {
@@ -290,13 +304,11 @@ impl Storage for Etcd {
     }
 
     async fn create(&self, key: &str, value: Bytes, options: WriteOptions) -> Result<Revision> {
-        let put = TxnOp::put(key, value, self.put_options(&options).await?);
-        self.guarded(key, 0, put).await
+        self.put(key, 0, value, options).await
     }
 
     async fn update(&self, key: &str, expected: Revision, value: Bytes, options: WriteOptions) -> Result<Revision> {
-        let put = TxnOp::put(key, value, self.put_options(&options).await?);
-        self.guarded(key, expected, put).await
+        self.put(key, expected, value, options).await
     }
 
     async fn delete(&self, key: &str, expected: Revision, _attachment: Option<Attachment>) -> Result<Revision> {
