@@ -13,6 +13,7 @@ mod daemon_set;
 mod deployment;
 mod device;
 mod endpoint_slice;
+mod endpoints;
 mod flow_control;
 mod from_table;
 mod horizontal_pod_autoscaler;
@@ -58,6 +59,7 @@ pub fn apply(resource: &Resource, object: &mut Value) {
 /// The `SetDefaults_*` of one kind.
 fn kind(group: &str, version: &str, kind: &str, object: &mut Value) {
     match (group, kind) {
+        ("", "Endpoints") => endpoints::set(object),
         ("", "LimitRange") => limit_range::set(object),
         ("", "Namespace") => namespace::set(object),
         ("", "Node") => node::set(object),

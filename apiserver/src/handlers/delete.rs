@@ -209,7 +209,12 @@ async fn remove(served: &Served, entry: &Arc<Entry>, mut object: Value) -> Resul
 
 fn preconditions(served: &Served, object: &Value, options: &DeleteOptions) -> Result<(), Status> {
     let conflict = |error: String| {
-        let kind = GroupResource::new(served.resource.group.to_string(), served.resource.kind.to_string());
+        // Upstream names the internal kind here; only namespaces have a deletion of their own.
+        let kind = if served.resource.plural == "namespaces" {
+            served.group_resource()
+        } else {
+            GroupResource::new(served.storage.group.to_string(), served.storage.kind.to_string())
+        };
         Status::conflict(&kind, object.name(), error)
     };
     if let Some(uid) = &options.precondition_uid

@@ -148,12 +148,9 @@ pub fn place(cx: &Context, served: &Served, object: &mut Value) -> Result<(), St
     Ok(())
 }
 
-fn hook_context<'a>(cx: &'a Context, subresource: &'a str, dry_run: bool) -> HookContext<'a> {
-    HookContext { server: &cx.server, user: &cx.user, subresource, dry_run }
-}
-
 fn invalid(served: &Served, name: &str, errors: &field::ErrorList) -> Status {
-    let kind: GroupKind = served.group_kind();
+    // Upstream names the internal kind, whose group is that of what is stored.
+    let kind = GroupKind::new(served.storage.group.to_string(), served.storage.kind.to_string());
     Status::invalid(&kind, name, errors)
 }
 
@@ -195,7 +192,7 @@ pub async fn create(
         object.set_name(&random::generate_name(&base));
     }
     let hooks = served.rules.hooks;
-    let hook = hook_context(cx, "", options.dry_run);
+    let hook = HookContext { server: &cx.server, user: &cx.user, subresource: "", dry_run: options.dry_run };
     if served.rules.status == StatusRule::Reset {
         object.set_at(&["status"], json!({}));
     }
@@ -213,8 +210,10 @@ pub async fn create(
     if !errors.is_empty() {
         return Err(invalid(served, object.name(), &errors));
     }
+    let warnings = hooks.warnings(&object, None);
     let reservation = hooks.reserve(&hook, &mut object, None).await?;
     admission.validate(&cx.server, &attributes, &object, None).await?;
+    cx.warnings.extend(warnings);
     let ttl = hooks.ttl(&cx.server);
     let group_resource = served.group_resource();
     let cache = served.cache.clone().ok_or_else(super::method_not_allowed)?;
@@ -388,7 +387,12 @@ async fn attempt(
         return Err(Status::conflict(&group_resource, name, errors::MODIFIED));
     }
     new.set_resource_version(old.resource_version());
-    let hook = hook_context(cx, update.subresource, update.options.dry_run);
+    let hook = HookContext {
+        server: &cx.server,
+        user: &cx.user,
+        subresource: update.subresource,
+        dry_run: update.options.dry_run,
+    };
     before_update(served, &hook, &mut new, &old_stored);
     finish(served, &mut new);
     let errors = checks::update(served.storage, update.subresource, &new, &old_stored);
@@ -396,8 +400,10 @@ async fn attempt(
         return Err(invalid(served, name, &errors));
     }
     let hooks = served.rules.hooks;
+    let warnings = hooks.warnings(&new, Some(&old_stored));
     let reservation = hooks.reserve(&hook, &mut new, Some(&old_stored)).await?;
     admission.validate(&cx.server, &attributes, &new, Some(&old_stored)).await?;
+    cx.warnings.extend(warnings);
     if update.options.dry_run {
         let object = served.from_storage(new);
         return Ok(Some(Written::Object { object, created: false }));

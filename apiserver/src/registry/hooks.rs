@@ -63,6 +63,11 @@ pub trait Hooks: Send + Sync {
     /// What else happens to an object that is deleted but held by finalizers.
     fn prepare_delete(&self, _object: &mut Value) {}
 
+    /// What the user should know although the object is stored. `old` is `None` for a create.
+    fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+
     /// How long an object lives (events).
     fn ttl(&self, _server: &Server) -> Option<std::time::Duration> {
         None

@@ -35,7 +35,11 @@ pub fn fill(resource: &Resource, object: &mut Value) {
         }
     }
     match (resource.group.as_ref(), resource.kind.as_ref()) {
-        ("", "Secret") => secret(object),
+        ("", "Secret") => {
+            secret(object);
+            no_null_bytes(object, "data");
+        }
+        ("", "ConfigMap") => no_null_bytes(object, "binaryData"),
         ("", "Node") => pair(object, &["spec", "podCIDR"], &["spec", "podCIDRs"], None),
         ("", "Pod") => pair(object, &["status", "podIP"], &["status", "podIPs"], Some("ip")),
         ("apps", "StatefulSet") => claims(object),
@@ -58,6 +62,16 @@ fn secret(object: &mut Value) {
     }
     for (key, value) in plain {
         data[key] = STANDARD.encode(value.as_str().unwrap_or_default()).into();
+    }
+}
+
+/// Bytes that are null become empty when upstream copies them.
+fn no_null_bytes(object: &mut Value, field: &str) {
+    for value in object.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(serde_json::Map::values_mut)
+    {
+        if value.is_null() {
+            *value = "".into();
+        }
     }
 }
 

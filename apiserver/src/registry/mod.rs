@@ -14,6 +14,7 @@ pub mod fields;
 pub mod hooks;
 pub mod mirrored;
 pub mod rules;
+pub mod storage;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 //! One row per resource that differs; facts of upstream's `pkg/registry/*/*/strategy.go`. What a
 //! row cannot say is in the kind's [`Hooks`].
 
-use super::{Hooks, autoscaling, batch, certificates, core};
+use super::{Hooks, autoscaling, batch, certificates, core, storage};
 
 /// What happens to `status` outside of the status subresource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub fn of(group: &str, plural: &str) -> Rules {
     let conditional = |rules: Rules| Rules { unconditional_update: false, ..rules };
     match (group, plural) {
         ("", "configmaps" | "bindings") => DEFAULT,
-        ("", "endpoints") => Rules { create_on_update: true, hooks: &core::endpoints::Endpoints, ..DEFAULT },
+        ("", "endpoints") => upsert,
         ("", "limitranges") => Rules { hooks: &core::limit_range::LimitRange, ..upsert },
         ("", "secrets") => Rules { hooks: &core::secret::Secret, ..DEFAULT },
         ("", "serviceaccounts") => Rules { hooks: &core::service_account::ServiceAccount, ..DEFAULT },
@@ -124,7 +124,9 @@ pub fn of(group: &str, plural: &str) -> Rules {
         ("node.k8s.io", "runtimeclasses") => conditional(upsert),
         ("rbac.authorization.k8s.io", _) => upsert,
         ("coordination.k8s.io", _) => conditional(upsert),
-        ("storage.k8s.io", "csidrivers") => conditional(Rules { generation: FieldsFromZero(&["spec"]), ..DEFAULT }),
+        ("storage.k8s.io", "csidrivers") => {
+            conditional(Rules { generation: FieldsFromZero(&["spec"]), hooks: &storage::CsiDriver, ..DEFAULT })
+        }
         ("storage.k8s.io", "volumeattachments") => conditional(Rules { status_update: ResetMetadata, ..status_only }),
         ("storage.k8s.io", "csinodes" | "csistoragecapacities") => conditional(DEFAULT),
         ("resource.k8s.io", "deviceclasses" | "resourceslices") => spec_only,

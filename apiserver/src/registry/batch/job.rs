@@ -15,6 +15,10 @@ impl Hooks for Job {
         if object.bool_at(&["spec", "manualSelector"]) == Some(true) {
             return;
         }
+        // Defaulting made these one and the same map upstream, so both get what is added.
+        let shared = object
+            .labels()
+            .is_some_and(|labels| object.map_at(&["spec", "template", "metadata", "labels"]) == Some(labels));
         let (uid, name) = (object.uid().to_string(), object.name().to_string());
         // Labels a user set to something else are left for validation to refuse.
         for (keys, value) in [(LABELS, &uid), (NAMES, &name)] {
@@ -27,6 +31,9 @@ impl Hooks for Job {
                     labels[key] = value.clone().into();
                 }
             }
+        }
+        if shared && let Some(labels) = object.at(&["spec", "template", "metadata", "labels"]).cloned() {
+            object.set_at(&["metadata", "labels"], labels);
         }
         let selector = object.at_mut_or_create(&["spec", "selector", "matchLabels"]);
         if !selector.is_object() {

@@ -2,7 +2,6 @@
 
 pub mod daemon_set;
 pub mod deployment;
-pub mod endpoints;
 pub mod event;
 pub mod limit_range;
 pub mod namespace;
