@@ -62,7 +62,7 @@ fn benches(criterion: &mut Criterion) {
     let server = api::openapi::OpenApi::new(api::table().resources().to_vec(), Vec::new());
     let mut group = criterion.benchmark_group("openapi");
     group.sample_size(10);
-    group.bench_function("core/v1", |bencher| bencher.iter(|| server.v3_value("api/v1")));
+    group.bench_function("core/v1", |bencher| bencher.iter(|| server.v3_json("api/v1")));
     group.bench_function("index", |bencher| bencher.iter(|| server.v3_index()));
 }
 

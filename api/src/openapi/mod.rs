@@ -12,7 +12,7 @@ mod operations;
 mod render;
 mod schemas;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -112,28 +112,28 @@ impl OpenApi {
 
     /// `/openapi/v3/<name>`, built once.
     pub fn v3(&self, name: &str) -> Option<Arc<Document>> {
-        self.cached(name, || Some((self.v3_value(name)?, self.hash(name))))
+        self.cached(name, || Some((self.v3_json(name)?, self.hash(name))))
     }
 
     /// `/openapi/v2`, built once.
     pub fn v2(&self) -> Arc<Document> {
-        self.cached("", || Some((self.v2_value(), self.hash("")))).expect("there is always a Swagger document")
+        self.cached("", || Some((self.v2_json(), self.hash("")))).expect("there is always a Swagger document")
     }
 
     /// Built outside the lock: two first readers may both build, and the later one's copy is dropped.
-    fn cached(&self, name: &str, build: impl FnOnce() -> Option<(Value, String)>) -> Option<Arc<Document>> {
+    fn cached(&self, name: &str, build: impl FnOnce() -> Option<(Vec<u8>, String)>) -> Option<Arc<Document>> {
         let known = self.documents.lock().expect("no holder panics").get(name).cloned();
         if known.is_some() {
             return known;
         }
-        let (tree, hash) = build()?;
-        let json = serde_json::to_vec(&tree).expect("a tree is always JSON");
+        let (mut json, hash) = build()?;
+        json.shrink_to_fit();
         let document = Arc::new(Document { json: json.into(), etag: format!("\"{hash}\"") });
         Some(self.documents.lock().expect("no holder panics").entry(name.to_owned()).or_insert(document).clone())
     }
 
-    /// The tree of a v3 document.
-    pub fn v3_value(&self, name: &str) -> Option<Value> {
+    /// A v3 document, built anew.
+    pub fn v3_json(&self, name: &str) -> Option<Vec<u8>> {
         let parts: Vec<&str> = name.split('/').collect();
         let mut operations = Vec::new();
         let mut everywhere = vec![("", "v1")];
@@ -168,17 +168,17 @@ impl OpenApi {
         for custom in customs {
             insert_custom(&mut found, custom);
         }
-        let mut components = Map::new();
+        let mut components = render::Writer::default();
         if !found.is_empty() {
-            components.insert("schemas".to_owned(), Value::Object(found));
+            components.members("schemas", found);
         }
-        components.insert("securitySchemes".to_owned(), render::bearer_token());
-        Some(json!({
-            "openapi": "3.0.0",
-            "info": info(),
-            "paths": paths,
-            "components": components,
-        }))
+        components.value("securitySchemes", &render::bearer_token());
+        let mut document = render::Writer::default();
+        document.value("openapi", &json!("3.0.0"));
+        document.value("info", &info());
+        document.members("paths", paths);
+        document.member("components", &components.finish());
+        Some(document.finish())
     }
 
     fn group_version(&self, group: &str, version: &str) -> Option<Vec<Operation>> {
@@ -190,8 +190,8 @@ impl OpenApi {
         (found.len() > 1).then_some(found)
     }
 
-    /// The tree of the Swagger document: every group version at once. Custom resources are left to v3.
-    pub fn v2_value(&self) -> Value {
+    /// The Swagger document, built anew: every group version at once. Custom resources are left to v3.
+    pub fn v2_json(&self) -> Vec<u8> {
         let mut operations =
             vec![operations::discovery("/api/", Some(""), None), operations::discovery("/apis/", None, None)];
         for path in ["/.well-known/openid-configuration/", "/openid/v1/jwks/", "/version/"] {
@@ -210,14 +210,14 @@ impl OpenApi {
         let everywhere = every_group_version();
         let mut schemas = Schemas::new(Dialect::V2, &everywhere);
         let paths = render::paths(Dialect::V2, operations, &mut schemas);
-        json!({
-            "swagger": "2.0",
-            "info": info(),
-            "paths": paths,
-            "definitions": schemas.finish(),
-            "securityDefinitions": render::bearer_token(),
-            "security": [{"BearerToken": []}],
-        })
+        let mut document = render::Writer::default();
+        document.value("swagger", &json!("2.0"));
+        document.value("info", &info());
+        document.members("paths", paths);
+        document.members("definitions", schemas.finish());
+        document.value("securityDefinitions", &render::bearer_token());
+        document.value("security", &json!([{"BearerToken": []}]));
+        document.finish()
     }
 }
 
@@ -235,7 +235,8 @@ fn schema_name(group: &str, version: &str, kind: &str) -> String {
     format!("{}.{version}.{kind}", reversed.join("."))
 }
 
-fn insert_custom(schemas: &mut Map<String, Value>, custom: &Custom) {
+fn insert_custom(schemas: &mut BTreeMap<String, Vec<u8>>, custom: &Custom) {
+    let json = |value: &Value| value.to_string().into_bytes();
     let row = &custom.row;
     let one = |kind: &str| json!([{"group": row.group, "version": row.version, "kind": kind}]);
     let name = schema_name(&row.group, &row.version, &row.kind);
@@ -244,7 +245,7 @@ fn insert_custom(schemas: &mut Map<String, Value>, custom: &Custom) {
         map.insert("x-kubernetes-group-version-kind".to_owned(), one(&row.kind));
     }
     let reference = json!({"$ref": Dialect::V3.reference(&name)});
-    schemas.insert(name, schema);
+    schemas.insert(name, json(&schema));
     let text = |field: &str| field_description("io.k8s.api.core.v1.Pod", field);
     let list = json!({
         "description": format!("{} is a list of {}", row.list_kind, row.kind),
@@ -258,7 +259,7 @@ fn insert_custom(schemas: &mut Map<String, Value>, custom: &Custom) {
         },
         "x-kubernetes-group-version-kind": one(&row.list_kind),
     });
-    schemas.insert(schema_name(&row.group, &row.version, &row.list_kind), list);
+    schemas.insert(schema_name(&row.group, &row.version, &row.list_kind), json(&list));
     let mut meta = Schemas::new(Dialect::V3, &[]);
     meta.reference("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta");
     meta.reference("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");

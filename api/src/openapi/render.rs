@@ -1,5 +1,7 @@
 //! Operations written as the `paths` of a document.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::operations::{Body, Content, Operation, Parameter, Produces};
@@ -22,15 +24,16 @@ pub(super) fn bearer_token() -> Value {
 }
 
 /// Groups operations by path. Parameters that all operations of a path share are the path's.
-pub(super) fn paths(dialect: Dialect, operations: Vec<Operation>, schemas: &mut Schemas<'_>) -> Map<String, Value> {
-    let mut by_path: Vec<(String, Vec<Operation>)> = Vec::new();
+pub(super) fn paths(
+    dialect: Dialect,
+    operations: Vec<Operation>,
+    schemas: &mut Schemas<'_>,
+) -> BTreeMap<String, Vec<u8>> {
+    let mut by_path: BTreeMap<String, Vec<Operation>> = BTreeMap::new();
     for operation in operations {
-        match by_path.iter_mut().find(|(path, _)| *path == operation.path) {
-            Some((_, list)) => list.push(operation),
-            None => by_path.push((operation.path.clone(), vec![operation])),
-        }
+        by_path.entry(operation.path.clone()).or_default().push(operation);
     }
-    let mut out = Map::new();
+    let mut out = BTreeMap::new();
     for (path, operations) in by_path {
         let shared: Vec<Parameter> = operations[0]
             .parameters
@@ -46,9 +49,48 @@ pub(super) fn paths(dialect: Dialect, operations: Vec<Operation>, schemas: &mut 
         if !shared.is_empty() {
             item.insert("parameters".to_owned(), parameters(dialect, shared));
         }
-        out.insert(path, Value::Object(item));
+        out.insert(path, serde_json::to_vec(&item).expect("a tree is always JSON"));
     }
     out
+}
+
+/// An object put together from members that are JSON already.
+#[derive(Default)]
+pub(super) struct Writer {
+    json: Vec<u8>,
+}
+
+impl Writer {
+    /// Adds a member.
+    pub(super) fn member(&mut self, name: &str, json: &[u8]) {
+        self.json.push(if self.json.is_empty() { b'{' } else { b',' });
+        serde_json::to_writer(&mut self.json, name).expect("writing to memory does not fail");
+        self.json.push(b':');
+        self.json.extend_from_slice(json);
+    }
+
+    /// Adds a small member that is a tree.
+    pub(super) fn value(&mut self, name: &str, value: &Value) {
+        self.member(name, value.to_string().as_bytes());
+    }
+
+    /// Adds an object of members that are JSON already.
+    pub(super) fn members(&mut self, name: &str, members: BTreeMap<String, Vec<u8>>) {
+        let mut inner = Writer::default();
+        for (name, json) in members {
+            inner.member(&name, &json);
+        }
+        self.member(name, &inner.finish());
+    }
+
+    /// The object.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        if self.json.is_empty() {
+            self.json.push(b'{');
+        }
+        self.json.push(b'}');
+        self.json
+    }
 }
 
 fn operation(dialect: Dialect, operation: &Operation, schemas: &mut Schemas<'_>) -> Value {

@@ -1,6 +1,6 @@
 //! A type of the table as an OpenAPI schema, in either dialect.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use apimachinery::schema::{Field, ListKind, Type, TypeId, TypeRef};
 use serde_json::{Map, Value, json};
@@ -53,12 +53,13 @@ impl<'a> Schemas<'a> {
         json!({"$ref": self.dialect.reference(name)})
     }
 
-    /// Every schema referred to so far, and what these refer to in turn.
-    pub(super) fn finish(mut self) -> Map<String, Value> {
-        let mut out = Map::new();
+    /// Every schema referred to so far, and what these refer to in turn, each as JSON: a tree of all
+    /// of them at once would be ten times as large as the document.
+    pub(super) fn finish(mut self) -> BTreeMap<String, Vec<u8>> {
+        let mut out = BTreeMap::new();
         while let Some(name) = self.wanted.pop() {
             let schema = self.definition(&name);
-            out.insert(name, schema);
+            out.insert(name, serde_json::to_vec(&schema).expect("a tree is always JSON"));
         }
         out
     }
