@@ -16,6 +16,11 @@ const WILDCARD_SUBDOMAIN: &str = r"\*\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9](
 const LABEL_KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const LABEL_VALUE: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
 
+/// The same as [`max_len_error`] in the words of the newer checks.
+fn max_bytes_error(length: usize) -> String {
+    format!("must be no more than {length} bytes")
+}
+
 /// Messages about one value.
 pub type Messages = Vec<String>;
 
@@ -174,7 +179,7 @@ pub fn qualified_name(value: &str) -> Messages {
     if name.is_empty() {
         errors.push("name part must be non-empty".into());
     } else if name.len() > LABEL_MAX {
-        errors.push(format!("name part {}", max_len_error(LABEL_MAX)));
+        errors.push(format!("name part {}", max_bytes_error(LABEL_MAX)));
     }
     if !qualified_char(name) {
         errors.push(format!("name part {}", regex_error(MESSAGE, LABEL_KEY, EXAMPLES)));
@@ -186,7 +191,7 @@ pub fn qualified_name(value: &str) -> Messages {
 pub fn label_value(value: &str) -> Messages {
     let mut errors = Messages::new();
     if value.len() > LABEL_MAX {
-        errors.push(max_len_error(LABEL_MAX));
+        errors.push(max_bytes_error(LABEL_MAX));
     }
     if !value.is_empty() && !qualified_char(value) {
         errors.push(regex_error(

@@ -65,7 +65,8 @@ fn strategy(strategy: &Value, path: &Path, errors: &mut ErrorList) {
         }
         other => {
             let rolling = strategy.set("rollingUpdate").map_or("null".to_owned(), |r| {
-                format!("{{\"MaxUnavailable\":{},\"MaxSurge\":{}}}", r["maxUnavailable"], r["maxSurge"])
+                let number = |name: &str| if r[name].is_null() { Value::from(0) } else { r[name].clone() };
+                format!("{{\"MaxUnavailable\":{},\"MaxSurge\":{}}}", number("maxUnavailable"), number("maxSurge"))
             });
             let shown = format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", quote(other));
             errors.push(field::not_supported(path, BadValue::Raw(shown), &["RollingUpdate", "OnDelete"]));

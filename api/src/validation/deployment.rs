@@ -50,14 +50,15 @@ fn strategy(strategy: &Value, path: &Path, errors: &mut ErrorList) {
             int_or_percent(unavailable, &unavailable_path, errors);
             int_or_percent(surge, &at.child("maxSurge"), errors);
             if int_or_percent_value(unavailable) == 0 && int_or_percent_value(surge) == 0 {
-                let shown = unavailable_shown(unavailable);
+                let shown = or_zero(unavailable);
                 errors.push(field::invalid(&unavailable_path, shown, "may not be 0 when `maxSurge` is 0"));
             }
             not_more_than_100_percent(unavailable, &unavailable_path, errors);
         }
         (other, rolling) => {
             let rolling = rolling.map_or("null".to_owned(), |r| {
-                format!("{{\"MaxUnavailable\":{},\"MaxSurge\":{}}}", r["maxUnavailable"], r["maxSurge"])
+                let (unavailable, surge) = (or_zero(&r["maxUnavailable"]), or_zero(&r["maxSurge"]));
+                format!("{{\"MaxUnavailable\":{unavailable},\"MaxSurge\":{surge}}}")
             });
             let shown = format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", quote(other));
             errors.push(field::not_supported(path, BadValue::Raw(shown), &["Recreate", "RollingUpdate"]));
@@ -66,7 +67,7 @@ fn strategy(strategy: &Value, path: &Path, errors: &mut ErrorList) {
 }
 
 /// A number that was left out is 0 to Go.
-fn unavailable_shown(value: &Value) -> Value {
+fn or_zero(value: &Value) -> Value {
     if value.is_null() { Value::from(0) } else { value.clone() }
 }
 
