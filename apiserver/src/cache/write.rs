@@ -5,6 +5,7 @@
 //! back inside the commit, so a write is in the cache before it is acknowledged and its bytes are
 //! never decoded.
 
+use std::borrow::{Borrow, Cow};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -29,12 +30,13 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// Encodes `object` as it is stored: without a resource version.
-    fn new(spec: &ResourceSpec, key: &str, mut object: Value) -> Result<Arc<Prepared>> {
-        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+    fn new(spec: &ResourceSpec, key: &str, mut object: Cow<'_, Value>) -> Result<Arc<Prepared>> {
+        let has_version = object.get("metadata").is_some_and(|metadata| metadata.get("resourceVersion").is_some());
+        if has_version && let Some(metadata) = object.to_mut().get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("resourceVersion");
         }
         let facts = Facts::of(spec, &object);
-        let stored = Bytes::from(serde_json::to_vec(&object).expect("a JSON tree encodes"));
+        let stored = Bytes::from(serde_json::to_vec(&*object).expect("a JSON tree encodes"));
         let slot = Slot::find(&stored)
             .ok_or_else(|| Error::Corrupt { key: key.to_owned(), why: "the object has no metadata".to_owned() })?;
         Ok(Arc::new(Prepared { stored, slot, facts: Mutex::new(Some(facts)), entry: OnceLock::new() }))
@@ -70,10 +72,15 @@ impl ResourceCache {
     ///
     /// # Errors
     /// [`Error::Exists`]; [`Error::Corrupt`] if the object has no metadata.
-    pub async fn create(&self, key: &str, object: Value, options: CreateOptions) -> Result<Arc<Entry>> {
+    pub async fn create(
+        &self,
+        key: &str,
+        object: impl Borrow<Value> + Send,
+        options: CreateOptions,
+    ) -> Result<Arc<Entry>> {
         // Loaded first, so that the change finds a cache to land in with what travels along.
         self.load().await?;
-        let prepared = Prepared::new(&self.spec, key, object)?;
+        let prepared = Prepared::new(&self.spec, key, Cow::Borrowed(object.borrow()))?;
         let write = self.write_options(&prepared, options.ttl);
         let revision = self.storage.create(key, prepared.stored.clone(), write).await?;
         Ok(prepared.commit(&self.spec, &key.into(), revision, revision))
@@ -85,7 +92,7 @@ impl ResourceCache {
     /// # Errors
     /// [`Error::Conflict`] or [`Error::NotFound`] if `current` is not current any more.
     pub async fn update(&self, current: &Arc<Entry>, object: Value, options: CreateOptions) -> Result<Arc<Entry>> {
-        let prepared = Prepared::new(&self.spec, current.key(), object)?;
+        let prepared = Prepared::new(&self.spec, current.key(), Cow::Owned(object))?;
         // A copy that the cache has seen replaced goes to the store, to learn of the conflict.
         let newest = |cached: Arc<Entry>| cached.revision() <= current.revision();
         if self.cached(current.key()).is_some_and(newest) && self.is_same(current, &prepared) {

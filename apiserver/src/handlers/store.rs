@@ -231,7 +231,7 @@ pub async fn create(
                 Err(error) => Err(error),
             }
         } else {
-            cache.create(&key, object.clone(), CreateOptions { ttl }).await
+            cache.create(&key, &object, CreateOptions { ttl }).await
         };
         match result {
             Ok(entry) => {
