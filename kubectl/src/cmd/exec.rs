@@ -117,7 +117,7 @@ async fn target(ctx: &Context, name: Option<&String>) -> Result<Info> {
     pods::one(&ctx.factory, &ctx.streams, info, patience, false).await
 }
 
-async fn stream(ctx: &Context, pod: &Info, subresource: &str, command: &[String]) -> Result<()> {
+pub(super) async fn stream(ctx: &Context, pod: &Info, subresource: &str, command: &[String]) -> Result<()> {
     let flags = &ctx.parsed;
     let container = match flags.str("container") {
         "" => pods::default_container(&ctx.streams, &pod.object, flags.bool("quiet"))?,

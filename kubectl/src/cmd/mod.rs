@@ -2,12 +2,16 @@
 
 mod api_resources;
 mod apply;
+mod auth;
+mod config;
 mod create;
 mod delete;
 mod describe;
 mod edit;
+mod events;
 mod exec;
 mod explain;
+mod expose;
 mod get;
 mod label;
 mod logs;
@@ -15,6 +19,7 @@ mod node;
 mod ops;
 mod patch;
 mod rollout;
+mod run;
 mod scale;
 mod set;
 mod version;
@@ -35,14 +40,21 @@ const COMMANDS: &[Command] = &[
     api_resources::VERSIONS,
     apply::COMMAND,
     exec::ATTACH,
+    auth::COMMAND,
+    expose::AUTOSCALE,
+    auth::CERTIFICATE,
+    auth::CLUSTER_INFO,
+    config::COMMAND,
     node::CORDON,
     create::COMMAND,
     delete::COMMAND,
     describe::COMMAND,
     node::DRAIN,
     edit::COMMAND,
+    events::COMMAND,
     exec::COMMAND,
     explain::COMMAND,
+    expose::COMMAND,
     get::COMMAND,
     label::COMMAND,
     logs::COMMAND,
@@ -50,6 +62,7 @@ const COMMANDS: &[Command] = &[
     patch::COMMAND,
     patch::REPLACE,
     rollout::COMMAND,
+    run::COMMAND,
     scale::COMMAND,
     set::COMMAND,
     node::TAINT,

@@ -206,6 +206,11 @@ fn name_lines(object: &Value, mapping: Option<&Mapping>, operation: &str) -> Str
     format!("{kind}/{name}{suffix}\n")
 }
 
+/// `Deployment.apps`, the kind as it is spelled.
+pub fn qualified_kind(mapping: &Mapping) -> String {
+    if mapping.group.is_empty() { mapping.kind.clone() } else { format!("{}.{}", mapping.kind, mapping.group) }
+}
+
 /// `deployment.apps` of an object's own apiVersion and kind.
 pub fn kind_name(object: &Value) -> String {
     let kind = codec::text(object, &["kind"]).to_lowercase();
