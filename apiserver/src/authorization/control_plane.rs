@@ -36,9 +36,8 @@ impl Authorizer for ControlPlane {
         }
         if !attributes.is_resource && attributes.verb == "get" {
             let path = attributes.path.as_str();
-            let below =
-                |root: &&str| path == *root || path.strip_prefix(*root).is_some_and(|rest| rest.starts_with('/'));
-            if PUBLIC.contains(&path) || (user.in_group(AUTHENTICATED) && DISCOVERY.iter().any(|root| below(&root))) {
+            let below = |root: &str| path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
+            if PUBLIC.contains(&path) || (user.in_group(AUTHENTICATED) && DISCOVERY.iter().any(|root| below(root))) {
                 return Decision::Allow(String::new());
             }
         }

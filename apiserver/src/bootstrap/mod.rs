@@ -144,9 +144,7 @@ async fn ensure(server: &Arc<Server>) -> Result<(), Status> {
         .await?;
     }
     service_range(server).await?;
-    if server.config.reconcile_endpoints || server.config.service_cluster_ip_ranges.first().is_some() {
-        service(server).await?;
-    }
+    service(server).await?;
     if server.config.reconcile_endpoints {
         endpoints(server, true).await?;
     }

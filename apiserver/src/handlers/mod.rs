@@ -100,7 +100,8 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
     let resource = served.resource;
     cx.warnings.extend(checks::deprecation(resource).map(str::to_string));
     // `namespaces/x` sets both namespace and name; elsewhere a namespace needs a namespaced resource.
-    let in_namespace = !info.namespace.is_empty() && !(info.group.is_empty() && info.resource == "namespaces");
+    let is_namespace = info.group.is_empty() && info.resource == "namespaces";
+    let in_namespace = !info.namespace.is_empty() && !is_namespace;
     if in_namespace && !resource.namespaced {
         return Err(unknown_resource());
     }

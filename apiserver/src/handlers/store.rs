@@ -446,11 +446,7 @@ fn before_update(served: &Served, hook: &HookContext<'_>, new: &mut Value, old: 
     };
     take(new, &["metadata", "generation"]);
     match hook.subresource {
-        "" => {
-            if rules.status != StatusRule::Plain {
-                take(new, &["status"]);
-            }
-        }
+        "" if rules.status != StatusRule::Plain => take(new, &["status"]),
         "status" => {
             take(new, &["spec"]);
             for field in ["webhooks", "template", "data"] {

@@ -1,5 +1,7 @@
 //! Requests to a whole server in this process: no socket, a real embedded store.
 
+#![allow(clippy::unwrap_used, reason = "a fixture that fails fails its test")]
+
 mod bad_input;
 mod lifecycle;
 

@@ -231,9 +231,7 @@ fn families(server: &Server, service: &mut Value) {
     let policy = service.str_at(&["spec", "ipFamilyPolicy"]).unwrap_or_default().to_string();
     let policy = if !policy.is_empty() {
         policy
-    } else if headless_without_selector && wanted.len() < 2 && wanted.is_empty() {
-        "RequireDualStack".to_string()
-    } else if wanted.len() > 1 || cluster_ips(service).len() > 1 {
+    } else if headless_without_selector || wanted.len() > 1 || cluster_ips(service).len() > 1 {
         "RequireDualStack".to_string()
     } else {
         "SingleStack".to_string()
