@@ -25,7 +25,9 @@ impl Cluster {
     /// The cluster that a kubeconfig names. `local`: `keelson up` made it on this machine.
     pub async fn open(kubectl: PathBuf, kubeconfig: PathBuf, local: bool) -> anyhow::Result<Cluster> {
         let file = kube::config::Kubeconfig::read_from(&kubeconfig)?;
-        let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await?;
+        let mut config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await?;
+        // An answer is what is looked at here, whatever it says: 504 is one that kube would ask for again.
+        config.default_retry = false;
         let client = kube::Client::try_from(config)?;
         Ok(Cluster { kubectl, kubeconfig, client, local })
     }

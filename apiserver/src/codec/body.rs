@@ -5,9 +5,9 @@ use apimachinery::json;
 use apimachinery::object::ObjectExt as _;
 use apimachinery::schema::TypeRef;
 use apimachinery::status::Status;
-use axum::body::Body;
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use axum::body::{Body, HttpBody as _};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use super::canonical;
@@ -17,18 +17,36 @@ use crate::request::options::FieldValidation;
 /// Upstream's `MaxRequestBodyBytes`.
 pub const LIMIT: usize = 3 * 1024 * 1024;
 
+/// How much of a body that is too long is still read, and thrown away: over HTTP/2 a client that is cut
+/// off in the middle of sending never gets to see the answer.
+const DRAIN: usize = 64 * 1024 * 1024;
+
 /// Reads a whole body.
 ///
 /// # Errors
 /// 413 beyond three megabytes, 400 when the client stops in the middle.
-pub async fn read(body: Body) -> Result<Bytes, Status> {
-    match Limited::new(body, LIMIT).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(Status::request_entity_too_large(format!("limit is {LIMIT}")))
+pub async fn read(mut body: Body) -> Result<Bytes, Status> {
+    let mut read = BytesMut::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Status::bad_request(format!("error reading the body: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length <= LIMIT {
+            if read.is_empty() && body.is_end_stream() {
+                return Ok(data);
+            }
+            read.extend_from_slice(&data);
+        } else if length > DRAIN {
+            break;
+        } else {
+            read = BytesMut::new();
         }
-        Err(error) => Err(Status::bad_request(format!("error reading the body: {error}"))),
     }
+    if length > LIMIT {
+        return Err(Status::request_entity_too_large(format!("limit is {LIMIT}")));
+    }
+    Ok(read.freeze())
 }
 
 /// What a body must be.

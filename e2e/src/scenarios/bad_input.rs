@@ -1,12 +1,18 @@
 //! What a server is sent by mistake or malice: each gets upstream's code and a Status, and nothing is stored.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use http::Request;
+use http_body_util::BodyExt;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// Longer than any bad request may occupy a server.
+const SOON: Duration = Duration::from_secs(10);
 
 /// (what, method, path, content type, body, code, reason)
 type Case = (&'static str, &'static str, String, &'static str, Vec<u8>, u16, &'static str);
@@ -55,10 +61,13 @@ pub async fn answers(cluster: &Cluster) -> anyhow::Result<()> {
     let before = cluster.get("configmaps").await?;
     for (what, method, path, content, body, code, reason) in cases() {
         let request = Request::builder().method(method).uri(path).header("Content-Type", content).body(body)?;
-        let answer =
-            cluster.client.send(request.map(kube::client::Body::from)).await.with_context(|| what.to_owned())?;
-        let status = answer.status().as_u16();
-        let body = http_body_util::BodyExt::collect(answer.into_body()).await?.to_bytes();
+        let exchange = async {
+            let answer = cluster.client.send(request.map(kube::client::Body::from)).await?;
+            let status = answer.status().as_u16();
+            anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
+        };
+        let (status, body) =
+            tokio::time::timeout(SOON, exchange).await.with_context(|| format!("{what}: no answer"))?.context(what)?;
         let body: Value = serde_json::from_slice(&body).with_context(|| format!("{what}: no Status"))?;
         ensure!(
             status == code && body["kind"] == "Status" && body["reason"] == reason && body["code"] == code,
