@@ -2,6 +2,7 @@
 //!
 //! Everything runs as tasks of its own, many at a time; the scheduling loop never waits for them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -28,7 +29,8 @@ const POD_SCHEDULED: &str = "PodScheduled";
 #[derive(Clone)]
 pub(super) struct Actions {
     client: Client,
-    recorder: Recorder,
+    /// By scheduler name.
+    recorders: Arc<HashMap<String, Recorder>>,
     pods: Store<Pod>,
     metrics: Metrics,
     clock: SharedClock,
@@ -39,14 +41,22 @@ pub(super) struct Actions {
 impl Actions {
     pub(super) fn new(
         client: Client,
-        recorder: Recorder,
+        recorders: HashMap<String, Recorder>,
         pods: Store<Pod>,
         metrics: Metrics,
         clock: SharedClock,
         changes: Sender<Change>,
         parallel_bindings: usize,
     ) -> Self {
-        Self { client, recorder, pods, metrics, clock, changes, bindings: Arc::new(Semaphore::new(parallel_bindings)) }
+        Self {
+            client,
+            recorders: Arc::new(recorders),
+            pods,
+            metrics,
+            clock,
+            changes,
+            bindings: Arc::new(Semaphore::new(parallel_bindings)),
+        }
     }
 
     /// Binds a pod to its node, in the background.
@@ -63,8 +73,8 @@ impl Actions {
                     tracing::debug!(pod = name, node, "Successfully bound pod to node");
                     let total = now.saturating_sub(pod.first);
                     this.metrics.scheduled(&profile.scheduler_name, now.saturating_sub(started), total, pod.attempts);
-                    this.recorder.event_with(
-                        &reference(info),
+                    this.record(
+                        info,
                         None,
                         "Normal",
                         "Scheduled",
@@ -103,14 +113,7 @@ impl Actions {
             if current.metadata.uid != info.uid() || !current.spec.node_name.is_empty() {
                 return;
             }
-            this.recorder.event_with(
-                &reference(&info),
-                None,
-                "Warning",
-                "FailedScheduling",
-                "Scheduling",
-                &note(&failure.message),
-            );
+            this.record(&info, None, "Warning", "FailedScheduling", "Scheduling", &note(&failure.message));
             let nominated = failure.post_filter.as_ref().and_then(|result| result.nominated_node.clone());
             this.update_status(&current, failure.reason, &failure.message, nominated.as_deref()).await;
             for other in &failure.withdrawn {
@@ -180,9 +183,9 @@ impl Actions {
             .delete(&resources::PODS, Some(victim.namespace()), victim.name(), &DeleteOptions::uid(victim.uid()))
             .await;
         match result {
-            Ok(()) => self.recorder.event_with(
-                &reference(victim),
-                Some(&reference(preemptor)),
+            Ok(()) => self.record(
+                victim,
+                Some(preemptor),
                 "Normal",
                 "Preempted",
                 "Preempting",
@@ -192,6 +195,14 @@ impl Actions {
             Err(error) => {
                 tracing::error!(victim = victim.name(), %error, "Could not preempt pod");
             }
+        }
+    }
+
+    /// Records an event about `pod`, in the name of the scheduler that decided.
+    fn record(&self, pod: &PodInfo, related: Option<&PodInfo>, kind: &str, reason: &str, action: &str, note: &str) {
+        let decided_by = &related.unwrap_or(pod).pod.spec.scheduler_name;
+        if let Some(recorder) = self.recorders.get(decided_by) {
+            recorder.event_with(&reference(pod), related.map(reference).as_ref(), kind, reason, action, note);
         }
     }
 

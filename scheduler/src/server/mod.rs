@@ -71,15 +71,24 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     let listers = Arc::new(InformerListers::new(&factory));
     let handle = Handle::new(listers, Some(client.clone()));
     let profiles = build_profiles(&config, &handle)?;
+    let scheduler_names: Vec<String> = profiles.iter().map(|profile| profile.scheduler_name.clone()).collect();
     let queue = SchedulingQueue::new(&profiles, config.back_off);
     let core = Core::new(profiles, config.percentage_of_nodes_to_score, queue);
 
     let (sender, receiver) = std::sync::mpsc::channel();
     let pods = watch(&factory, &sender);
     let identity = leader_election::default_identity();
-    let recorder = Recorder::events_v1(client.clone(), config::DEFAULT_SCHEDULER_NAME, &identity, clock.clone());
+    let host = identity.rsplit_once('_').map_or(identity.as_str(), |(host, _)| host).to_owned();
+    // Events carry the name of the profile that decided.
+    let recorders = scheduler_names
+        .into_iter()
+        .map(|name| {
+            let recorder = Recorder::events_v1(client.clone(), &name, &format!("{name}-{host}"), clock.clone());
+            (name, recorder)
+        })
+        .collect();
     let actions =
-        Actions::new(client.clone(), recorder, pods, metrics.clone(), clock.clone(), sender, config.parallel_bindings);
+        Actions::new(client.clone(), recorders, pods, metrics.clone(), clock.clone(), sender, config.parallel_bindings);
     factory.start();
 
     let leading = Arc::new(AtomicBool::new(false));
