@@ -3,7 +3,8 @@
 //!
 //! Runtimes speak SPDY/3.1. A client that speaks it too gets bytes passed through. A WebSocket client
 //! (`v5.channel.k8s.io`, `v4.channel.k8s.io`) gets its channels translated to SPDY streams; a
-//! port-forward tunnel (`SPDY/3.1+portforward.k8s.io`) gets its messages unwrapped.
+//! port-forward tunnel (`SPDY/3.1+portforward.k8s.io`) gets its messages unwrapped; plain port-forward
+//! channels are `ports`' work.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ use crate::runtime::state::State as ContainerState;
 
 const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
 type Params = Path<HashMap<String, String>>;
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// Which streams a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +200,7 @@ fn upgrade_of(headers: &HeaderMap, port_forward: bool) -> Result<Upgrade, Box<Re
         let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
         let offered = offered.flat_map(|v| v.split(',')).map(str::trim);
         let known: &[&'static str] =
-            if port_forward { &[channels::SPDY_TUNNEL] } else { &[channels::V5, channels::V4] };
+            if port_forward { &[channels::SPDY_TUNNEL, channels::V4] } else { &[channels::V5, channels::V4] };
         return match channels::negotiate(offered, known) {
             Some(protocol) => Ok(Upgrade::WebSocket(protocol)),
             None => Err(Box::new(refuse(
@@ -223,7 +224,7 @@ async fn connect(mut request: Request, address: &str, wanted: Option<Wanted>) ->
     let client = hyper::upgrade::on(&mut request);
     let protocols: Vec<HeaderValue> = match upgrade {
         Upgrade::Spdy => request.headers().get_all(STREAM_PROTOCOL).iter().cloned().collect(),
-        Upgrade::WebSocket(channels::SPDY_TUNNEL) => vec![HeaderValue::from_static(channels::PORT_FORWARD_V1)],
+        Upgrade::WebSocket(_) if wanted.is_none() => vec![HeaderValue::from_static(channels::PORT_FORWARD_V1)],
         Upgrade::WebSocket(_) => vec![HeaderValue::from_static(channels::V4)],
     };
     let (runtime, answer) = match dial(address, &protocols).await {
@@ -248,6 +249,11 @@ async fn connect(mut request: Request, address: &str, wanted: Option<Wanted>) ->
             });
         }
         Upgrade::WebSocket(protocol) => {
+            let ports: Vec<u16> = query(&request)
+                .into_iter()
+                .filter(|(k, _)| k == "port" || k == "ports")
+                .flat_map(|(_, v)| v.split(',').filter_map(|p| p.parse().ok()).collect::<Vec<_>>())
+                .collect();
             let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
             response = response
                 .header(header::UPGRADE, "websocket")
@@ -258,7 +264,8 @@ async fn connect(mut request: Request, address: &str, wanted: Option<Wanted>) ->
                 let socket = WebSocketStream::from_raw_socket(TokioIo::new(client), WebSocketRole::Server, None).await;
                 match wanted {
                     Some(wanted) => translate(socket, runtime, wanted).await,
-                    None => tunnel(socket, runtime).await,
+                    None if protocol == channels::SPDY_TUNNEL => tunnel(socket, runtime).await,
+                    None => super::ports::translate(socket, runtime, ports).await,
                 }
             });
         }
@@ -469,7 +476,7 @@ mod tests {
         let socket =
             headers(&[("upgrade", "websocket"), ("sec-websocket-protocol", "v5.channel.k8s.io, v4.channel.k8s.io")]);
         assert!(matches!(upgrade_of(&socket, false), Ok(Upgrade::WebSocket(channels::V5))));
-        assert!(upgrade_of(&socket, true).is_err());
+        assert!(matches!(upgrade_of(&socket, true), Ok(Upgrade::WebSocket(channels::V4))));
         assert!(upgrade_of(&HeaderMap::new(), false).is_err());
     }
 }

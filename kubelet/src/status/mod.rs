@@ -55,7 +55,9 @@ pub fn generate(pod: &Pod, inputs: &Inputs<'_>) -> PodStatus {
         start_time: old.start_time.clone().or(Some(Time(inputs.now))),
         ..Default::default()
     };
-    set_pod_ips(&mut status, &inputs.state.ips);
+    let kept: Vec<String> = old.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
+    // A pod that has ended keeps showing the addresses it had.
+    set_pod_ips(&mut status, if inputs.state.ready_sandbox().is_some() { &inputs.state.ips } else { &kept });
     containers::fill(pod, inputs, &mut status);
     let all: Vec<ContainerStatus> = [&status.container_statuses, &status.init_container_statuses]
         .into_iter()
