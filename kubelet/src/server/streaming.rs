@@ -337,7 +337,7 @@ async fn translate(socket: Socket, runtime: Upgraded, wanted: Wanted) {
         Ok::<_, spdy::Closed>((error, stdin, stdout, stderr, resize))
     };
     let Ok((error, stdin, stdout, stderr, resize)) = opened.await else {
-        let _ = sink.close().await;
+        hang_up(&mut sink).await;
         return;
     };
     let (out, mut queue) = mpsc::channel::<Message>(64);
@@ -396,7 +396,17 @@ async fn translate(socket: Socket, runtime: Upgraded, wanted: Wanted) {
         ((), ()) = futures::future::join(forwarding, writing) => {}
     }
     drop(session);
-    let _ = sink.close().await;
+    hang_up(&mut sink).await;
+}
+
+/// Ends a WebSocket with a normal closure. A close frame without a code is an error to upstream's
+/// clients, whatever the Status before it said.
+async fn hang_up(sink: &mut SplitSink<Socket, tungstenite::Message>) {
+    let frame = tungstenite::protocol::CloseFrame {
+        code: tungstenite::protocol::frame::coding::CloseCode::Normal,
+        reason: "".into(),
+    };
+    let _ = sink.send(tungstenite::Message::Close(Some(frame))).await;
 }
 
 async fn forward(stream: Option<Stream>, channel: u8, out: mpsc::Sender<Message>) {
@@ -434,7 +444,7 @@ async fn tunnel(socket: Socket, runtime: Upgraded) {
                 break;
             }
         }
-        let _ = sink.close().await;
+        hang_up(&mut sink).await;
     };
     tokio::select! {
         () = inwards => {}
