@@ -127,9 +127,7 @@ impl ServerFlags {
             ..defaults
         }
     }
-}
 
-impl ServerFlags {
     fn controllers(&self, pki: &Pki) -> controller_manager::Config {
         controller_manager::Config {
             // One process, one of each: there is nobody to elect.
