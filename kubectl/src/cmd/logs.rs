@@ -117,8 +117,13 @@ async fn logs(ctx: &Context) -> Result<()> {
             vec![pods::default_container(&ctx.streams, &pod.object, false)?]
         } else {
             let (init, ordinary, ephemeral) = pods::containers(&pod.object);
-            if !init.iter().chain(&ordinary).chain(&ephemeral).any(|known| **known == container) {
-                return Err(Error::message(format!("container {container} is not valid for pod {}", pod.name)));
+            let known: Vec<&str> = init.into_iter().chain(ordinary).chain(ephemeral).collect();
+            if !known.contains(&container.as_str()) {
+                return Err(Error::message(format!(
+                    "container {container} is not valid for pod {} out of: {}",
+                    pod.name,
+                    known.join(", ")
+                )));
             }
             vec![container.clone()]
         };

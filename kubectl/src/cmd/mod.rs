@@ -7,6 +7,7 @@ mod config;
 mod create;
 mod delete;
 mod describe;
+mod diff;
 mod edit;
 mod events;
 mod exec;
@@ -18,6 +19,7 @@ mod logs;
 mod node;
 mod ops;
 mod patch;
+mod port_forward;
 mod rollout;
 mod run;
 mod scale;
@@ -49,6 +51,7 @@ const COMMANDS: &[Command] = &[
     create::COMMAND,
     delete::COMMAND,
     describe::COMMAND,
+    diff::COMMAND,
     node::DRAIN,
     edit::COMMAND,
     events::COMMAND,
@@ -60,6 +63,7 @@ const COMMANDS: &[Command] = &[
     logs::COMMAND,
     version::OPTIONS,
     patch::COMMAND,
+    port_forward::COMMAND,
     patch::REPLACE,
     rollout::COMMAND,
     run::COMMAND,

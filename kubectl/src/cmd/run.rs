@@ -197,7 +197,15 @@ async fn attached(ctx: &Context, info: &mut Info) -> Result<()> {
     if !ctx.parsed.bool("quiet") && ctx.parsed.bool("tty") {
         ctx.streams.err.line("If you don't see a command prompt, try pressing enter.");
     }
-    super::exec::stream(ctx, info, "attach", &[]).await?;
+    if let Err(error) = super::exec::stream(ctx, info, "attach", &[]).await {
+        // A short command may be over before anybody attaches; its log has what it said.
+        ctx.streams
+            .err
+            .line(&format!("warning: couldn't attach to pod/{}, falling back to streaming logs: {error}", info.name));
+        let log = Call::get(info.path("log")).query("container", info.name.clone()).query("follow", "true");
+        let bytes = ctx.factory.rest().await?.bytes(log.accept("*/*")).await?;
+        ctx.streams.out.bytes(&bytes);
+    }
     if ctx.parsed.str("restart") != "Never" {
         return Ok(());
     }
