@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use crate::context::Context;
 use crate::{
     deployment, endpoint_slice, endpoints, garbage_collector, namespace, node_ipam, node_lifecycle, pod_gc, replicaset,
-    root_ca, service_account, taint_eviction,
+    root_ca, service_account, stateful_set, taint_eviction,
 };
 
 /// Registers informers and handlers, and answers the controller's loop.
@@ -50,6 +50,7 @@ pub static ALL: &[Descriptor] = &[
     controller(node_lifecycle::NAME, &["nodelifecycle"], node_lifecycle::start),
     controller(taint_eviction::NAME, &[], taint_eviction::start),
     controller(pod_gc::NAME, &["podgc"], pod_gc::start),
+    controller(stateful_set::NAME, &["statefulset"], stateful_set::start),
     controller(replicaset::NAME, &["replicaset"], replicaset::start),
     controller(replicaset::REPLICATION_NAME, &["replicationcontroller"], replicaset::start_replication),
     absent("serviceaccount-token-controller", &["serviceaccount-token"]),
@@ -59,7 +60,6 @@ pub static ALL: &[Descriptor] = &[
     absent("job-controller", &["job"]),
     absent("horizontal-pod-autoscaler-controller", &["horizontalpodautoscaling"]),
     absent("disruption-controller", &["disruption"]),
-    absent("statefulset-controller", &["statefulset"]),
     absent("cronjob-controller", &["cronjob"]),
     absent("certificatesigningrequest-signing-controller", &["csrsigning"]),
     absent("certificatesigningrequest-approving-controller", &["csrapproving"]),

@@ -12,6 +12,7 @@ pub mod endpoint_slice;
 pub mod endpoints;
 mod expectations;
 pub mod garbage_collector;
+mod history;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -23,6 +24,7 @@ pub mod replicaset;
 pub mod root_ca;
 mod server;
 pub mod service_account;
+pub mod stateful_set;
 pub mod taint_eviction;
 #[cfg(test)]
 mod testing;

@@ -33,6 +33,8 @@ use crate::pod_control;
 use crate::types::{Deployment, Pod, ReplicaSet};
 use crate::worker::{self, Error, Requeue};
 
+pub(crate) use replica_sets::equal_ignoring_hash;
+
 pub const NAME: &str = "deployment-controller";
 
 const BY_NAMESPACE: &str = "namespace";

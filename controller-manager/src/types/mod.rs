@@ -6,11 +6,13 @@
 mod node;
 mod pod;
 mod service;
+mod stateful_set;
 mod workload;
 
 pub use node::*;
 pub use pod::*;
 pub use service::*;
+pub use stateful_set::*;
 pub use workload::*;
 
 use client::Timestamp;
