@@ -1,11 +1,14 @@
 //! From one version of a kind to another.
 //!
 //! Most versions differ in nothing but their name. Those that differ have a function here:
-//! Events of the core group and of `events.k8s.io`, and HorizontalPodAutoscaler v1 and v2.
+//! Events of the core group and of `events.k8s.io`, and HorizontalPodAutoscaler v1 and v2; the betas of
+//! dynamic resources are in `devices.rs`.
 
 use api::Resource;
 use apimachinery::object::ObjectExt as _;
 use serde_json::{Map, Value, json};
+
+use super::devices;
 
 /// An object of one version in another version of the same kind.
 pub fn convert(mut object: Value, from: &Resource, to: &Resource) -> Value {
@@ -14,6 +17,8 @@ pub fn convert(mut object: Value, from: &Resource, to: &Resource) -> Value {
         ("Event", "", ..) => event(&mut object, true),
         ("HorizontalPodAutoscaler", _, "v1", "v2") => hpa_to_v2(&mut object),
         ("HorizontalPodAutoscaler", _, "v2", "v1") => hpa_to_v1(&mut object),
+        (kind, "resource.k8s.io", "v1beta1", _) => devices::convert(&mut object, kind, true),
+        (kind, "resource.k8s.io", _, "v1beta1") => devices::convert(&mut object, kind, false),
         _ => {}
     }
     object.set_api_version(&to.api_version());

@@ -10,6 +10,7 @@ pub mod certificates;
 pub mod checks;
 pub mod conversion;
 pub mod core;
+mod devices;
 pub mod fields;
 pub mod hooks;
 pub mod mirrored;
