@@ -41,11 +41,13 @@ impl Plugin for NamespaceLifecycle {
         let name = &attributes.namespace;
         let missing = || Status::not_found(&GroupResource::new("", "namespaces"), name);
         let cache = namespaces.cache.as_ref().expect("namespaces are stored");
-        let entry = cache
-            .get(&namespaces.key("", name), Freshness::Consistent)
-            .await
-            .map_err(crate::handlers::errors::of_read)?
-            .ok_or_else(missing)?;
+        let key = namespaces.key("", name);
+        let read = async |freshness| cache.get(&key, freshness).await.map_err(crate::handlers::errors::of_read);
+        // What is cached is nearly always true; only a refusal must not rest on something old.
+        let entry = match read(Freshness::Any).await? {
+            Some(entry) => entry,
+            None => read(Freshness::Consistent).await?.ok_or_else(missing)?,
+        };
         // The bytes tell whether it is worth decoding.
         if !entry_is_terminating(&entry) {
             return Ok(());

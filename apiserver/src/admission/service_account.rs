@@ -90,7 +90,12 @@ async fn account(server: &Arc<Server>, namespace: &str, name: &str) -> Result<Op
     let Some(served) = server.registry.any_version("", "serviceaccounts") else { return Ok(None) };
     let cache = served.cache.as_ref().expect("service accounts are stored");
     let key = served.key(namespace, name);
-    let entry = cache.get(&key, Freshness::Consistent).await.map_err(crate::handlers::errors::of_read)?;
+    let read = async |freshness| cache.get(&key, freshness).await.map_err(crate::handlers::errors::of_read);
+    // An account made a moment ago by another server may not be cached yet.
+    let entry = match read(Freshness::Any).await? {
+        Some(entry) => Some(entry),
+        None => read(Freshness::Consistent).await?,
+    };
     Ok(entry.map(|entry| entry.tree()))
 }
 

@@ -8,12 +8,16 @@ pub mod jwt;
 pub mod service_account;
 pub mod token_file;
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use component_base::clock::SharedClock;
 use component_base::serving::Peer;
 use component_base::tls::ClientAuthority;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use parking_lot::RwLock;
 
 use crate::request::UserInfo;
 
@@ -26,8 +30,47 @@ pub enum Outcome {
     Unauthorized,
 }
 
+/// How long a verified certificate is believed without verifying it again. Signatures cost more
+/// than most requests do; revocation by a new `--client-ca-file` waits this long.
+const BELIEVED: Duration = Duration::from_secs(10);
+
+/// Certificates believed at a time.
+const MAX_BELIEVED: usize = 4096;
+
+/// Chains that were verified lately, by their bytes, and who they are.
+pub struct Verified {
+    clock: SharedClock,
+    chains: RwLock<HashMap<Vec<u8>, (UserInfo, Duration), ahash::RandomState>>,
+}
+
+impl Verified {
+    /// Believes nobody yet.
+    pub fn new(clock: SharedClock) -> Self {
+        Self { clock, chains: RwLock::default() }
+    }
+
+    fn get(&self, chain: &[u8]) -> Option<UserInfo> {
+        let chains = self.chains.read();
+        let (user, until) = chains.get(chain)?;
+        (self.clock.monotonic() < *until).then(|| user.clone())
+    }
+
+    fn put(&self, chain: Vec<u8>, user: &UserInfo) {
+        let now = self.clock.monotonic();
+        let mut chains = self.chains.write();
+        if chains.len() >= MAX_BELIEVED {
+            chains.retain(|_, (_, until)| now < *until);
+        }
+        if chains.len() < MAX_BELIEVED {
+            chains.insert(chain, (user.clone(), now + BELIEVED));
+        }
+    }
+}
+
 /// The authenticators of this server.
 pub struct Authenticator {
+    /// Certificates verified lately.
+    pub verified: Verified,
     /// Judges client certificates (`--client-ca-file`).
     pub client_ca: Option<ClientAuthority>,
     /// Static tokens (`--token-auth-file`).
@@ -45,6 +88,11 @@ impl Authenticator {
         if let (Some(peer), Some(authority)) = (peer, &self.client_ca)
             && !peer.certificates().is_empty()
         {
+            let chain: Vec<u8> =
+                peer.certificates().iter().flat_map(|certificate| certificate.iter().copied()).collect();
+            if let Some(user) = self.verified.get(&chain) {
+                return Outcome::User(user);
+            }
             match authority.verify(peer.certificates()) {
                 Ok(identity) if !identity.common_name.is_empty() => {
                     let mut user =
@@ -52,6 +100,7 @@ impl Authenticator {
                     user.extra
                         .insert("authentication.kubernetes.io/credential-id".to_string(), vec![identity.credential_id]);
                     user.authenticated();
+                    self.verified.put(chain, &user);
                     return Outcome::User(user);
                 }
                 // Upstream's x509 authenticator passes a nameless subject on to the others.
@@ -111,6 +160,7 @@ mod tests {
 
     fn authenticator() -> Authenticator {
         Authenticator {
+            verified: Verified::new(component_base::clock::RealClock::shared()),
             client_ca: None,
             tokens: Some(token_file::Tokens::parse("secret,alice,1,\"dev,ops\"\n").unwrap()),
             service_accounts: None,

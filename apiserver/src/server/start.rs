@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Metrics, Server, in_process};
 use crate::admission::Chain;
-use crate::authentication::{Authenticator, jwt, service_account, token_file};
+use crate::authentication::{Authenticator, Verified, jwt, service_account, token_file};
 use crate::authorization::control_plane::ControlPlane;
 use crate::authorization::{AlwaysAllow, AlwaysDeny, Authorizer, Masters, Union};
 use crate::bootstrap;
@@ -213,6 +213,7 @@ fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken)
         None => None,
     };
     let authenticator = Authenticator {
+        verified: Verified::new(clock.clone()),
         client_ca,
         tokens: static_tokens,
         service_accounts: tokens.clone(),

@@ -43,14 +43,20 @@ impl Answer {
 
 impl Fixture {
     pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A server whose configuration differs.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config {
+        let mut config = Config {
             authorization_modes: vec![AuthorizationMode::Rbac],
             storage: StorageBackend::Embedded { data_dir: dir.path().into() },
             service_cluster_ip_ranges: vec!["10.96.0.0/16".parse().unwrap()],
             reconcile_endpoints: false,
             ..Config::default()
         };
+        change(&mut config);
         let storage = Embedded::open(Options { sync: false, ..Options::new(dir.path()) }).unwrap();
         let stop = CancellationToken::new();
         let handle = Server::start_in_process(config, Arc::new(storage), stop.clone()).await.unwrap();
