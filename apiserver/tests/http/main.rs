@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a fixture that fails fails its test")]
 
 mod bad_input;
+mod golden;
 mod lifecycle;
 
 use std::sync::Arc;
