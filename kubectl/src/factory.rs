@@ -185,9 +185,7 @@ impl Factory {
         // A bare number counts seconds here, unlike in other duration flags.
         let text = if text.parse::<u64>().is_ok() { format!("{text}s") } else { text.to_owned() };
         let seconds = crate::flags::duration(&text).map_err(|_| {
-            Error::message(format!(
-                "Invalid timeout value. Timeout must be a single integer in seconds, or an integer followed by a corresponding time unit (e.g. 1s | 2m | 3h)"
-            ))
+            Error::message("Invalid timeout value. Timeout must be a single integer in seconds, or an integer followed by a corresponding time unit (e.g. 1s | 2m | 3h)")
         })?;
         Ok(seconds.positive())
     }

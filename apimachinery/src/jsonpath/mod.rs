@@ -115,9 +115,9 @@ pub fn relaxed(expression: &str) -> Result<String, Error> {
     let inner = expression.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(expression);
     let field = inner.strip_prefix('.').unwrap_or(inner);
     if field.is_empty() || field.contains(['{', '}']) {
-        return Err(Error::new(format!(
-            "unexpected path string, expected a 'name1.name2' or '.name1.name2' or '{{name1.name2}}' or '{{.name1.name2}}'"
-        )));
+        return Err(Error::new(
+            "unexpected path string, expected a 'name1.name2' or '.name1.name2' or '{name1.name2}' or '{.name1.name2}'",
+        ));
     }
     Ok(format!("{{.{field}}}"))
 }

@@ -233,7 +233,7 @@ fn slice(text: &str) -> Result<Slice, Error> {
     let invalid = || Error::new(format!("invalid array index {text}"));
     let parts: Vec<&str> = text.split(':').collect();
     let digits_only = |part: &&str| part.strip_prefix('-').unwrap_or(part).chars().all(|c| c.is_ascii_digit());
-    if parts.len() > 3 || !parts.iter().all(|part| digits_only(part)) {
+    if parts.len() > 3 || !parts.iter().all(digits_only) {
         return Err(invalid());
     }
     let number = |part: Option<&&str>| match part {

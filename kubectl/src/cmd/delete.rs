@@ -111,9 +111,7 @@ async fn delete(ctx: &Context) -> Result<()> {
     let selecting = builder.select_all || builder.label_selector.is_some() || !builder.field_selector.is_empty();
     let ignore_not_found = flags.bool("ignore-not-found") || (selecting && !flags.changed("ignore-not-found"));
     if builder.args.is_empty() && builder.filenames.is_empty() {
-        return Err(Error::message(
-            "You must provide one or more resources by argument or filename.\nExample resource specifications include:\n   '-f rsrc.yaml'\n   '--filename=rsrc.json'\n   '<resource> <name>'\n   '<resource>'",
-        ).clone());
+        return Err(Error::message(crate::resource::MISSING));
     }
     builder.chunk = 500;
     let targets = builder.targets(&ctx.factory, &ctx.streams).await?;

@@ -129,10 +129,10 @@ fn parse(changes: &[String], pairs: &Pairs) -> Result<Changes> {
     for change in changes {
         match change.split_once('=') {
             Some((key, value)) => {
-                if pairs.field == "labels" {
-                    if let Some(message) = apimachinery::names::label_value(value).into_iter().next() {
-                        return Err(Error::message(format!("invalid label value: {change:?}: {message}")));
-                    }
+                if pairs.field == "labels"
+                    && let Some(message) = apimachinery::names::label_value(value).into_iter().next()
+                {
+                    return Err(Error::message(format!("invalid label value: {change:?}: {message}")));
                 }
                 set.push((key.to_owned(), value.to_owned()));
             }

@@ -136,8 +136,7 @@ async fn run(ctx: &Context) -> Result<()> {
     }
     let [name] = names else { return Err(ctx.usage_error("NAME is required for run")) };
     let interactive = flags.bool("stdin");
-    let attach =
-        if flags.changed("attach") { flags.bool("attach") } else { interactive || flags.bool("tty") && interactive };
+    let attach = if flags.changed("attach") { flags.bool("attach") } else { interactive };
     if flags.bool("tty") && !interactive {
         return Err(ctx.usage_error("-i/--stdin is required for containers with -t/--tty=true"));
     }

@@ -81,8 +81,10 @@ fn containers<'a>(object: &'a mut Value, path: &[&str], field: &str) -> &'a mut 
 async fn split(ctx: &Context) -> Result<(Vec<Info>, Vec<String>, Vec<Error>)> {
     let mut builder = Builder::from_flags(&ctx.factory, &ctx.parsed)?;
     let args = std::mem::take(&mut builder.args);
-    let (resources, pairs): (Vec<String>, Vec<String>) =
-        args.into_iter().partition(|arg| !arg.contains('=') && !(arg.ends_with('-') && arg != "-"));
+    let (resources, pairs): (Vec<String>, Vec<String>) = args.into_iter().partition(|arg| {
+        let removal = arg.ends_with('-') && arg != "-";
+        !arg.contains('=') && !removal
+    });
     builder.args = resources;
     if builder.args.is_empty() && builder.filenames.is_empty() {
         return Err(Error::message(

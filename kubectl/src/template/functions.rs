@@ -89,7 +89,7 @@ pub(super) fn call(name: &str, mut arguments: Vec<Data>) -> Result<Data, Error> 
             }
         }
         "exists" => {
-            let mut value = arguments.drain(..).collect::<Vec<_>>().into_iter();
+            let mut value = std::mem::take(&mut arguments).into_iter();
             let mut current = value.next().flatten();
             for key in value {
                 current = match (current, key) {

@@ -14,9 +14,9 @@ pub(super) fn parse(text: &str) -> Result<(Vec<Node>, Defined), Error> {
     let mut parser = Parser { pieces: lex::pieces(text)?.into_iter(), defined: Defined::new() };
     let (nodes, end) = parser.list(0)?;
     match end {
-        End::Input => Ok((nodes, parser.defined)),
-        End::End => Err(bad("unexpected {{end}}")),
-        End::Else(_) => Err(bad("unexpected {{else}}")),
+        Closer::Input => Ok((nodes, parser.defined)),
+        Closer::End => Err(bad("unexpected {{end}}")),
+        Closer::Else(_) => Err(bad("unexpected {{else}}")),
     }
 }
 
@@ -30,7 +30,7 @@ struct Parser {
 }
 
 /// What closed a list of nodes.
-enum End {
+enum Closer {
     Input,
     End,
     /// `{{else}}`, with the tokens after it (`if …`).
@@ -38,7 +38,7 @@ enum End {
 }
 
 impl Parser {
-    fn list(&mut self, depth: usize) -> Result<(Vec<Node>, End), Error> {
+    fn list(&mut self, depth: usize) -> Result<(Vec<Node>, Closer), Error> {
         if depth > MAX_DEPTH {
             return Err(bad("too deeply nested"));
         }
@@ -60,8 +60,8 @@ impl Parser {
             };
             let rest = &body[1..];
             match word.as_str() {
-                "end" => return Ok((nodes, End::End)),
-                "else" => return Ok((nodes, End::Else(trim(rest).to_vec()))),
+                "end" => return Ok((nodes, Closer::End)),
+                "else" => return Ok((nodes, Closer::Else(trim(rest).to_vec()))),
                 "if" | "range" | "with" => {
                     let node = self.branch(word, rest, depth)?;
                     nodes.push(node);
@@ -89,14 +89,14 @@ impl Parser {
                 _ => nodes.push(Node::Action(pipeline(body)?)),
             }
         }
-        Ok((nodes, End::Input))
+        Ok((nodes, Closer::Input))
     }
 
     fn body(&mut self, depth: usize) -> Result<Vec<Node>, Error> {
         match self.list(depth + 1)? {
-            (nodes, End::End) => Ok(nodes),
-            (_, End::Else(_)) => Err(bad("unexpected {{else}} in define clause")),
-            (_, End::Input) => Err(bad("unexpected EOF")),
+            (nodes, Closer::End) => Ok(nodes),
+            (_, Closer::Else(_)) => Err(bad("unexpected {{else}} in define clause")),
+            (_, Closer::Input) => Err(bad("unexpected EOF")),
         }
     }
 
@@ -104,10 +104,10 @@ impl Parser {
         let pipeline = pipeline(tokens)?;
         let (then, end) = self.list(depth + 1)?;
         let otherwise = match end {
-            End::Input => return Err(bad("unexpected EOF")),
-            End::End => Vec::new(),
-            End::Else(tokens) if tokens.is_empty() => self.body(depth)?,
-            End::Else(tokens) => match tokens.first() {
+            Closer::Input => return Err(bad("unexpected EOF")),
+            Closer::End => Vec::new(),
+            Closer::Else(tokens) if tokens.is_empty() => self.body(depth)?,
+            Closer::Else(tokens) => match tokens.first() {
                 // `{{else if}}` shares the {{end}} of the whole.
                 Some(Token::Word(next)) if next == "if" || next == "with" => {
                     let next = next.clone();

@@ -191,7 +191,8 @@ fn sources(ctx: &Context) -> Result<Vec<(String, Vec<u8>)>> {
     let flags = &ctx.parsed;
     let mut found: Vec<(String, Vec<u8>)> = Vec::new();
     let (files, literals, envs) = (flags.list("from-file"), flags.list("from-literal"), flags.list("from-env-file"));
-    if !envs.is_empty() && !(files.is_empty() && literals.is_empty()) {
+    let others = !files.is_empty() || !literals.is_empty();
+    if !envs.is_empty() && others {
         return Err(Error::message("from-env-file cannot be combined with from-file or from-literal"));
     }
     let mut add = |key: String, bytes: Vec<u8>| -> Result<()> {

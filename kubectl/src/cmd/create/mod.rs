@@ -168,23 +168,16 @@ async fn make(ctx: &Context, mut object: Value) -> Result<()> {
         info.object = write
             .create(&ctx.factory, &info, &info.object)
             .await
-            .map_err(|error| match error {
-                Error::Api { status, context } => {
-                    Error::Api { status, context: format!("failed to create {}: {context}", info.mapping.singular) }
-                }
-                other => other,
-            })
-            .map_err(|error| plain_context(error))?;
+            .map_err(|error| failed(error, &info.mapping.singular))?;
     }
     done.print(&ctx.streams, &info, "created")
 }
 
-/// Invalid objects are told by their causes; everything else says what failed.
-fn plain_context(error: Error) -> Error {
+/// Says what could not be created; what the server said follows.
+fn failed(error: Error, singular: &str) -> Error {
     match error {
-        Error::Api { status, context } => {
-            let text = format!("{context}{}", codec::text(&status, &["message"]));
-            Error::message(text)
+        Error::Api { status, .. } => {
+            Error::message(format!("failed to create {singular}: {}", codec::text(&status, &["message"])))
         }
         other => other,
     }

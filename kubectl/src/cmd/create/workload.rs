@@ -138,11 +138,10 @@ async fn job(ctx: &Context) -> Result<()> {
         }
         return make(ctx, object).await;
     }
-    let mut object = json!({
+    let object = json!({
         "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name},
         "spec": {"template": {"metadata": {}, "spec": pod(name, image, command, "Never")}}, "status": {},
     });
-    codec::remove(&mut object, &["unused"]);
     make(ctx, object).await
 }
 

@@ -53,14 +53,6 @@ enum Change {
 }
 
 impl Change {
-    fn verb(self) -> &'static str {
-        match self {
-            Change::Pause => "pausing",
-            Change::Restart => "restarting",
-            Change::Resume => "resuming",
-        }
-    }
-
     fn done(self) -> &'static str {
         match self {
             Change::Pause => "paused",
@@ -139,15 +131,7 @@ fn change(ctx: &Context, change: Change) -> LocalBoxFuture<'_, Result<()>> {
             let name = format!("{} {:?}", info.mapping.resource_name(), info.name);
             let mut object = info.object.clone();
             if let Err(why) = change.apply(&info, &mut object) {
-                let text = match why.as_str() {
-                    "is already paused" | "is not paused" => format!("{name} {why}"),
-                    _ => format!("{name} {why}"),
-                };
-                errors.push(Error::message(if why.starts_with("is ") {
-                    format!("error: {} {why}", name.replace(" \"", " \""))
-                } else {
-                    format!("error: {text}")
-                }));
+                errors.push(Error::message(format!("{name} {why}")));
                 continue;
             }
             let (kind, patch) = match ops::schema(&info) {
@@ -163,7 +147,7 @@ fn change(ctx: &Context, change: Change) -> LocalBoxFuture<'_, Result<()>> {
                     info.object = object;
                     ctx.streams.out.text(&printer.print(&info.object, Some(&info.mapping))?);
                 }
-                Err(error) => errors.push(Error::message(format!("failed to patch: {error} ({})", change.verb()))),
+                Err(error) => errors.push(Error::message(format!("failed to patch: {error}"))),
             }
         }
         Error::aggregate(errors)
