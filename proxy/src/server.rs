@@ -57,6 +57,9 @@ pub enum Error {
     /// The node's addresses or pod ranges changed: rules depend on them, so start over.
     #[error("the node's {0} changed")]
     NodeChanged(&'static str),
+    /// A sync loop ended by itself.
+    #[error("a sync loop ended: {0}")]
+    LoopEnded(String),
     /// `--cleanup` could not remove everything.
     #[error("encountered an error while tearing down rules")]
     Cleanup(#[source] crate::backend::Error),
@@ -142,12 +145,15 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         handles.push(proxier.clone());
         loops.spawn(proxier.run(Box::new(backend), periods, shutdown.clone()));
     }
-    let result = watch_node(&config, node_receiver, &handles, &reported, &pod_cidrs, &shutdown).await;
-    // The loops end with the token; a changed node ends them by ending the process.
-    if result.is_ok() {
-        while loops.join_next().await.is_some() {}
+    tokio::select! {
+        result = watch_node(&config, node_receiver, &handles, &reported, &pod_cidrs, &shutdown) => result?,
+        ended = loops.join_next() => if !shutdown.is_cancelled() {
+            // Without its loop a family's rules would grow stale unnoticed: better to start over.
+            return Err(Error::LoopEnded(ended.and_then(Result::err).map_or_else(String::new, |e| e.to_string())));
+        },
     }
-    result
+    while loops.join_next().await.is_some() {}
+    Ok(())
 }
 
 /// The node this proxy serves.
@@ -170,7 +176,7 @@ async fn wait_for_node(
     let needs_pod_cidr = config.detect_local_mode == DetectLocalMode::NodeCidr;
     let known = |node: &Option<Arc<Node>>| {
         node.as_deref().is_some_and(|node| {
-            !node::reported_addresses(node).is_empty() && !(needs_pod_cidr && node::pod_cidrs(node).is_empty())
+            !node::reported_addresses(node).is_empty() && (!needs_pod_cidr || !node::pod_cidrs(node).is_empty())
         })
     };
     let found = tokio::select! {

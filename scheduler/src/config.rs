@@ -10,6 +10,7 @@ use std::time::Duration;
 use component_base::flags::{FlagSet, Kind, Parsed};
 use component_base::{duration, logging};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::framework::Plugin;
@@ -130,7 +131,7 @@ impl Default for Config {
 
 /// `KubeSchedulerProfile`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct ProfileConfig {
     pub scheduler_name: Option<String>,
@@ -336,9 +337,19 @@ pub fn flags() -> FlagSet {
     f
 }
 
+/// Unknown fields are errors, as upstream's strict decoding has it; those without a subject here are
+/// read and ignored.
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct File {
+    #[serde(rename = "parallelism")]
+    _parallelism: IgnoredAny,
+    #[serde(rename = "enableProfiling")]
+    _enable_profiling: IgnoredAny,
+    #[serde(rename = "enableContentionProfiling")]
+    _enable_contention_profiling: IgnoredAny,
+    #[serde(rename = "delayCacheUntilActive")]
+    _delay_cache_until_active: IgnoredAny,
     api_version: String,
     kind: String,
     client_connection: FileClient,
@@ -351,16 +362,22 @@ struct File {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct FileClient {
+    #[serde(rename = "acceptContentTypes")]
+    _accept_content_types: IgnoredAny,
+    #[serde(rename = "contentType")]
+    _content_type: IgnoredAny,
     kubeconfig: String,
     qps: Option<f64>,
     burst: Option<u32>,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct FileLeaderElection {
+    #[serde(rename = "resourceLock")]
+    _resource_lock: IgnoredAny,
     leader_elect: Option<bool>,
     lease_duration: Option<FileDuration>,
     renew_deadline: Option<FileDuration>,
@@ -756,6 +773,8 @@ profiles:
             "profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {scoringStrategy: {type: X}}}]}]",
             "profiles: [{pluginConfig: [{name: NodeAffinity}, {name: NodeAffinity}]}]",
             "extenders: [{urlPrefix: 'http://x'}]",
+            "percentageOfNodesToScor: 5",
+            "leaderElection: {leaderElects: true}",
         ] {
             assert!(profiles(text).is_err(), "{text}");
         }

@@ -162,7 +162,7 @@ impl Core {
         if self.profile(&info).is_none() {
             return;
         }
-        let old = old.map(|old| Arc::new(PodInfo::new(old.clone())));
+        let old = old.filter(|_| self.queue.contains(info.uid())).map(|old| Arc::new(PodInfo::new(old.clone())));
         self.queue.add_or_update(old, info, now);
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use apimachinery::labels::Selector;
 
@@ -88,8 +88,7 @@ pub struct PodInfo {
     pub preferred_anti_affinity: Vec<(i64, AffinityTerm)>,
     /// Its images, as nodes list them.
     pub images: Vec<String>,
-    /// Equal for pods that cannot be told apart by any plugin.
-    pub signature: u64,
+    signature: OnceLock<u64>,
 }
 
 impl PodInfo {
@@ -135,9 +134,15 @@ impl PodInfo {
                 .chain(&pod.spec.containers)
                 .map(|c| normalized_image_name(&c.image))
                 .collect(),
-            signature: signature(&pod),
+            signature: OnceLock::new(),
             pod,
         }
+    }
+
+    /// Equal for pods that cannot be told apart by any plugin. Computed when first asked for:
+    /// pods on nodes never are.
+    pub fn signature(&self) -> u64 {
+        *self.signature.get_or_init(|| signature(&self.pod))
     }
 
     /// Its UID.
@@ -232,7 +237,7 @@ mod tests {
         let pod = |name: &str, cpu: &str, label: &str| {
             info(json!({"metadata": {"name": name, "uid": name, "namespace": "ns", "labels": {"app": label}},
                 "spec": {"containers": [{"image": "a", "resources": {"requests": {"cpu": cpu}}}]}}))
-            .signature
+            .signature()
         };
         assert_eq!(pod("a", "1", "x"), pod("b", "1", "x"));
         assert_ne!(pod("a", "1", "x"), pod("b", "2", "x"));

@@ -222,11 +222,11 @@ impl Profile {
             .iter()
             .filter(|(name, _, _)| {
                 state.skip_score == 0
-                    || !self
+                    || self
                         .pre_score
                         .iter()
                         .position(|(n, _)| n == name)
-                        .is_some_and(|i| state.skip_score & (1 << i) != 0)
+                        .is_none_or(|i| state.skip_score & (1 << i) == 0)
             })
             .map(|(name, weight, plugin)| (*name, *weight, plugin.as_ref()))
             .collect()

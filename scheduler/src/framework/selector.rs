@@ -267,7 +267,7 @@ mod tests {
             assert_eq!(toleration.tolerates(&taint), expected, "{toleration:?}");
         }
         let prefer = Taint { effect: "PreferNoSchedule".into(), ..taint.clone() };
-        assert!(untolerated(&[prefer.clone()], &[]).is_none());
+        assert!(untolerated(std::slice::from_ref(&prefer), &[]).is_none());
         assert_eq!(untolerated(&[prefer, taint.clone()], &[]), Some(&taint));
     }
 }

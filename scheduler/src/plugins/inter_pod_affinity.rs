@@ -230,7 +230,8 @@ impl Filter for InterPodAffinity {
             }
         }
         // The first pod of a group that wants to be together has nobody to be with yet.
-        if !all_there && !(s.affinity.is_empty() && s.matches_itself) {
+        let first_of_group = s.affinity.is_empty() && s.matches_itself;
+        if !all_there && !first_of_group {
             return Err(Status::unresolvable(REASON_AFFINITY));
         }
         let crowded = |term: &AffinityTerm| s.anti_affinity.get(labels, &term.topology_key).is_some_and(|n| n > 0);

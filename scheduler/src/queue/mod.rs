@@ -199,6 +199,11 @@ impl SchedulingQueue {
         }
     }
 
+    /// Whether the pod waits here.
+    pub fn contains(&self, uid: &str) -> bool {
+        self.places.contains_key(uid)
+    }
+
     /// Forgets a pod; whether room was being kept for it.
     pub fn remove(&mut self, uid: &str) -> bool {
         self.take(uid);
@@ -220,7 +225,7 @@ impl SchedulingQueue {
             while batch.len() < max {
                 let Some(next) = self.active.front() else { break };
                 let fits = batch.first().is_none_or(|first| {
-                    first.info.signature == next.info.signature
+                    first.info.signature() == next.info.signature()
                         && first.info.priority() == next.info.priority()
                         // A pod with room kept for it is looked at by itself.
                         && self.nominated.node_of(next.info.uid()).is_none()

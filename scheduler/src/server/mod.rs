@@ -77,6 +77,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
 
     let (sender, receiver) = std::sync::mpsc::channel();
     let pods = watch(&factory, &sender);
+    let wake = sender.clone();
     let identity = leader_election::default_identity();
     let host = identity.rsplit_once('_').map_or(identity.as_str(), |(host, _)| host).to_owned();
     // Events carry the name of the profile that decided.
@@ -97,6 +98,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     let thread = scheduling.spawn(stop.clone());
     if !factory.wait_synced().await {
         stop.cancel();
+        drop(wake.send(Change::Wake));
         return Ok(());
     }
     synced.store(true, Ordering::Release);
@@ -104,6 +106,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     let result = match &config.leader_election {
         None => {
             leading.store(true, Ordering::Release);
+            drop(wake.send(Change::Wake));
             shutdown.cancelled().await;
             Ok(())
         }
@@ -112,8 +115,10 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
             lease.lease_duration = election.lease_duration;
             lease.renew_deadline = election.renew_deadline;
             lease.retry_period = election.retry_period;
+            let start = wake.clone();
             let lead = |token: CancellationToken| async move {
                 leading.store(true, Ordering::Release);
+                drop(start.send(Change::Wake));
                 token.cancelled().await;
                 leading.store(false, Ordering::Release);
             };
@@ -124,7 +129,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         }
     };
     stop.cancel();
-    // The loop looks at the token at least once a second.
+    drop(wake.send(Change::Wake));
     if let Ok(Err(panic)) = tokio::task::spawn_blocking(move || thread.join()).await {
         std::panic::resume_unwind(panic);
     }

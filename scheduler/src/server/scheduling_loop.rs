@@ -42,6 +42,8 @@ pub(super) enum Change {
     Bound(String),
     /// A binding was not made.
     BindingFailed(Box<QueuedPod>),
+    /// Nothing: only to make the loop look up.
+    Wake,
 }
 
 /// The loop.
@@ -133,6 +135,7 @@ impl SchedulingLoop {
             Change::Other(kind) => self.core.on_event(kind, now),
             Change::Bound(uid) => self.core.bound(&uid, now),
             Change::BindingFailed(pod) => self.core.binding_failed(*pod, now),
+            Change::Wake => {}
         }
     }
 }

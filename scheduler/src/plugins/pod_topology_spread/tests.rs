@@ -170,7 +170,7 @@ fn scores(incoming: PodBuilder, snapshot: &Snapshot, nodes: &[&str]) -> Vec<i64>
 
 #[test]
 fn scoring_by_host() {
-    let nodes = ["a", "b", "c", "d"].map(|name| node(name));
+    let nodes = ["a", "b", "c", "d"].map(node);
     let incoming = || pod("p").label("app", "foo").spread(1, HOSTNAME, SCHEDULE_ANYWAY, "foo");
     // upstream: "one constraint on node, all 4 nodes are candidates", matching pods 2/1/0/3
     let pods = [foo("a"), foo("a"), foo("b"), foo("d"), foo("d"), foo("d")];
