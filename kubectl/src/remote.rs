@@ -137,6 +137,9 @@ pub async fn stream(rest: &Rest, uri: &str, streams: &Streams, wanted: Wanted) -
     let raw = if wanted.tty && wanted.stdin && streams.in_is_terminal { Some(RawMode::enter()?) } else { None };
     let mut input = wanted.stdin.then(|| pump_stdin(streams));
     let mut resized = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::window_change())?;
+    // Ended from outside, the terminal must be put back first.
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut hung_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
     let terminal = wanted.tty && streams.out_is_terminal;
     if terminal && let Some(message) = size_message() {
         sink.send(message).await.map_err(|error| lost(error.to_string()))?;
@@ -172,6 +175,8 @@ pub async fn stream(rest: &Rest, uri: &str, streams: &Streams, wanted: Wanted) -
                     input = None;
                 }
             }
+            _ = terminated.recv() => return Err(Error::Exit(143)),
+            _ = hung_up.recv() => return Err(Error::Exit(129)),
             _ = resized.recv(), if terminal => {
                 if let Some(message) = size_message() {
                     let _ = sink.send(message).await;
