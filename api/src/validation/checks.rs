@@ -309,3 +309,29 @@ pub(super) fn name_is_label(name: &str, prefix: bool) -> Messages {
 pub(super) fn name_is_path_segment(name: &str, prefix: bool) -> Messages {
     if prefix { names::path_segment_prefix(name) } else { names::path_segment(name) }
 }
+
+/// A name that can be part of a URL's path, required.
+pub(super) fn path_segment(name: &str, path: &Path, errors: &mut ErrorList) {
+    if name.is_empty() {
+        errors.push(field::required(path, ""));
+    } else {
+        messages(names::path_segment(name), name, path, errors);
+    }
+}
+
+/// `acme.io/foo`, required.
+pub(super) fn domain_prefixed_path(text: &str, path: &Path, errors: &mut ErrorList) {
+    const PATH: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
+    if text.is_empty() {
+        errors.push(field::required(path, ""));
+        return;
+    }
+    let Some((host, rest)) = text.split_once('/').filter(|(host, rest)| !host.is_empty() && !rest.is_empty()) else {
+        errors.push(field::invalid(path, text, "must be a domain-prefixed path (such as \"acme.io/foo\")"));
+        return;
+    };
+    dns1123_subdomain(host, path, errors);
+    if !rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
+        errors.push(field::invalid(path, rest, names::regex_error("Invalid path", PATH, &[])));
+    }
+}

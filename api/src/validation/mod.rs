@@ -6,24 +6,38 @@
 
 mod checks;
 mod config_map;
+mod cron_job;
+mod csi;
 mod daemon_set;
 mod deployment;
+mod horizontal_pod_autoscaler;
+mod ingress;
+mod job;
+mod lease;
 mod namespace;
+mod network_policy;
 mod node;
 mod object_meta;
 mod persistent_volume_claim;
 mod pod;
+mod pod_disruption_budget;
+mod priority_class;
+mod rbac;
 mod read;
 mod replica_set;
+mod runtime_class;
 mod secret;
 mod service;
 mod stateful_set;
+mod storage_class;
 mod workload;
 
 use apimachinery::field::ErrorList;
 use serde_json::Value;
 
 use crate::Resource;
+
+const RBAC: &str = "rbac.authorization.k8s.io";
 
 pub use object_meta::field_manager;
 
@@ -85,6 +99,26 @@ fn kind_create(resource: &Resource, object: &Value, errors: &mut ErrorList) -> b
         ("apps", "Deployment") => deployment::create(object, errors),
         ("apps", "ReplicaSet") => replica_set::create(object, errors),
         ("apps", "StatefulSet") => stateful_set::create(object, errors),
+        ("autoscaling", "HorizontalPodAutoscaler") => horizontal_pod_autoscaler::create(object, errors),
+        ("batch", "CronJob") => cron_job::create(object, errors),
+        ("batch", "Job") => job::create(object, errors),
+        ("coordination.k8s.io", "Lease") => lease::create(object, errors),
+        ("networking.k8s.io", "Ingress") => ingress::create(object, errors),
+        ("networking.k8s.io", "IngressClass") => ingress::class(object, errors),
+        ("networking.k8s.io", "NetworkPolicy") => network_policy::create(object, errors),
+        ("node.k8s.io", "RuntimeClass") => runtime_class::create(object, errors),
+        ("policy", "PodDisruptionBudget") => pod_disruption_budget::create(object, errors),
+        (RBAC, "ClusterRole") => rbac::cluster_role(object, errors),
+        (RBAC, "ClusterRoleBinding") => rbac::cluster_role_binding(object, errors),
+        (RBAC, "Role") => rbac::role(object, errors),
+        (RBAC, "RoleBinding") => rbac::role_binding(object, errors),
+        ("scheduling.k8s.io", "PriorityClass") => priority_class::create(object, errors),
+        ("storage.k8s.io", "CSIDriver") => csi::driver(object, errors),
+        ("storage.k8s.io", "CSINode") => csi::node(object, errors),
+        ("storage.k8s.io", "CSIStorageCapacity") => csi::capacity(object, errors),
+        ("storage.k8s.io", "StorageClass") => storage_class::create(object, errors),
+        ("storage.k8s.io", "VolumeAttachment") => csi::attachment(object, errors),
+        ("storage.k8s.io", "VolumeAttributesClass") => storage_class::attributes(object, errors),
         _ => return names_only(resource, object, errors),
     }
     true
@@ -96,16 +130,7 @@ fn names_only(resource: &Resource, object: &Value, errors: &mut ErrorList) -> bo
         ("", "Endpoints" | "Event" | "LimitRange" | "PersistentVolume" | "ResourceQuota" | "ServiceAccount") => {
             checks::name_is_subdomain
         }
-        ("apps", "ControllerRevision")
-        | ("coordination.k8s.io", "Lease")
-        | ("discovery.k8s.io", "EndpointSlice")
-        | ("networking.k8s.io", "Ingress" | "IngressClass" | "NetworkPolicy")
-        | ("node.k8s.io", "RuntimeClass")
-        | ("policy", "PodDisruptionBudget")
-        | ("scheduling.k8s.io", "PriorityClass")
-        | ("storage.k8s.io", "CSIDriver" | "CSINode" | "StorageClass" | "VolumeAttachment" | "CSIStorageCapacity")
-        | ("autoscaling", "HorizontalPodAutoscaler")
-        | ("batch", "Job" | "CronJob") => checks::name_is_subdomain,
+        ("apps", "ControllerRevision") | ("discovery.k8s.io", "EndpointSlice") => checks::name_is_subdomain,
         _ => return false,
     };
     object_meta::create(object, resource.namespaced, check, errors);
@@ -130,6 +155,26 @@ fn kind_update(resource: &Resource, new: &Value, old: &Value, errors: &mut Error
         ("apps", "Deployment") => deployment::update(new, old, errors),
         ("apps", "ReplicaSet") => replica_set::update(new, old, errors),
         ("apps", "StatefulSet") => stateful_set::update(new, old, errors),
+        ("autoscaling", "HorizontalPodAutoscaler") => horizontal_pod_autoscaler::update(new, old, errors),
+        ("batch", "CronJob") => cron_job::update(new, old, errors),
+        ("batch", "Job") => job::update(new, old, errors),
+        ("coordination.k8s.io", "Lease") => lease::update(new, old, errors),
+        ("networking.k8s.io", "Ingress") => ingress::update(new, old, errors),
+        ("networking.k8s.io", "IngressClass") => ingress::class_update(new, old, errors),
+        ("networking.k8s.io", "NetworkPolicy") => network_policy::update(new, old, errors),
+        ("node.k8s.io", "RuntimeClass") => runtime_class::update(new, old, errors),
+        ("policy", "PodDisruptionBudget") => pod_disruption_budget::update(new, old, errors),
+        (RBAC, "ClusterRole") => rbac::cluster_role_update(new, old, errors),
+        (RBAC, "ClusterRoleBinding") => rbac::cluster_role_binding_update(new, old, errors),
+        (RBAC, "Role") => rbac::role_update(new, old, errors),
+        (RBAC, "RoleBinding") => rbac::role_binding_update(new, old, errors),
+        ("scheduling.k8s.io", "PriorityClass") => priority_class::update(new, old, errors),
+        ("storage.k8s.io", "CSIDriver") => csi::driver_update(new, old, errors),
+        ("storage.k8s.io", "CSINode") => csi::node_update(new, old, errors),
+        ("storage.k8s.io", "CSIStorageCapacity") => csi::capacity_update(new, old, errors),
+        ("storage.k8s.io", "StorageClass") => storage_class::update(new, old, errors),
+        ("storage.k8s.io", "VolumeAttachment") => csi::attachment_update(new, old, errors),
+        ("storage.k8s.io", "VolumeAttributesClass") => storage_class::attributes_update(new, old, errors),
         _ => return false,
     }
     true
@@ -156,6 +201,12 @@ fn kind_update_subresource(
         ("apps", "Deployment", "status") => deployment::update_status(new, old, errors),
         ("apps", "ReplicaSet", "status") => replica_set::update_status(new, old, errors),
         ("apps", "StatefulSet", "status") => stateful_set::update_status(new, old, errors),
+        ("autoscaling", "HorizontalPodAutoscaler", "status") => {
+            horizontal_pod_autoscaler::update_status(new, old, errors);
+        }
+        ("batch", "Job", "status") => job::update_status(new, old, errors),
+        ("networking.k8s.io", "Ingress", "status") => ingress::update_status(new, old, errors),
+        ("policy", "PodDisruptionBudget", "status") => pod_disruption_budget::update_status(new, old, errors),
         _ => return false,
     }
     true
