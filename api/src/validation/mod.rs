@@ -4,12 +4,15 @@
 //! and [`crate::defaults`]). Paths, reasons, messages and their order are upstream's
 //! (`pkg/apis/*/validation`). Kinds without rules of their own get those of their metadata.
 
+mod admission_policy;
+mod api_service;
 mod checks;
 mod config_map;
 mod cron_job;
 mod csi;
 mod daemon_set;
 mod deployment;
+mod flow_control;
 mod horizontal_pod_autoscaler;
 mod ingress;
 mod job;
@@ -30,6 +33,7 @@ mod secret;
 mod service;
 mod stateful_set;
 mod storage_class;
+mod webhook_configuration;
 mod workload;
 
 use apimachinery::field::ErrorList;
@@ -37,6 +41,8 @@ use serde_json::Value;
 
 use crate::Resource;
 
+const ADMISSION: &str = "admissionregistration.k8s.io";
+const FLOW: &str = "flowcontrol.apiserver.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 pub use object_meta::field_manager;
@@ -99,10 +105,18 @@ fn kind_create(resource: &Resource, object: &Value, errors: &mut ErrorList) -> b
         ("apps", "Deployment") => deployment::create(object, errors),
         ("apps", "ReplicaSet") => replica_set::create(object, errors),
         ("apps", "StatefulSet") => stateful_set::create(object, errors),
+        (ADMISSION, "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration") => {
+            webhook_configuration::create(object, errors);
+        }
+        (ADMISSION, "ValidatingAdmissionPolicy") => admission_policy::policy(object, errors),
+        (ADMISSION, "ValidatingAdmissionPolicyBinding") => admission_policy::binding(object, errors),
+        ("apiregistration.k8s.io", "APIService") => api_service::create(object, errors),
         ("autoscaling", "HorizontalPodAutoscaler") => horizontal_pod_autoscaler::create(object, errors),
         ("batch", "CronJob") => cron_job::create(object, errors),
         ("batch", "Job") => job::create(object, errors),
         ("coordination.k8s.io", "Lease") => lease::create(object, errors),
+        (FLOW, "FlowSchema") => flow_control::schema(object, errors),
+        (FLOW, "PriorityLevelConfiguration") => flow_control::level(object, errors),
         ("networking.k8s.io", "Ingress") => ingress::create(object, errors),
         ("networking.k8s.io", "IngressClass") => ingress::class(object, errors),
         ("networking.k8s.io", "NetworkPolicy") => network_policy::create(object, errors),
@@ -155,10 +169,18 @@ fn kind_update(resource: &Resource, new: &Value, old: &Value, errors: &mut Error
         ("apps", "Deployment") => deployment::update(new, old, errors),
         ("apps", "ReplicaSet") => replica_set::update(new, old, errors),
         ("apps", "StatefulSet") => stateful_set::update(new, old, errors),
+        (ADMISSION, "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration") => {
+            webhook_configuration::update(new, old, errors);
+        }
+        (ADMISSION, "ValidatingAdmissionPolicy") => admission_policy::policy_update(new, old, errors),
+        (ADMISSION, "ValidatingAdmissionPolicyBinding") => admission_policy::binding_update(new, old, errors),
+        ("apiregistration.k8s.io", "APIService") => api_service::update(new, old, errors),
         ("autoscaling", "HorizontalPodAutoscaler") => horizontal_pod_autoscaler::update(new, old, errors),
         ("batch", "CronJob") => cron_job::update(new, old, errors),
         ("batch", "Job") => job::update(new, old, errors),
         ("coordination.k8s.io", "Lease") => lease::update(new, old, errors),
+        (FLOW, "FlowSchema") => flow_control::schema_update(new, old, errors),
+        (FLOW, "PriorityLevelConfiguration") => flow_control::level_update(new, old, errors),
         ("networking.k8s.io", "Ingress") => ingress::update(new, old, errors),
         ("networking.k8s.io", "IngressClass") => ingress::class_update(new, old, errors),
         ("networking.k8s.io", "NetworkPolicy") => network_policy::update(new, old, errors),
