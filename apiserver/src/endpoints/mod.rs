@@ -1,6 +1,7 @@
 //! Paths that are no resources: discovery, OpenAPI, version, health, metrics, token issuer.
 
 pub mod discovery;
+pub mod gnostic;
 pub mod issuer;
 pub mod openapi;
 

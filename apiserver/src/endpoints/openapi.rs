@@ -5,10 +5,11 @@ use std::sync::OnceLock;
 use api::openapi::OpenApi;
 use apimachinery::status::Status;
 use axum::body::Body;
-use http::header::{LOCATION, VARY};
+use bytes::Bytes;
+use http::header::{ACCEPT, LOCATION, VARY};
 use http::{HeaderValue, StatusCode};
 
-use super::{cached, produces};
+use super::{cached, gnostic, produces};
 use crate::request::accept;
 use crate::response::{self, Response};
 use crate::server::walk::Context;
@@ -17,6 +18,8 @@ use crate::server::walk::Context;
 #[derive(Default)]
 pub struct Documents {
     openapi: OnceLock<OpenApi>,
+    /// The Swagger document as protobuf.
+    swagger: OnceLock<Bytes>,
 }
 
 fn openapi(cx: &Context) -> &OpenApi {
@@ -26,14 +29,36 @@ fn openapi(cx: &Context) -> &OpenApi {
     })
 }
 
+/// The media type of the Swagger document as protobuf, in the two spellings that are in use.
+const V2_PROTOBUF: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+];
+
 /// `/openapi/v2`.
 ///
 /// # Errors
-/// 406 for everything but JSON.
+/// 406 for everything but JSON and protobuf.
 pub fn v2(cx: &mut Context) -> Result<Response, Status> {
-    accept::route_produces(&cx.headers, &["application/json"])?;
+    accept::route_produces(&cx.headers, &["application/json", V2_PROTOBUF[0], V2_PROTOBUF[1]])?;
+    let accepts = cx.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let protobuf = accepts
+        .split(',')
+        .map(accept::media_type)
+        .find(|media| media == "application/json" || media == "*/*" || V2_PROTOBUF.contains(&media.as_str()))
+        .is_some_and(|media| V2_PROTOBUF.contains(&media.as_str()));
     let document = openapi(cx).v2();
-    let mut answer = cached(cx, "application/json", document.json.clone(), document.etag.trim_matches('"'));
+    let etag = document.etag.trim_matches('"').to_string();
+    let mut answer = if protobuf {
+        let body = cx.server.documents.openapi.swagger.get_or_init(|| {
+            // The document was just made out of a tree; reading it back happens once per process.
+            let tree = serde_json::from_slice(&document.json).expect("the document is JSON");
+            Bytes::from(gnostic::encode(&tree))
+        });
+        cached(cx, V2_PROTOBUF[0], body.clone(), &etag)
+    } else {
+        cached(cx, "application/json", document.json.clone(), &etag)
+    };
     answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
     Ok(answer)
 }

@@ -47,7 +47,8 @@ pub fn value(object: &Value, format: Format) -> Result<(&'static str, Bytes), St
     Ok((format.encoding.media_type(), body))
 }
 
-fn varint(out: &mut Vec<u8>, mut number: u64) {
+/// A protobuf varint.
+pub fn varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push((number as u8) | 0x80);
         number >>= 7;
