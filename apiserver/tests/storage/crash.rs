@@ -375,11 +375,21 @@ fn space_is_given_back_behind_the_history() {
         for task in tasks {
             task.await.unwrap();
         }
-        store.tick().await;
-        let (keys, disk) = store.size();
-        assert_eq!(keys, 8);
         // 288 MB were written. What stays is the journal, allocated 64 MiB ahead, and what the last
-        // compactions of the tree have not reached.
-        assert!(disk < 192 << 20, "{disk} bytes on disk");
+        // compactions of the tree have not reached. They run in threads of the tree's own, which get
+        // their turn late on a busy machine: what must come true is looked for, not timed.
+        let mut last = store.create("/registry/y", Bytes::from_static(b"y"), WriteOptions::default()).await.unwrap();
+        let mut size = store.size();
+        for _ in 0..600 {
+            store.tick().await;
+            size = store.size();
+            if size.1 < 192 << 20 {
+                break;
+            }
+            last = store.update("/registry/y", last, Bytes::from(vec![7; 30_000]), WriteOptions::default()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(size.0, 9);
+        assert!(size.1 < 192 << 20, "{} bytes on disk", size.1);
     });
 }
