@@ -8,10 +8,12 @@ mod admission_policy;
 mod api_service;
 mod checks;
 mod config_map;
+mod controller_revision;
 mod cron_job;
 mod csi;
 mod daemon_set;
 mod deployment;
+mod endpoints;
 mod flow_control;
 mod horizontal_pod_autoscaler;
 mod ingress;
@@ -93,6 +95,7 @@ fn kind_create(resource: &Resource, object: &Value, errors: &mut ErrorList) -> b
     }
     match (&*resource.group, &*resource.kind) {
         ("", "ConfigMap") => config_map::create(object, errors),
+        ("", "Endpoints") => endpoints::create(object, errors),
         ("", "Namespace") => namespace::create(object, errors),
         ("", "Node") => node::create(object, errors),
         ("", "PersistentVolumeClaim") => persistent_volume_claim::create(object, errors),
@@ -101,6 +104,7 @@ fn kind_create(resource: &Resource, object: &Value, errors: &mut ErrorList) -> b
         ("", "ReplicationController") => workload::replication_controller(object, errors),
         ("", "Secret") => secret::create(object, errors),
         ("", "Service") => service::create(object, errors),
+        ("apps", "ControllerRevision") => controller_revision::create(object, errors),
         ("apps", "DaemonSet") => daemon_set::create(object, errors),
         ("apps", "Deployment") => deployment::create(object, errors),
         ("apps", "ReplicaSet") => replica_set::create(object, errors),
@@ -115,6 +119,7 @@ fn kind_create(resource: &Resource, object: &Value, errors: &mut ErrorList) -> b
         ("batch", "CronJob") => cron_job::create(object, errors),
         ("batch", "Job") => job::create(object, errors),
         ("coordination.k8s.io", "Lease") => lease::create(object, errors),
+        ("discovery.k8s.io", "EndpointSlice") => endpoints::slice(object, errors),
         (FLOW, "FlowSchema") => flow_control::schema(object, errors),
         (FLOW, "PriorityLevelConfiguration") => flow_control::level(object, errors),
         ("networking.k8s.io", "Ingress") => ingress::create(object, errors),
@@ -141,10 +146,9 @@ fn kind_create(resource: &Resource, object: &Value, errors: &mut ErrorList) -> b
 /// Kinds whose only rule is the form of their name.
 fn names_only(resource: &Resource, object: &Value, errors: &mut ErrorList) -> bool {
     let check: object_meta::NameCheck = match (&*resource.group, &*resource.kind) {
-        ("", "Endpoints" | "Event" | "LimitRange" | "PersistentVolume" | "ResourceQuota" | "ServiceAccount") => {
+        ("", "Event" | "LimitRange" | "PersistentVolume" | "ResourceQuota" | "ServiceAccount") => {
             checks::name_is_subdomain
         }
-        ("apps", "ControllerRevision") | ("discovery.k8s.io", "EndpointSlice") => checks::name_is_subdomain,
         _ => return false,
     };
     object_meta::create(object, resource.namespaced, check, errors);
@@ -157,6 +161,7 @@ fn kind_update(resource: &Resource, new: &Value, old: &Value, errors: &mut Error
     }
     match (&*resource.group, &*resource.kind) {
         ("", "ConfigMap") => config_map::update(new, old, errors),
+        ("", "Endpoints") => endpoints::update(new, old, errors),
         ("", "Namespace") => object_meta::update(new, old, errors),
         ("", "Node") => node::update(new, old, errors),
         ("", "PersistentVolumeClaim") => persistent_volume_claim::update(new, old, errors),
@@ -165,6 +170,7 @@ fn kind_update(resource: &Resource, new: &Value, old: &Value, errors: &mut Error
         ("", "ReplicationController") => workload::replication_controller_update(new, old, errors),
         ("", "Secret") => secret::update(new, old, errors),
         ("", "Service") => service::update(new, old, errors),
+        ("apps", "ControllerRevision") => controller_revision::update(new, old, errors),
         ("apps", "DaemonSet") => daemon_set::update(new, old, errors),
         ("apps", "Deployment") => deployment::update(new, old, errors),
         ("apps", "ReplicaSet") => replica_set::update(new, old, errors),
@@ -179,6 +185,7 @@ fn kind_update(resource: &Resource, new: &Value, old: &Value, errors: &mut Error
         ("batch", "CronJob") => cron_job::update(new, old, errors),
         ("batch", "Job") => job::update(new, old, errors),
         ("coordination.k8s.io", "Lease") => lease::update(new, old, errors),
+        ("discovery.k8s.io", "EndpointSlice") => endpoints::slice_update(new, old, errors),
         (FLOW, "FlowSchema") => flow_control::schema_update(new, old, errors),
         (FLOW, "PriorityLevelConfiguration") => flow_control::level_update(new, old, errors),
         ("networking.k8s.io", "Ingress") => ingress::update(new, old, errors),

@@ -4,7 +4,7 @@ use apimachinery::field::{self, ErrorList, Path};
 use apimachinery::names;
 use serde_json::Value;
 
-use super::checks::{label_selector, messages, name_is_path_segment, semantically_equal};
+use super::checks::{label_selector, messages, name_is_path_segment, parsed_selector, semantically_equal};
 use super::object_meta;
 use super::read::Read;
 
@@ -34,6 +34,9 @@ pub(super) fn cluster_role(role: &Value, errors: &mut ErrorList) {
         }
         for (i, selector) in selectors.iter().enumerate() {
             label_selector(selector, &path.index(i), errors);
+            if parsed_selector(selector).is_none() {
+                errors.push(field::invalid(&path.index(i), Value::Null, "invalid label selector."));
+            }
         }
     }
 }

@@ -300,7 +300,7 @@ pub(super) fn endpoint_ip(text: &str, path: &Path, errors: &mut ErrorList) {
     };
     let mut wrong = |message: &str| errors.push(field::invalid(path, text, message));
     if ip.is_unspecified() {
-        wrong("may not be unspecified (0.0.0.0 or ::)");
+        wrong(&format!("may not be unspecified ({text})"));
     }
     if ip.is_loopback() {
         wrong("may not be in the loopback range (127.0.0.0/8, ::1/128)");

@@ -6,7 +6,7 @@ use apimachinery::field::{self, ErrorList, Path};
 use apimachinery::names;
 use serde_json::{Map, Value};
 
-use super::checks::{immutable, messages, name_is_subdomain, one_of, qualified_name, semantically_equal};
+use super::checks::{immutable, messages, name_is_subdomain, qualified_name, semantically_equal};
 use super::object_meta;
 use super::read::Read;
 
@@ -19,12 +19,18 @@ pub(super) fn create(class: &Value, errors: &mut ErrorList) {
         errors.push(field::not_supported(&Path::new("reclaimPolicy"), reclaim, &["Delete", "Retain"]));
     }
     let modes = ["Immediate", "WaitForFirstConsumer"];
-    one_of(class.text("volumeBindingMode"), &modes, &Path::new("volumeBindingMode"), errors);
-    let mut seen: Vec<BTreeMap<&str, BTreeSet<&str>>> = Vec::new();
-    for (i, term) in class.list("allowedTopologies").iter().enumerate() {
+    match class.set("volumeBindingMode").and_then(Value::as_str) {
+        None => errors.push(field::required(&Path::new("volumeBindingMode"), "")),
+        Some(mode) if modes.contains(&mode) => {}
+        Some(mode) => errors.push(field::not_supported(&Path::new("volumeBindingMode"), mode, &modes)),
+    }
+    let terms = class.list("allowedTopologies");
+    // Upstream compares with as many empty terms as there are terms, so an empty one is always a duplicate.
+    let mut seen: Vec<BTreeMap<&str, BTreeSet<&str>>> = vec![BTreeMap::new(); terms.len()];
+    for (i, term) in terms.iter().enumerate() {
         let path = Path::new("allowedTopologies").index(i).child("matchLabelExpressions");
         let term = topology(term, &path, errors);
-        if seen.contains(&term) {
+        for _ in seen.iter().filter(|other| **other == term) {
             errors.push(field::duplicate(&path, ""));
         }
         seen.push(term);

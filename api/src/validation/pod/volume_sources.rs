@@ -259,6 +259,7 @@ fn azure_disk(source: &Value, path: &Path, errors: &mut ErrorList) {
 pub(in super::super) fn csi_driver_name(driver: &str, path: &Path, errors: &mut ErrorList) {
     if driver.is_empty() {
         errors.push(field::required(path, ""));
+        return;
     }
     if driver.len() > 63 {
         errors.push(field::too_long(path, 63));
