@@ -386,7 +386,8 @@ fn space_is_given_back_behind_the_history() {
             if size.1 < 192 << 20 {
                 break;
             }
-            last = store.update("/registry/y", last, Bytes::from(vec![7; 30_000]), WriteOptions::default()).await.unwrap();
+            last =
+                store.update("/registry/y", last, Bytes::from(vec![7; 30_000]), WriteOptions::default()).await.unwrap();
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         assert_eq!(size.0, 9);
