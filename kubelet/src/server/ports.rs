@@ -65,7 +65,7 @@ pub(super) async fn translate(socket: Socket, runtime: Upgraded, ports: Vec<u16>
         () = reading => {}
         _ = futures::future::join(forwarding, writing) => {}
     }
-    let _ = sink.close().await;
+    super::streaming::hang_up(&mut sink).await;
 }
 
 /// The error and the data stream of one forwarded connection. The client's side of the error stream is

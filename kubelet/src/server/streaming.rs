@@ -401,7 +401,7 @@ async fn translate(socket: Socket, runtime: Upgraded, wanted: Wanted) {
 
 /// Ends a WebSocket with a normal closure. A close frame without a code is an error to upstream's
 /// clients, whatever the Status before it said.
-async fn hang_up(sink: &mut SplitSink<Socket, tungstenite::Message>) {
+pub(super) async fn hang_up(sink: &mut SplitSink<Socket, tungstenite::Message>) {
     let frame = tungstenite::protocol::CloseFrame {
         code: tungstenite::protocol::frame::coding::CloseCode::Normal,
         reason: "".into(),
