@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use proto::cri;
 use proto::remotecommand::{self as channels, Message};
 use proto::spdy::{self, Headers, Role, Session, Stream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
@@ -263,7 +263,7 @@ async fn connect(mut request: Request, address: &str, wanted: Option<Wanted>) ->
                 let Ok(client) = client.await else { return };
                 let socket = WebSocketStream::from_raw_socket(TokioIo::new(client), WebSocketRole::Server, None).await;
                 match wanted {
-                    Some(wanted) => translate(socket, runtime, wanted).await,
+                    Some(wanted) => translate(socket, TokioIo::new(runtime), wanted).await,
                     None if protocol == channels::SPDY_TUNNEL => tunnel(socket, runtime).await,
                     None => super::ports::translate(socket, runtime, ports).await,
                 }
@@ -324,8 +324,12 @@ async fn open(session: &Session, kind: &str) -> Result<Stream, spdy::Closed> {
 }
 
 /// WebSocket channels on one side, SPDY streams on the other.
-async fn translate(socket: Socket, runtime: Upgraded, wanted: Wanted) {
-    let (session, _) = Session::start(TokioIo::new(runtime), Role::Client);
+async fn translate<C, R>(socket: WebSocketStream<C>, runtime: R, wanted: Wanted)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    R: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let (session, _) = Session::start(runtime, Role::Client);
     let (mut sink, mut source) = socket.split();
     let opened = async {
         // The order in which upstream's client opens them.
@@ -401,7 +405,10 @@ async fn translate(socket: Socket, runtime: Upgraded, wanted: Wanted) {
 
 /// Ends a WebSocket with a normal closure. A close frame without a code is an error to upstream's
 /// clients, whatever the Status before it said.
-pub(super) async fn hang_up(sink: &mut SplitSink<Socket, tungstenite::Message>) {
+pub(super) async fn hang_up<C>(sink: &mut SplitSink<WebSocketStream<C>, tungstenite::Message>)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
     let frame = tungstenite::protocol::CloseFrame {
         code: tungstenite::protocol::frame::coding::CloseCode::Normal,
         reason: "".into(),
@@ -471,6 +478,74 @@ mod tests {
             Ok(Wanted { stdin: false, stdout: true, stderr: false, tty: true })
         );
         assert!(read("tty=1").is_err());
+    }
+
+    /// A client and a runtime with [`translate`] between them.
+    async fn session(wanted: Wanted) -> (WebSocketStream<tokio::io::DuplexStream>, mpsc::Receiver<Stream>) {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let server = WebSocketStream::from_raw_socket(far, WebSocketRole::Server, None).await;
+        tokio::spawn(translate(server, ours, wanted));
+        let (_session, streams) = Session::start(theirs, Role::Server);
+        (WebSocketStream::from_raw_socket(near, WebSocketRole::Client, None).await, streams)
+    }
+
+    async fn next(client: &mut WebSocketStream<tokio::io::DuplexStream>) -> tungstenite::Message {
+        client.next().await.unwrap().unwrap()
+    }
+
+    fn data(channel: u8, bytes: &'static [u8]) -> tungstenite::Message {
+        tungstenite::Message::Binary(Message::Data(channel, Bytes::from_static(bytes)).encode())
+    }
+
+    #[tokio::test]
+    async fn a_command_gets_its_input_to_the_end_and_its_status_comes_last() {
+        let wanted = Wanted { stdin: true, stdout: true, stderr: true, tty: false };
+        let (mut client, mut streams) = session(wanted).await;
+        let mut opened = HashMap::new();
+        for _ in 0..4 {
+            let stream = streams.recv().await.unwrap();
+            opened.insert(stream.header("streamtype").unwrap().to_owned(), stream);
+        }
+        assert_eq!(next(&mut client).await, data(channels::STDOUT, b""));
+        client.send(data(channels::STDIN, b"in")).await.unwrap();
+        let close = tungstenite::Message::Binary(Message::Close(channels::STDIN).encode());
+        client.send(close).await.unwrap();
+        let mut stdin = opened.remove("stdin").unwrap();
+        assert_eq!(stdin.recv().await.as_deref(), Some(&b"in"[..]));
+        assert_eq!(stdin.recv().await, None);
+        // The status is ready before the output is: it has to wait.
+        let end = async |name: &str, bytes: &'static [u8]| {
+            let writer = opened[name].writer();
+            writer.send(Bytes::from_static(bytes)).await.unwrap();
+            writer.close().await.unwrap();
+        };
+        end("error", b"status").await;
+        end("stderr", b"err").await;
+        assert_eq!(next(&mut client).await, data(channels::STDERR, b"err"));
+        end("stdout", b"out").await;
+        assert_eq!(next(&mut client).await, data(channels::STDOUT, b"out"));
+        assert_eq!(next(&mut client).await, data(channels::ERROR, b"status"));
+        match next(&mut client).await {
+            tungstenite::Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), 1000),
+            other => panic!("not a close: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_ends_the_session() {
+        let wanted = Wanted { stdin: true, stdout: true, stderr: false, tty: true };
+        let (mut client, mut streams) = session(wanted).await;
+        let mut opened = Vec::new();
+        for _ in 0..4 {
+            opened.push(streams.recv().await.unwrap());
+        }
+        let kinds: Vec<&str> = opened.iter().map(|s| s.header("streamtype").unwrap()).collect();
+        assert_eq!(kinds, ["error", "stdin", "stdout", "resize"]);
+        client.send(data(channels::RESIZE, br#"{"Width":80,"Height":24}"#)).await.unwrap();
+        assert_eq!(opened[3].recv().await.as_deref(), Some(&br#"{"Width":80,"Height":24}"#[..]));
+        drop(client);
+        assert_eq!(opened[1].recv().await, None);
     }
 
     #[test]
