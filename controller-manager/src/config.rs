@@ -41,6 +41,7 @@ pub struct Config {
     pub concurrent_replicaset_syncs: usize,
     pub concurrent_rc_syncs: usize,
     pub concurrent_statefulset_syncs: usize,
+    pub concurrent_daemonset_syncs: usize,
     pub concurrent_endpoint_syncs: usize,
     pub concurrent_service_endpoint_syncs: usize,
     pub concurrent_namespace_syncs: usize,
@@ -118,6 +119,7 @@ impl Default for Config {
             concurrent_replicaset_syncs: 5,
             concurrent_rc_syncs: 5,
             concurrent_statefulset_syncs: 5,
+            concurrent_daemonset_syncs: 2,
             concurrent_endpoint_syncs: 5,
             concurrent_service_endpoint_syncs: 5,
             concurrent_namespace_syncs: 10,
@@ -182,6 +184,7 @@ pub fn flags() -> FlagSet {
         .int("concurrent-replicaset-syncs", 5, "The number of replica sets that are allowed to sync concurrently.")
         .int("concurrent-rc-syncs", 5, "The number of replication controllers that are allowed to sync concurrently.")
         .int("concurrent-statefulset-syncs", 5, "The number of statefulset objects that are allowed to sync concurrently.")
+        .int("concurrent-daemonset-syncs", 2, "The number of daemonset objects that are allowed to sync concurrently.")
         .int("concurrent-endpoint-syncs", 5, "The number of endpoint syncing operations that will be done concurrently.")
         .int("concurrent-service-endpoint-syncs", 5, "The number of service endpoint syncing operations that will be done concurrently.")
         .int("concurrent-namespace-syncs", 10, "The number of namespace objects that are allowed to sync concurrently.")
@@ -298,7 +301,6 @@ fn accept_others(set: &mut FlagSet) {
             "http2-max-streams-per-connection",
             "concurrent-device-taint-eviction-syncs",
             "concurrent-resourceclaim-syncs",
-            "concurrent-daemonset-syncs",
             "mirroring-concurrent-service-endpoint-syncs",
             "mirroring-max-endpoints-per-subset",
             "concurrent-ephemeralvolume-syncs",
@@ -394,6 +396,7 @@ impl Config {
             concurrent_replicaset_syncs: count("concurrent-replicaset-syncs")?,
             concurrent_rc_syncs: count("concurrent-rc-syncs")?,
             concurrent_statefulset_syncs: count("concurrent-statefulset-syncs")?,
+            concurrent_daemonset_syncs: count("concurrent-daemonset-syncs")?,
             concurrent_endpoint_syncs: count("concurrent-endpoint-syncs")?,
             concurrent_service_endpoint_syncs: count("concurrent-service-endpoint-syncs")?,
             concurrent_namespace_syncs: count("concurrent-namespace-syncs")?,

@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 
 use crate::context::Context;
 use crate::{
-    deployment, endpoint_slice, endpoints, garbage_collector, namespace, node_ipam, node_lifecycle, pod_gc, replicaset,
-    root_ca, service_account, stateful_set, taint_eviction,
+    daemon_set, deployment, endpoint_slice, endpoints, garbage_collector, namespace, node_ipam, node_lifecycle, pod_gc,
+    replicaset, root_ca, service_account, stateful_set, taint_eviction,
 };
 
 /// Registers informers and handlers, and answers the controller's loop.
@@ -51,12 +51,12 @@ pub static ALL: &[Descriptor] = &[
     controller(taint_eviction::NAME, &[], taint_eviction::start),
     controller(pod_gc::NAME, &["podgc"], pod_gc::start),
     controller(stateful_set::NAME, &["statefulset"], stateful_set::start),
+    controller(daemon_set::NAME, &["daemonset"], daemon_set::start),
     controller(replicaset::NAME, &["replicaset"], replicaset::start),
     controller(replicaset::REPLICATION_NAME, &["replicationcontroller"], replicaset::start_replication),
     absent("serviceaccount-token-controller", &["serviceaccount-token"]),
     absent("endpointslice-mirroring-controller", &["endpointslicemirroring"]),
     absent("resourcequota-controller", &["resourcequota"]),
-    absent("daemonset-controller", &["daemonset"]),
     absent("job-controller", &["job"]),
     absent("horizontal-pod-autoscaler-controller", &["horizontalpodautoscaling"]),
     absent("disruption-controller", &["disruption"]),

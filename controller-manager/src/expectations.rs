@@ -56,6 +56,15 @@ impl Expectations {
             .insert(key.clone(), Expected { creations: 0, deletions: uids.into_iter().collect(), since });
     }
 
+    /// Creations and deletions at once.
+    pub fn expect(&self, key: &ObjectKey, creations: usize, deletions: impl IntoIterator<Item = String>) {
+        let since = self.clock.monotonic();
+        self.expected.lock().insert(
+            key.clone(),
+            Expected { creations: creations as i64, deletions: deletions.into_iter().collect(), since },
+        );
+    }
+
     pub fn creation_observed(&self, key: &ObjectKey) {
         self.creations_observed(key, 1);
     }

@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod context;
+pub mod daemon_set;
 pub mod deployment;
 pub mod descriptors;
 pub mod endpoint_slice;

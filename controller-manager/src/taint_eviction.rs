@@ -103,7 +103,7 @@ fn no_execute(node: &Node) -> impl Iterator<Item = &Taint> {
 }
 
 /// Whether a toleration covers a taint.
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     if !toleration.effect.is_empty() && toleration.effect != taint.effect {
         return false;
     }

@@ -3,12 +3,14 @@
 //! Types that controllers write back keep every other field of their spec and status in `rest`, so
 //! that an update never loses what a newer server added.
 
+mod daemon_set;
 mod node;
 mod pod;
 mod service;
 mod stateful_set;
 mod workload;
 
+pub use daemon_set::*;
 pub use node::*;
 pub use pod::*;
 pub use service::*;

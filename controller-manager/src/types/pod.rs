@@ -32,6 +32,45 @@ pub struct PodSpec {
     pub subdomain: String,
     pub restart_policy: String,
     pub termination_grace_period_seconds: Option<i64>,
+    pub affinity: Affinity,
+}
+
+/// The part of an affinity that ties a daemon's pod to its node.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Affinity {
+    #[serde(deserialize_with = "null_default")]
+    pub node_affinity: NodeAffinity,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct NodeAffinity {
+    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution", deserialize_with = "null_default")]
+    pub required: NodeSelector,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSelector {
+    #[serde(deserialize_with = "null_default")]
+    pub node_selector_terms: Vec<NodeSelectorTerm>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSelectorTerm {
+    #[serde(deserialize_with = "null_default")]
+    pub match_fields: Vec<FieldRequirement>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct FieldRequirement {
+    pub key: String,
+    pub operator: String,
+    #[serde(deserialize_with = "null_default")]
+    pub values: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
