@@ -1,6 +1,7 @@
 //! What the cache must know about a resource: where it is stored and what can be selected.
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,9 +160,14 @@ impl ResourceSpec {
         if stored.first() == Some(&b'{') {
             return Ok(stored.clone());
         }
-        match &self.decode {
-            Some(decode) => decode(stored).map(Bytes::from),
-            None => Err("the stored value is not JSON".to_owned()),
+        let Some(decode) = &self.decode else {
+            return Err("the stored value is not JSON".to_owned());
+        };
+        // These bytes are somebody else's. What they do to the decoder must not take down whoever
+        // feeds the cache, and every other resource with it.
+        match std::panic::catch_unwind(AssertUnwindSafe(|| decode(stored))) {
+            Ok(json) => json.map(Bytes::from),
+            Err(_) => Err("the decoder panicked".to_owned()),
         }
     }
 

@@ -338,3 +338,52 @@ fn takes_large_and_strange_values() {
         assert_eq!(got.value, binary);
     });
 }
+
+/// Panics on the second change it is given.
+#[derive(Default)]
+struct Panicking(Recorder);
+
+impl Sink for Panicking {
+    fn apply(&self, changes: &[Change]) {
+        self.0.apply(changes);
+        assert!(self.0.seen().len() < 2, "this sink panics on purpose");
+    }
+
+    fn broken(&self, error: Error) {
+        self.0.broken(error);
+    }
+}
+
+#[test]
+fn nobody_waits_for_ever_when_a_sink_panics() {
+    for_each(|subject| async move {
+        let storage = &subject.storage;
+        let sink = Arc::new(Panicking::default());
+        let _watch = storage.watch("/registry/x/", None, sink.clone()).await.unwrap();
+        create(storage, "/registry/x/a", "1").await;
+        let write = async |key: &str| {
+            let write = storage.create(key, Bytes::from_static(b"2"), options());
+            tokio::time::timeout(Duration::from_secs(10), write).await.expect("answers")
+        };
+        let second = write("/registry/x/b").await;
+        match subject.name {
+            // The change is on disk, but the caches may have missed it: the store stops.
+            "embedded" => {
+                assert_eq!(second, Err(Error::Closed));
+                assert_eq!(write("/registry/x/c").await, Err(Error::Closed));
+                assert!(storage.healthy().await.is_err());
+                storage.close().await;
+            }
+            _ => {
+                second.unwrap();
+                eventually("the sink is told", async || sink.0.broken.lock().is_some()).await;
+                let (recorder, _watch) = attach(&subject, "/registry/x/", None).await;
+                let third = write("/registry/x/c").await.unwrap();
+                eventually("others are served", async || {
+                    recorder.seen().last().is_some_and(|(revision, ..)| *revision == third)
+                })
+                .await;
+            }
+        }
+    });
+}

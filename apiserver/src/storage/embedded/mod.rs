@@ -10,6 +10,7 @@
 
 use std::any::Any;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -114,6 +115,8 @@ struct Shared {
     delivered: Delivered,
     queue: Queue,
     sinks: Sinks,
+    /// Bytes of tables after the last full compaction, or at the start.
+    settled: AtomicU64,
     /// Set when the disk failed; from then on nothing is written.
     failure: Mutex<Option<Error>>,
     /// True once the writer has ended.
@@ -184,14 +187,16 @@ impl Embedded {
             meta,
             queue: Queue::default(),
             sinks: Sinks::default(),
+            settled: AtomicU64::new(0),
             failure: Mutex::new(None),
             closed: tokio::sync::watch::Sender::new(false),
             _lock: lock,
         });
+        shared.settled.store(shared.table_bytes(), Ordering::Relaxed);
         let writer = Writer::new(shared.clone());
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || writer.run())
+            .spawn(move || run(writer))
             .map_err(|e| Error::Unavailable(format!("the writer thread: {e}")))?;
         Ok(Embedded { shared, thread: Some(thread) })
     }
@@ -237,6 +242,18 @@ impl Drop for Embedded {
         {
             tracing::error!("the store's writer thread panicked");
         }
+    }
+}
+
+/// Runs the writer. Should it panic, nobody must wait for it: the store fails, and says so.
+fn run(writer: Writer) {
+    let shared = writer.shared.clone();
+    if std::panic::catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
+        let error = Error::Unavailable("the writer panicked".to_owned());
+        tracing::error!(%error, "the store stops");
+        *shared.failure.lock() = Some(error);
+        shared.queue.abandon();
+        shared.closed.send_replace(true);
     }
 }
 
@@ -289,6 +306,24 @@ impl Shared {
                 Err(Error::Compacted { requested: revision, compacted })
             }
         }
+    }
+
+    /// Bytes of tables, without the journal.
+    fn table_bytes(&self) -> u64 {
+        self.values.disk_space() + self.log.disk_space()
+    }
+
+    /// Rewrites the tables without what was deleted. Takes as long as copying what is left; reads and
+    /// writes go on meanwhile.
+    fn reclaim(&self) {
+        for keyspace in [&self.values, &self.log] {
+            // The newest deletes are still in memory.
+            let done = keyspace.rotate_memtable_and_wait().and_then(|()| keyspace.major_compact());
+            if let Err(error) = done {
+                tracing::warn!(%error, "space could not be given back");
+            }
+        }
+        self.settled.store(self.table_bytes(), Ordering::Relaxed);
     }
 
     /// The last thing the writer does: all is synced, and the next start may know so.

@@ -31,6 +31,9 @@ const BATCH_BYTES: usize = 8 << 20;
 /// Superseded revisions dropped in one step.
 const COMPACT_STEP: usize = 512;
 
+/// Deleted history that may stay whatever the size of the store.
+const GARBAGE: u64 = 64 << 20;
+
 /// From how many writers on, and how long at most, a commit waits for more of them.
 const GATHER_FROM: usize = 4;
 const LONGEST_GATHER: Duration = Duration::from_millis(1);
@@ -116,6 +119,12 @@ impl Queue {
         self.state.lock().closed = true;
         self.filled.notify_one();
     }
+
+    /// Refuses what comes and drops what waits, which tells those who wait.
+    pub fn abandon(&self) {
+        let mut state = self.state.lock();
+        *state = QueueState { closed: true, ..QueueState::default() };
+    }
 }
 
 pub(super) struct Writer {
@@ -129,6 +138,8 @@ pub(super) struct Writer {
     sync_time: Duration,
     /// How many writers there are, going by the last batch and those who queued meanwhile.
     in_flight: usize,
+    /// The thread that gives space back, while there is one.
+    reclaiming: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Writer {
@@ -140,6 +151,7 @@ impl Writer {
             next_compaction: 0,
             sync_time: Duration::ZERO,
             in_flight: 0,
+            reclaiming: None,
         }
     }
 
@@ -166,6 +178,30 @@ impl Writer {
         }
         self.shared.close();
         self.shared.closed.send_replace(true);
+        // A process that ends does not wait for this; one that opens the store again must.
+        if let Some(reclaiming) = self.reclaiming.take() {
+            let _ = reclaiming.join();
+        }
+    }
+
+    /// Has space given back once more than half of it is deleted history.
+    ///
+    /// Left to itself the tree keeps deleted values until its levels overflow, because revisions only
+    /// grow and so nothing ever overlaps: ten times what is alive, and more.
+    fn reclaim(&mut self) {
+        if self.reclaiming.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            return;
+        }
+        let settled = self.shared.settled.load(Ordering::Relaxed);
+        if self.shared.table_bytes() < settled * 2 + GARBAGE {
+            return;
+        }
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new().name("store-reclaim".to_owned());
+        match thread.spawn(move || shared.reclaim()) {
+            Ok(thread) => self.reclaiming = Some(thread),
+            Err(error) => tracing::warn!(%error, "space could not be given back"),
+        }
     }
 
     #[allow(clippy::type_complexity)]
@@ -385,17 +421,22 @@ impl Writer {
                 index.compact(revision);
             }
         }
+        let mut dropped = false;
         loop {
             let (gone, compacted, current) = {
                 let mut index = shared.index.write();
                 (index.take_obsolete(COMPACT_STEP), index.compacted, index.current)
             };
             if gone.is_empty() {
+                if dropped {
+                    self.reclaim();
+                }
                 for (_, done) in self.compacting.drain(..) {
                     let _ = done.send(());
                 }
                 return;
             }
+            dropped = true;
             let mut batch = shared.db.batch();
             for revision in gone {
                 batch.remove(&shared.log, revision.to_be_bytes());

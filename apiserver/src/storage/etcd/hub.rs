@@ -11,11 +11,13 @@
 //! an event, and no report is needed.
 
 use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use etcd_client::{Client, EventType, GetOptions, KvClient, WatchClient, WatchOptions, WatchResponse};
+use futures::FutureExt;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -117,8 +119,10 @@ impl Hub {
                 }
                 self.delivered.advance(reached);
             });
+            // A sink that panics must not silence all others for ever: everybody starts over.
+            let run = AssertUnwindSafe(run).catch_unwind();
             let error = tokio::select! {
-                error = run => error,
+                error = run => error.unwrap_or_else(|_| Error::Unavailable("a sink panicked".to_owned())),
                 () = stop.cancelled() => return,
             };
             // What happened in between is compacted away. First learn where to go on, then tell the
