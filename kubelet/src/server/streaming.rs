@@ -481,13 +481,13 @@ mod tests {
     }
 
     /// A client and a runtime with [`translate`] between them.
-    async fn session(wanted: Wanted) -> (WebSocketStream<tokio::io::DuplexStream>, mpsc::Receiver<Stream>) {
+    async fn session(wanted: Wanted) -> (WebSocketStream<tokio::io::DuplexStream>, mpsc::Receiver<Stream>, Session) {
         let (near, far) = tokio::io::duplex(1 << 16);
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let server = WebSocketStream::from_raw_socket(far, WebSocketRole::Server, None).await;
         tokio::spawn(translate(server, ours, wanted));
-        let (_session, streams) = Session::start(theirs, Role::Server);
-        (WebSocketStream::from_raw_socket(near, WebSocketRole::Client, None).await, streams)
+        let (runtime, streams) = Session::start(theirs, Role::Server);
+        (WebSocketStream::from_raw_socket(near, WebSocketRole::Client, None).await, streams, runtime)
     }
 
     async fn next(client: &mut WebSocketStream<tokio::io::DuplexStream>) -> tungstenite::Message {
@@ -501,7 +501,7 @@ mod tests {
     #[tokio::test]
     async fn a_command_gets_its_input_to_the_end_and_its_status_comes_last() {
         let wanted = Wanted { stdin: true, stdout: true, stderr: true, tty: false };
-        let (mut client, mut streams) = session(wanted).await;
+        let (mut client, mut streams, _runtime) = session(wanted).await;
         let mut opened = HashMap::new();
         for _ in 0..4 {
             let stream = streams.recv().await.unwrap();
@@ -535,7 +535,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_leaves_ends_the_session() {
         let wanted = Wanted { stdin: true, stdout: true, stderr: false, tty: true };
-        let (mut client, mut streams) = session(wanted).await;
+        let (mut client, mut streams, _runtime) = session(wanted).await;
         let mut opened = Vec::new();
         for _ in 0..4 {
             opened.push(streams.recv().await.unwrap());
