@@ -146,9 +146,7 @@ fn kind_create(resource: &Resource, object: &Value, errors: &mut ErrorList) -> b
 /// Kinds whose only rule is the form of their name.
 fn names_only(resource: &Resource, object: &Value, errors: &mut ErrorList) -> bool {
     let check: object_meta::NameCheck = match (&*resource.group, &*resource.kind) {
-        ("", "LimitRange" | "PersistentVolume" | "ResourceQuota" | "ServiceAccount") => {
-            checks::name_is_subdomain
-        }
+        ("", "LimitRange" | "PersistentVolume" | "ResourceQuota" | "ServiceAccount") => checks::name_is_subdomain,
         _ => return false,
     };
     object_meta::create(object, resource.namespaced, check, errors);

@@ -220,7 +220,12 @@ async fn service(server: &Arc<Server>) -> Result<(), Status> {
 /// Adds this server's address to the endpoints of the Service, or takes it out. Other servers'
 /// addresses stay: each server owns its own.
 async fn endpoints(server: &Arc<Server>, present: bool) -> Result<(), Status> {
-    let own = server.advertise_address().to_string();
+    let address = server.advertise_address();
+    if address.is_loopback() {
+        // A machine without any route: nobody else can reach this server, and Endpoints hold no such address.
+        return Ok(());
+    }
+    let own = address.to_string();
     let port = server.advertise_port();
     let path = "/api/v1/namespaces/default/endpoints";
     let current = get(server, &format!("{path}/kubernetes")).await?;

@@ -61,11 +61,14 @@ impl Server {
         apimachinery::time::format(self.clock.now())
     }
 
-    /// The address that others reach this server at.
+    /// The address that others reach this server at: a loopback address is never advertised.
     pub fn advertise_address(&self) -> std::net::IpAddr {
         self.config
             .advertise_address
-            .or_else(|| Some(self.config.bind_address).filter(|address| !address.is_unspecified()))
+            .or_else(|| {
+                let bound = self.config.bind_address;
+                (!bound.is_unspecified() && !bound.is_loopback()).then_some(bound)
+            })
             .unwrap_or_else(start::outgoing_address)
     }
 
