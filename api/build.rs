@@ -2,9 +2,9 @@
 //! OpenAPI documents. They are read from its sources, as text: building its 700 schemas for the host
 //! would cost more than the rest of this crate.
 //!
-//! Reads: the crate's sources, found with `cargo metadata` (offline; the client depends on the crate, so
-//! it is always there). Writes: `$OUT_DIR/descriptions.deflate`, lines of `T type<TAB>text` and
-//! `f field<TAB>text`, types and fields sorted, line ends and tabs escaped.
+//! Reads: the crate's sources, which cargo has unpacked (the client depends on them). Writes:
+//! `$OUT_DIR/descriptions.deflate`, lines of `T type<TAB>text` and `f field<TAB>text`, types and fields sorted,
+//! line ends and tabs escaped.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -37,11 +37,32 @@ fn main() {
     encoder.finish().expect("OUT_DIR is writable");
 }
 
-/// Where cargo keeps the sources of `k8s-openapi`.
+/// Where cargo keeps the sources of `k8s-openapi`: unpacked beside the other crates of this build, or, when it
+/// is not (only this crate is built, sources are vendored), wherever `cargo metadata` says after fetching it.
 fn crate_root() -> PathBuf {
+    unpacked().unwrap_or_else(described)
+}
+
+/// The unpacked sources of the version that `Cargo.lock` names.
+fn unpacked() -> Option<PathBuf> {
+    let lock = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR")?).join("../Cargo.lock");
+    println!("cargo::rerun-if-changed={}", lock.display());
+    let lock = std::fs::read_to_string(lock).ok()?;
+    let version = lock.split("name = \"k8s-openapi\"\nversion = \"").nth(1)?.split('"').next()?;
+    let home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cargo")))?;
+    let registries = std::fs::read_dir(home.join("registry/src")).ok()?;
+    registries
+        .filter_map(|registry| Some(registry.ok()?.path().join(format!("k8s-openapi-{version}"))))
+        .find(|root| root.join(SCHEMAS).is_dir())
+}
+
+/// Asks cargo, which fetches what is missing.
+fn described() -> PathBuf {
     let cargo = std::env::var_os("CARGO").expect("cargo sets CARGO");
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--offline", "--all-features"])
+        .args(["metadata", "--format-version", "1", "--locked", "--all-features"])
         .output()
         .expect("cargo runs");
     let text = String::from_utf8_lossy(&output.stdout);
