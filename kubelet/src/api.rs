@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::authentication::v1::TokenRequest;
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, ObjectReference, Pod, Secret, Service};
 use serde_json::Value;
 
 /// Why the API did not give what was asked.
@@ -47,6 +47,8 @@ pub trait Api: Send + Sync {
     async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<()>;
     /// Creates a pod (mirrors only).
     async fn create_pod(&self, pod: &Pod) -> Result<Pod>;
+    /// A node as it is now.
+    async fn node(&self, name: &str) -> Result<Node>;
 }
 
 /// Where events go. Never waits; what cannot be delivered is dropped.

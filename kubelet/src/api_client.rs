@@ -10,7 +10,7 @@ use client::informer::{Informer, InformerParams, Store};
 use client::{Client, DeleteOptions, Meta, Patch, resources};
 use component_base::clock::SharedClock;
 use k8s_openapi::api::authentication::v1::TokenRequest;
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, ObjectReference, Pod, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -39,7 +39,7 @@ macro_rules! has_metadata {
         }
     )+};
 }
-has_metadata!(ConfigMap, Pod, Secret, Service);
+has_metadata!(ConfigMap, Node, Pod, Secret, Service);
 
 impl<T: HasMetadata> Meta for Typed<T> {
     fn name(&self) -> &str {
@@ -214,6 +214,10 @@ impl Api for ApiClient {
 
     async fn create_pod(&self, pod: &Pod) -> Result<Pod> {
         self.client.create(&resources::PODS, pod.metadata.namespace.as_deref(), pod).await.map_err(translate)
+    }
+
+    async fn node(&self, name: &str) -> Result<Node> {
+        self.client.get(&resources::NODES, None, name).await.map_err(translate)
     }
 }
 

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use client::informer::{Event, Informer, InformerParams};
 use client::{Client, Meta, resources};
 use component_base::clock::{RealClock, SharedClock};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node as ApiNode, Pod, Service};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::allocation::{Allocations, NodeView};
 use crate::api::{Api, Events};
 use crate::api_client::{ApiClient, Recorder, Typed};
 use crate::cgroup::{Cgroups, Tree, Unmanaged};
@@ -29,7 +30,7 @@ use crate::runtime::logs::rotate;
 use crate::runtime::state::State;
 use crate::settings::Settings;
 use crate::static_pods::StaticPods;
-use crate::workers::{Parts, Workers};
+use crate::workers::{Parts, Workers, marks};
 use crate::{pleg, probe, runtime, server, status, volume};
 
 /// How often the runtime is asked how it is: when all is well, and when it is not.
@@ -75,6 +76,9 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         node_changed.clone(),
     );
     let cgroups = cgroups(&config, &machine, &settings)?;
+    let view = node_view(&config, &settings, &node_name);
+    let allocations = Arc::new(Allocations::load(&settings.root_dir, view, events.clone(), clock.clone()));
+    tokio::spawn(follow_node(&client, &node_name, &allocations).run(shutdown.clone()));
     // One check before registering: on a healthy machine the node is ready from its first status on.
     check_runtime(&cri, &facts).await;
     tokio::spawn(Arc::new(node).run(shutdown.clone()));
@@ -97,6 +101,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         events.clone(),
         clock.clone(),
         cgroups.clone(),
+        allocations.clone(),
     ));
     let network_ready = AtomicBool::new(is_network_ready(&facts.lock()));
     let parts = Arc::new(Parts {
@@ -106,6 +111,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         probes: probes.clone(),
         volumes: Arc::new(volume::Volumes::new(settings.clone(), api.clone(), clock.clone())),
         cgroups: cgroups.clone(),
+        allocations: allocations.clone(),
         api: api.clone(),
         events,
         clock: clock.clone(),
@@ -115,6 +121,8 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     let workers = Arc::new(Workers::new(parts.clone(), shutdown.clone()));
     let poked = workers.clone();
     probes.on_result(move |uid| poked.poke(uid));
+    let poked = workers.clone();
+    allocations.on_grant(move |uid| poked.poke(uid));
     let (poked, counted) = (workers.clone(), parts.clone());
     api_client.on_change(move || {
         counted.sources_changed.fetch_add(1, Ordering::AcqRel);
@@ -155,6 +163,8 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     tokio::spawn(async move {
         pods.wait_synced().await;
         // From here on a pod that nobody wants is known to be unwanted.
+        let known = orphans.clone();
+        allocations.retain(|uid| known.knows(uid));
         listener.synced.store(true, Ordering::Release);
         for uid in pods_on_disk(&seen) {
             orphans.adopt_orphan(&uid);
@@ -219,10 +229,43 @@ fn settings(config: &Config, machine: &Machine, node_name: &str) -> Result<Setti
     })
 }
 
-fn node_config(config: &Config, settings: &Settings, node_name: &str) -> node::Config {
-    let disk = Usage::read(&config.root_dir).disk_capacity;
+/// What the node has to give, for those who weigh pods.
+fn node_view(config: &Config, settings: &Settings, node_name: &str) -> NodeView {
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
+    NodeView {
+        name: node_name.to_owned(),
+        marks: None,
+        cpu: settings.facts.allocatable_cpu,
+        memory: settings.facts.allocatable_memory,
+        storage: settings.facts.allocatable_storage,
+        pods: max_pods(config),
+        allowed_sysctls: config.file.allowed_unsafe_sysctls.clone(),
+        apparmor: enabled.starts_with('Y'),
+    }
+}
+
+/// Pods that the node may have.
+fn max_pods(config: &Config) -> i64 {
     let per_core = config.file.pods_per_core;
     let cpus = i64::try_from(std::thread::available_parallelism().map_or(1, usize::from)).unwrap_or(1);
+    if per_core > 0 { config.file.max_pods.min(per_core * cpus) } else { config.file.max_pods }
+}
+
+/// Keeps the marks on the node's object known.
+fn follow_node(client: &Client, node_name: &str, allocations: &Arc<Allocations>) -> Arc<Informer<Typed<ApiNode>>> {
+    let params = InformerParams::fields(&format!("metadata.name={node_name}"));
+    let informer = Informer::<Typed<ApiNode>>::new(client.clone(), resources::NODES.clone(), params);
+    let allocations = allocations.clone();
+    informer.on_event(move |event| {
+        if let Event::Added(new) | Event::Modified { new, .. } = event {
+            allocations.mark(marks(&new.0));
+        }
+    });
+    informer
+}
+
+fn node_config(config: &Config, settings: &Settings, node_name: &str) -> node::Config {
+    let disk = Usage::read(&config.root_dir).disk_capacity;
     node::Config {
         name: node_name.to_owned(),
         hostname: node_name.to_owned(),
@@ -232,7 +275,7 @@ fn node_config(config: &Config, settings: &Settings, node_name: &str) -> node::C
         taints: config.file.register_with_taints.clone(),
         register: config.file.register_node,
         provider_id: config.provider_id.clone(),
-        max_pods: if per_core > 0 { config.file.max_pods.min(per_core * cpus) } else { config.file.max_pods },
+        max_pods: max_pods(config),
         reserved: config.reserved(disk),
         thresholds: config.thresholds(),
         version: component_base::version::git_version(),

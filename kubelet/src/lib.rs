@@ -4,6 +4,7 @@
 //! wanted and what is, decides purely, acts, and reports; everything a worker needs after a restart is in
 //! the runtime, on the disk or in the API.
 
+pub mod allocation;
 pub mod api;
 pub mod api_client;
 pub mod cgroup;

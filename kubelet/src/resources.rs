@@ -149,6 +149,71 @@ pub fn pod_memory_request(pod: &Pod) -> i64 {
     )
 }
 
+/// Requests of local storage of the pod in bytes.
+pub fn pod_storage_request(pod: &Pod) -> i64 {
+    let of = |list: Option<&BTreeMap<String, Quantity>>| amount(list, "ephemeral-storage").map_or(0, |q| q.value());
+    pod_total(pod, |c| of(requests(c)), |_| None, of(overhead(pod)))
+}
+
+/// What the pod asks for and may use as a whole, of every resource that some part of it names; pod-level
+/// values win for those that can have one.
+pub fn pod_resources(pod: &Pod) -> ResourceRequirements {
+    let total = |of: &dyn Fn(&ResourceRequirements) -> Option<&BTreeMap<String, Quantity>>| {
+        let mut names: Vec<&String> = Vec::new();
+        let own = |r: &'_ Option<ResourceRequirements>| r.as_ref().and_then(of).cloned().unwrap_or_default();
+        let containers = || pod.pod_spec().containers.iter().chain(pod.init_containers());
+        names.extend(containers().filter_map(|c| of(c.resources.as_ref()?)).flat_map(BTreeMap::keys));
+        names.extend(pod.pod_spec().resources.as_ref().and_then(of).into_iter().flat_map(BTreeMap::keys));
+        let mut out = BTreeMap::new();
+        for name in names {
+            let at = |list: &BTreeMap<String, Quantity>| list.get(name).and_then(|q| Amount::parse(&q.0).ok());
+            let add = |sum: &mut Option<Amount>, more: Option<Amount>| match (sum.as_mut(), more) {
+                (Some(sum), Some(more)) => sum.add(&more),
+                (None, Some(more)) => *sum = Some(more),
+                _ => {}
+            };
+            let wider = |a: Option<Amount>, b: Option<Amount>| match (a, b) {
+                (Some(a), Some(b)) => {
+                    let mut difference = a.clone();
+                    difference.sub(&b);
+                    Some(if difference.sign() < 0 { b } else { a })
+                }
+                (a, b) => a.or(b),
+            };
+            let (mut running, mut sidecars, mut widest) = (None, None, None);
+            for container in &pod.pod_spec().containers {
+                add(&mut running, at(&own(&container.resources)));
+            }
+            for init in pod.init_containers() {
+                let mut moment = sidecars.clone();
+                add(&mut moment, at(&own(&init.resources)));
+                if is_sidecar(init) {
+                    sidecars = moment.clone();
+                }
+                widest = wider(widest, moment);
+            }
+            add(&mut running, sidecars);
+            let mut sum = wider(running, widest);
+            if let Some(level) = at(&own(&pod.pod_spec().resources)) {
+                sum = Some(level);
+            }
+            let extra = overhead(pod).and_then(|list| at(list));
+            if sum.as_ref().is_some_and(|sum| !sum.is_zero()) {
+                add(&mut sum, extra);
+            }
+            if let Some(sum) = sum {
+                out.insert(name.clone(), Quantity(sum.to_string()));
+            }
+        }
+        (!out.is_empty()).then_some(out)
+    };
+    ResourceRequirements {
+        requests: total(&|r| r.requests.as_ref()),
+        limits: total(&|r| r.limits.as_ref()),
+        claims: None,
+    }
+}
+
 fn pod_cpu_limit(pod: &Pod, with_overhead: bool) -> i64 {
     pod_total(
         pod,
@@ -167,9 +232,40 @@ fn pod_memory_limit(pod: &Pod, with_overhead: bool) -> i64 {
     )
 }
 
+/// CPU in milli-CPUs and memory in bytes; zero where nothing is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amounts {
+    pub cpu_request: i64,
+    pub cpu_limit: i64,
+    pub memory_request: i64,
+    pub memory_limit: i64,
+}
+
+impl Amounts {
+    /// Of a container; limits that it does not have are the pod's.
+    pub fn of(container: Option<&ResourceRequirements>, pod: Option<&ResourceRequirements>) -> Self {
+        let requests = container.and_then(|r| r.requests.as_ref());
+        let limits = |of: fn(Option<&BTreeMap<String, Quantity>>) -> i64| {
+            let own = of(container.and_then(|r| r.limits.as_ref()));
+            if own == 0 { of(pod.and_then(|r| r.limits.as_ref())) } else { own }
+        };
+        Self {
+            cpu_request: milli_cpu(requests),
+            cpu_limit: limits(milli_cpu),
+            memory_request: memory(requests),
+            memory_limit: limits(memory),
+        }
+    }
+}
+
 /// cgroup v1 shares for a CPU request.
 pub fn shares(milli: i64) -> u64 {
     (u64::try_from(milli).unwrap_or(0) * 1024 / 1000).clamp(MIN_SHARES, MAX_SHARES)
+}
+
+/// The CPU request, in milli-CPUs, that shares stand for.
+pub fn milli_of_shares(shares: u64) -> i64 {
+    if shares < MIN_SHARES { 0 } else { i64::try_from((shares * 1000).div_ceil(1024)).unwrap_or(i64::MAX) }
 }
 
 /// CFS quota for a CPU limit; zero means no limit.

@@ -73,6 +73,49 @@ impl Hierarchies {
         Ok(())
     }
 
+    /// Whether a cgroup is there in every tree.
+    pub fn exists(&self, name: &str) -> bool {
+        self.roots.iter().all(|(root, _)| root.join(name.trim_start_matches('/')).is_dir())
+    }
+
+    /// What a cgroup is set to; what has no limit is left out, apart from the CPU quota, which is -1 then.
+    pub fn read(&self, name: &str) -> Result<CgroupConfig, Error> {
+        let mut config = CgroupConfig::default();
+        for (root, controllers) in &self.roots {
+            let path = root.join(name.trim_start_matches('/'));
+            let text = |file: &str| {
+                let path = path.join(file);
+                fs::read_to_string(&path).map_err(|source| Error { action: "read", path, source })
+            };
+            let has = |name: &str| self.unified || controllers.iter().any(|c| c == name);
+            if self.unified {
+                let weight: u64 = text("cpu.weight")?.trim().parse().unwrap_or(0);
+                config.cpu_shares = (weight > 0).then(|| 2 + (weight - 1) * 262_142 / 9999);
+                config.cpu_quota = Some(quota_of(&text("cpu.max").unwrap_or_default()));
+                config.memory = text("memory.max").unwrap_or_default().trim().parse().ok();
+                continue;
+            }
+            if has("cpu") {
+                config.cpu_shares = text("cpu.shares")?.trim().parse().ok();
+                config.cpu_quota = Some(text("cpu.cfs_quota_us").unwrap_or_default().trim().parse().unwrap_or(-1));
+            }
+            if has("memory") {
+                let limit: Option<i64> = text("memory.limit_in_bytes").unwrap_or_default().trim().parse().ok();
+                // Without a limit the kernel shows the largest number of whole pages.
+                config.memory = limit.filter(|bytes| *bytes < i64::MAX - 0xffff);
+            }
+        }
+        Ok(config)
+    }
+
+    /// Bytes charged to a cgroup.
+    pub fn memory_usage(&self, name: &str) -> Option<i64> {
+        let file = if self.unified { "memory.current" } else { "memory.usage_in_bytes" };
+        let (root, _) = self.roots.iter().find(|(_, c)| self.unified || c.iter().any(|c| c == "memory"))?;
+        let path = root.join(name.trim_start_matches('/')).join(file);
+        fs::read_to_string(path).ok()?.trim().parse().ok()
+    }
+
     /// Version 2 hands controllers down one level at a time.
     fn delegate(&self, root: &Path, name: &str) {
         let available = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
@@ -103,6 +146,11 @@ impl Hierarchies {
         }
         Ok(())
     }
+}
+
+/// The quota in `cpu.max`: `200000 100000`, `max 100000`.
+fn quota_of(text: &str) -> i64 {
+    text.split_whitespace().next().and_then(|quota| quota.parse().ok()).unwrap_or(-1)
 }
 
 fn remove_tree(path: &Path) -> io::Result<()> {

@@ -26,8 +26,16 @@ pub struct Error {
 pub trait Cgroups: Send + Sync {
     /// The parent for a pod's containers, as the runtime wants it; empty to leave it to the runtime.
     fn parent_of(&self, pod: &Pod) -> String;
-    /// Makes a pod's cgroup with its limits.
+    /// Makes a pod's cgroup with its limits; one that is there keeps those it has.
     fn ensure(&self, pod: &Pod) -> Result<(), Error>;
+    /// What a pod should have: the limits that its spec comes to.
+    fn wanted(&self, pod: &Pod) -> CgroupConfig;
+    /// What a pod's cgroup is set to now.
+    fn current(&self, pod: &Pod) -> Result<CgroupConfig, Error>;
+    /// Changes the settings that are given, of a pod's cgroup that is there.
+    fn set(&self, pod: &Pod, config: &CgroupConfig) -> Result<(), Error>;
+    /// Bytes that a pod's processes use, caches included; `None` where the kernel does not say.
+    fn memory_usage(&self, pod: &Pod) -> Option<i64>;
     /// Removes a pod's cgroup, of whatever class; processes that are left are killed.
     fn remove(&self, uid: &str) -> Result<(), Error>;
     /// Sets the weight of the burstable class from what its pods ask for in total, in milli-CPUs.
@@ -43,6 +51,18 @@ impl Cgroups for Unmanaged {
     }
     fn ensure(&self, _: &Pod) -> Result<(), Error> {
         Ok(())
+    }
+    fn wanted(&self, pod: &Pod) -> CgroupConfig {
+        resources::pod_cgroup(pod, true, None)
+    }
+    fn current(&self, _: &Pod) -> Result<CgroupConfig, Error> {
+        Ok(CgroupConfig::default())
+    }
+    fn set(&self, _: &Pod, _: &CgroupConfig) -> Result<(), Error> {
+        Ok(())
+    }
+    fn memory_usage(&self, _: &Pod) -> Option<i64> {
+        None
     }
     fn remove(&self, _: &str) -> Result<(), Error> {
         Ok(())
@@ -100,8 +120,27 @@ impl Cgroups for Tree {
     }
 
     fn ensure(&self, pod: &Pod) -> Result<(), Error> {
-        let config = resources::pod_cgroup(pod, self.enforce_cpu, self.pids);
-        self.hierarchies.ensure(&self.parent_of(pod), &config)
+        let name = self.parent_of(pod);
+        if self.hierarchies.exists(&name) {
+            return Ok(());
+        }
+        self.hierarchies.ensure(&name, &self.wanted(pod))
+    }
+
+    fn wanted(&self, pod: &Pod) -> CgroupConfig {
+        resources::pod_cgroup(pod, self.enforce_cpu, self.pids)
+    }
+
+    fn current(&self, pod: &Pod) -> Result<CgroupConfig, Error> {
+        self.hierarchies.read(&self.parent_of(pod))
+    }
+
+    fn set(&self, pod: &Pod, config: &CgroupConfig) -> Result<(), Error> {
+        self.hierarchies.ensure(&self.parent_of(pod), config)
+    }
+
+    fn memory_usage(&self, pod: &Pod) -> Option<i64> {
+        self.hierarchies.memory_usage(&self.parent_of(pod))
     }
 
     fn remove(&self, uid: &str) -> Result<(), Error> {
@@ -150,6 +189,18 @@ mod tests {
         assert_eq!(read("cpu/node/kubepods/burstable/podu1/cpu.cfs_quota_us"), "100000");
         assert_eq!(read("memory/node/kubepods/burstable/podu1/memory.limit_in_bytes"), "67108864");
         assert_eq!(read("pids/node/kubepods/burstable/podu1/pids.max"), "100");
+        std::fs::write(directory.path().join("memory/node/kubepods/burstable/podu1/memory.usage_in_bytes"), "4096\n")
+            .unwrap();
+        assert_eq!(tree.memory_usage(&burstable), Some(4096));
+        let now = tree.current(&burstable).unwrap();
+        assert_eq!((now.cpu_shares, now.cpu_quota, now.memory), (Some(512), Some(100_000), Some(64 << 20)));
+        tree.set(&burstable, &CgroupConfig { cpu_quota: Some(50_000), ..Default::default() }).unwrap();
+        // Made again it keeps what it was set to.
+        tree.ensure(&burstable).unwrap();
+        assert_eq!(tree.current(&burstable).unwrap().cpu_quota, Some(50_000));
+        let unlimited = directory.path().join("memory/node/kubepods/burstable/podu1/memory.limit_in_bytes");
+        std::fs::write(unlimited, "9223372036854771712\n").unwrap();
+        assert_eq!(tree.current(&burstable).unwrap().memory, None);
         assert_eq!(tree.parent_of(&pod("u2", json!({}))), "/node/kubepods/besteffort/podu2");
         let both = json!({"cpu": "1", "memory": "64Mi"});
         assert_eq!(tree.parent_of(&pod("u3", json!({"limits": both, "requests": both}))), "/node/kubepods/podu3");
@@ -165,5 +216,13 @@ mod tests {
         assert_eq!(read("kubepods/burstable/podu/cpu.weight"), "39");
         assert_eq!(read("kubepods/burstable/podu/cpu.max"), "200000 100000");
         assert_eq!(read("kubepods/burstable/podu/memory.max"), "67108864");
+        let burstable = pod("u", json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2", "memory": "64Mi"}}));
+        let now = tree.current(&burstable).unwrap();
+        assert_eq!((now.cpu_shares, now.cpu_quota, now.memory), (Some(998), Some(200_000), Some(64 << 20)));
+        std::fs::write(directory.path().join("kubepods/burstable/podu/memory.max"), "max\n").unwrap();
+        std::fs::write(directory.path().join("kubepods/burstable/podu/cpu.max"), "max 100000\n").unwrap();
+        std::fs::write(directory.path().join("kubepods/burstable/podu/memory.current"), "8192\n").unwrap();
+        let now = tree.current(&burstable).unwrap();
+        assert_eq!((now.cpu_quota, now.memory, tree.memory_usage(&burstable)), (Some(-1), None, Some(8192)));
     }
 }

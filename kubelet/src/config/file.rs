@@ -41,6 +41,21 @@ pub struct File {
     pub system_reserved: BTreeMap<String, String>,
     pub kube_reserved: BTreeMap<String, String>,
     pub eviction_hard: BTreeMap<String, String>,
+    pub eviction_soft: BTreeMap<String, String>,
+    /// How long a soft threshold must be crossed, by signal.
+    pub eviction_soft_grace_period: BTreeMap<String, String>,
+    pub eviction_minimum_reclaim: BTreeMap<String, String>,
+    /// Seconds that a pod gets at most when a soft threshold evicts it.
+    pub eviction_max_pod_grace_period: i64,
+    pub eviction_pressure_transition_period: Duration,
+    /// Percent of the disk above which unused images go, and down to which.
+    pub image_gc_high_threshold: i64,
+    pub image_gc_low_threshold: i64,
+    pub image_minimum_gc_age: Duration,
+    /// Unused images older than this go whatever the disk; zero for never.
+    pub image_maximum_gc_age: Duration,
+    /// Sysctls beyond the safe ones that pods may set.
+    pub allowed_unsafe_sysctls: Vec<String>,
     pub runtime_request_timeout: Duration,
     pub register_node: bool,
     /// `{key, value, effect}` objects.
@@ -85,6 +100,16 @@ impl Default for File {
             system_reserved: BTreeMap::new(),
             kube_reserved: BTreeMap::new(),
             eviction_hard: BTreeMap::new(),
+            eviction_soft: BTreeMap::new(),
+            eviction_soft_grace_period: BTreeMap::new(),
+            eviction_minimum_reclaim: BTreeMap::new(),
+            eviction_max_pod_grace_period: 0,
+            eviction_pressure_transition_period: Duration::from_secs(300),
+            image_gc_high_threshold: 85,
+            image_gc_low_threshold: 80,
+            image_minimum_gc_age: Duration::from_secs(120),
+            image_maximum_gc_age: Duration::ZERO,
+            allowed_unsafe_sysctls: Vec::new(),
             runtime_request_timeout: Duration::from_secs(120),
             register_node: true,
             register_with_taints: Vec::new(),
@@ -101,7 +126,6 @@ impl Default for File {
 
 /// Fields that upstream knows and that change nothing here (yet). Writing them is not a mistake.
 const WITHOUT_EFFECT: &[&str] = &[
-    "allowedUnsafeSysctls",
     "configMapAndSecretChangeDetectionStrategy",
     "containerLogMaxWorkers",
     "containerLogMonitorInterval",
@@ -120,20 +144,11 @@ const WITHOUT_EFFECT: &[&str] = &[
     "enforceNodeAllocatable",
     "eventBurst",
     "eventRecordQPS",
-    "evictionMaxPodGracePeriod",
-    "evictionMinimumReclaim",
-    "evictionPressureTransitionPeriod",
-    "evictionSoft",
-    "evictionSoftGracePeriod",
     "failCgroupV1",
     "failSwapOn",
     "featureGates",
     "hairpinMode",
     "httpCheckFrequency",
-    "imageGCHighThresholdPercent",
-    "imageGCLowThresholdPercent",
-    "imageMaximumGCAge",
-    "imageMinimumGCAge",
     "imagePullCredentialsVerificationPolicy",
     "iptablesDropBit",
     "iptablesMasqueradeBit",
@@ -278,6 +293,19 @@ impl File {
             "systemReserved" => self.system_reserved = map()?,
             "kubeReserved" => self.kube_reserved = map()?,
             "evictionHard" => self.eviction_hard = map()?,
+            "evictionSoft" => self.eviction_soft = map()?,
+            "evictionSoftGracePeriod" => self.eviction_soft_grace_period = map()?,
+            "evictionMinimumReclaim" => self.eviction_minimum_reclaim = map()?,
+            "evictionMaxPodGracePeriod" => self.eviction_max_pod_grace_period = value.as_i64()?,
+            "evictionPressureTransitionPeriod" => {
+                self.eviction_pressure_transition_period =
+                    nonzero(duration(value)?, self.eviction_pressure_transition_period);
+            }
+            "imageGCHighThresholdPercent" => self.image_gc_high_threshold = percent(value)?,
+            "imageGCLowThresholdPercent" => self.image_gc_low_threshold = percent(value)?,
+            "imageMinimumGCAge" => self.image_minimum_gc_age = nonzero(duration(value)?, self.image_minimum_gc_age),
+            "imageMaximumGCAge" => self.image_maximum_gc_age = duration(value)?,
+            "allowedUnsafeSysctls" => self.allowed_unsafe_sysctls = list()?,
             "runtimeRequestTimeout" => {
                 self.runtime_request_timeout = nonzero(duration(value)?, self.runtime_request_timeout);
             }
@@ -298,6 +326,11 @@ impl File {
     pub fn log_max_size(&self) -> u64 {
         u64::try_from(super::quantity(&self.container_log_max_size, false)).unwrap_or(10 << 20).max(1)
     }
+}
+
+/// A whole number from 0 to 100.
+fn percent(value: &Value) -> Option<i64> {
+    value.as_i64().filter(|percent| (0..=100).contains(percent))
 }
 
 /// Zero stands for the default, as files written by kubeadm have it.

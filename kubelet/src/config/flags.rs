@@ -96,6 +96,23 @@ pub fn set() -> FlagSet {
         .map("system-reserved", "Resources reserved for non-kubernetes components.")
         .map("kube-reserved", "Resources reserved for kubernetes system components.")
         .string("eviction-hard", "", "Eviction thresholds (e.g. memory.available<1Gi) that mean pressure.")
+        .string("eviction-soft", "", "Eviction thresholds that mean pressure once crossed for a grace period.")
+        .map("eviction-soft-grace-period", "How long a soft threshold must be crossed (e.g. memory.available=1m30s).")
+        .map("eviction-minimum-reclaim", "How much to reclaim beyond a threshold (e.g. imagefs.available=2Gi).")
+        .int("eviction-max-pod-grace-period", 0, "Longest grace period of pods that a soft threshold evicts.")
+        .duration(
+            "eviction-pressure-transition-period",
+            file.eviction_pressure_transition_period,
+            "How long a pressure condition outlasts its cause.",
+        )
+        .int("image-gc-high-threshold", 85, "The percent of disk usage after which unused images are removed.")
+        .int("image-gc-low-threshold", 80, "The percent of disk usage to which unused images are removed.")
+        .duration(
+            "minimum-image-ttl-duration",
+            file.image_minimum_gc_age,
+            "Minimum age of an unused image that is removed.",
+        )
+        .strings("allowed-unsafe-sysctls", &[], "Unsafe sysctls or patterns of them (ending in *) that pods may set.")
         .duration(
             "runtime-request-timeout",
             file.runtime_request_timeout,
@@ -166,19 +183,12 @@ pub fn set() -> FlagSet {
             "network-plugin",
             "cni-conf-dir",
             "cni-bin-dir",
-            "allowed-unsafe-sysctls",
-            "eviction-soft",
-            "eviction-soft-grace-period",
-            "eviction-minimum-reclaim",
-            "eviction-max-pod-grace-period",
             "reserved-cpus",
             "reserved-memory",
             "enforce-node-allocatable",
             "system-reserved-cgroup",
             "kube-reserved-cgroup",
             "qos-reserved",
-            "image-gc-high-threshold",
-            "image-gc-low-threshold",
             "maximum-dead-containers",
             "maximum-dead-containers-per-container",
             "node-status-max-images",
@@ -197,12 +207,10 @@ pub fn set() -> FlagSet {
             "sync-frequency",
             "http-check-frequency",
             "minimum-container-ttl-duration",
-            "minimum-image-ttl-duration",
             "volume-stats-agg-period",
             "cpu-manager-reconcile-period",
             "cpu-cfs-quota-period",
             "streaming-connection-idle-timeout",
-            "eviction-pressure-transition-period",
             "authentication-token-webhook-cache-ttl",
             "authorization-webhook-cache-authorized-ttl",
             "authorization-webhook-cache-unauthorized-ttl",
@@ -285,6 +293,8 @@ fn over(flags: &Parsed, file: &mut File) -> Result<(), Error> {
     time("file-check-frequency", &mut file.file_check_frequency);
     time("node-status-update-frequency", &mut file.node_status_update_frequency);
     time("runtime-request-timeout", &mut file.runtime_request_timeout);
+    time("eviction-pressure-transition-period", &mut file.eviction_pressure_transition_period);
+    time("minimum-image-ttl-duration", &mut file.image_minimum_gc_age);
     if flags.changed("port") {
         file.port = port("--port", flags.int("port"))?;
     }
@@ -309,13 +319,32 @@ fn over(flags: &Parsed, file: &mut File) -> Result<(), Error> {
     if flags.changed("kube-reserved") {
         file.kube_reserved = flags.map("kube-reserved");
     }
-    if flags.changed("eviction-hard") {
-        let text = flags.string("eviction-hard");
-        file.eviction_hard = text
-            .split(',')
-            .filter_map(|part| part.split_once('<'))
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .collect();
+    for (name, to) in [("eviction-hard", &mut file.eviction_hard), ("eviction-soft", &mut file.eviction_soft)] {
+        if flags.changed(name) {
+            let text = flags.string(name);
+            let parts = text.split(',').filter_map(|part| part.split_once('<'));
+            *to = parts.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        }
+    }
+    for (name, to) in [
+        ("eviction-soft-grace-period", &mut file.eviction_soft_grace_period),
+        ("eviction-minimum-reclaim", &mut file.eviction_minimum_reclaim),
+    ] {
+        if flags.changed(name) {
+            *to = flags.map(name);
+        }
+    }
+    for (name, to) in [
+        ("eviction-max-pod-grace-period", &mut file.eviction_max_pod_grace_period),
+        ("image-gc-high-threshold", &mut file.image_gc_high_threshold),
+        ("image-gc-low-threshold", &mut file.image_gc_low_threshold),
+    ] {
+        if flags.changed(name) {
+            *to = flags.int(name);
+        }
+    }
+    if flags.changed("allowed-unsafe-sysctls") {
+        file.allowed_unsafe_sysctls = flags.strings("allowed-unsafe-sysctls");
     }
     if flags.changed("cgroup-driver") && flags.string("cgroup-driver") != "cgroupfs" {
         let reason = "only the cgroupfs driver is supported".to_owned();

@@ -343,6 +343,14 @@ impl RuntimeService for FakeRuntime {
         Ok(())
     }
 
+    async fn update_container_resources(&self, id: &str, resources: cri::LinuxContainerResources) -> Result<()> {
+        let name = self.state.lock().containers.get(id).map(|(_, c, _)| name_of(c)).unwrap_or_default();
+        let (quota, memory) = (resources.cpu_quota, resources.memory_limit_in_bytes);
+        let detail = format!("{name} shares={} quota={quota} memory={memory}", resources.cpu_shares);
+        let state = self.enter("UpdateContainerResources", &detail)?;
+        state.containers.get(id).map(|_| ()).ok_or_else(|| not_found(id))
+    }
+
     async fn remove_container(&self, id: &str) -> Result<()> {
         let name = self.state.lock().containers.get(id).map(|(_, c, _)| name_of(c)).unwrap_or_default();
         self.enter("RemoveContainer", &name)?.containers.remove(id);

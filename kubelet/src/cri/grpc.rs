@@ -137,6 +137,16 @@ impl RuntimeService for Grpc {
         Ok(())
     }
 
+    async fn update_container_resources(&self, id: &str, resources: cri::LinuxContainerResources) -> Result<()> {
+        let request = self.request(cri::UpdateContainerResourcesRequest {
+            container_id: id.into(),
+            linux: Some(resources),
+            ..Default::default()
+        });
+        self.runtime.clone().update_container_resources(request).await?;
+        Ok(())
+    }
+
     async fn remove_container(&self, id: &str) -> Result<()> {
         let request = self.request(cri::RemoveContainerRequest { container_id: id.into() });
         self.runtime.clone().remove_container(request).await?;

@@ -74,6 +74,8 @@ pub trait RuntimeService: Send + Sync {
     async fn start_container(&self, id: &str) -> Result<()>;
     /// Signals, waits `timeout` seconds, kills; idempotent.
     async fn stop_container(&self, id: &str, timeout: i64) -> Result<()>;
+    /// Changes the limits of a container that runs.
+    async fn update_container_resources(&self, id: &str, resources: cri::LinuxContainerResources) -> Result<()>;
     /// Forgets a container, killing it if it runs.
     async fn remove_container(&self, id: &str) -> Result<()>;
     /// Containers that match, all when no filter is given.

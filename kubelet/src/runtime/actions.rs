@@ -3,13 +3,14 @@
 //! Pure. The rules are upstream's (`computePodActions`): sandbox first, then init containers from the
 //! last one that ran, then regular ones; a pod with nothing left to keep or start is killed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use k8s_openapi::api::core::v1::{Container as Spec, Pod};
+use k8s_openapi::api::core::v1::{Container as Spec, Pod, ResourceRequirements};
 use proto::cri::{NamespaceMode, PodSandboxState};
 
 use super::state::{Container, PodState, State};
 use crate::pod::{PodExt, container_hash, is_sidecar, should_restart_after, should_restart_on_failure};
+use crate::resources::Amounts;
 
 /// What probes have found, by container id: `true` passes.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +38,22 @@ pub struct Kill {
     pub reason: KillReason,
 }
 
+/// A running container that is to get other amounts of CPU or memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resize {
+    pub id: String,
+    pub name: String,
+    pub current: Amounts,
+    pub desired: Amounts,
+}
+
+/// What running containers, and the pod as a whole, were last set to.
+#[derive(Clone, Debug, Default)]
+pub struct Actuated {
+    pub containers: BTreeMap<String, ResourceRequirements>,
+    pub pod: Option<ResourceRequirements>,
+}
+
 /// The decision. Indexes point into the lists of the spec.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Actions {
@@ -51,6 +68,10 @@ pub struct Actions {
     pub start_ephemeral: Vec<usize>,
     pub start_init: Vec<usize>,
     pub start: Vec<usize>,
+    /// Containers that change their size while they run.
+    pub resize: Vec<Resize>,
+    /// The pod's own cgroup changes, whatever its containers do.
+    pub resize_pod: bool,
 }
 
 /// Whether the pod needs a new sandbox, with the attempt and the id of the present one.
@@ -100,7 +121,7 @@ pub fn any_regular_created(pod: &Pod, state: &PodState) -> bool {
 }
 
 /// The decision for a pod that is to run.
-pub fn compute_actions(pod: &Pod, state: &PodState, probes: &ProbeResults) -> Actions {
+pub fn compute_actions(pod: &Pod, state: &PodState, probes: &ProbeResults, actuated: &Actuated) -> Actions {
     let (create, attempt, sandbox_id) = sandbox_changed(pod, state);
     let mut actions = Actions { kill_pod: create, create_sandbox: create, sandbox_id, attempt, ..Default::default() };
     if create {
@@ -112,7 +133,9 @@ pub fn compute_actions(pod: &Pod, state: &PodState, probes: &ProbeResults) -> Ac
             actions.start_ephemeral.push(index);
         }
     }
-    let initialized = init_actions(pod, state, probes, &mut actions);
+    let level = pod.pod_spec().resources.as_ref();
+    actions.resize_pod = actuated.pod.is_some() && Amounts::of(level, None) != Amounts::of(actuated.pod.as_ref(), None);
+    let initialized = init_actions(pod, state, probes, actuated, &mut actions);
     if actions.kill_pod || !initialized {
         return actions;
     }
@@ -141,6 +164,10 @@ pub fn compute_actions(pod: &Pod, state: &PodState, probes: &ProbeResults) -> Ac
             (format!("Container {name} failed liveness probe"), KillReason::LivenessProbe)
         } else if probes.startup.get(&running.id) == Some(&false) {
             (format!("Container {name} failed startup probe"), KillReason::StartupProbe)
+        } else if resized(pod, container, running, actuated, &mut actions) {
+            restart = false;
+            actions.start.push(index);
+            (format!("Container {name} resize requires restart"), KillReason::Other)
         } else {
             kept += 1;
             continue;
@@ -157,6 +184,30 @@ pub fn compute_actions(pod: &Pod, state: &PodState, probes: &ProbeResults) -> Ac
         actions.start_init.clear();
     }
     actions
+}
+
+/// Whether a running container has to be restarted to get the size it was granted. If it has not, and
+/// the size is another one, the container is noted for an update.
+fn resized(pod: &Pod, container: &Spec, running: &Container, actuated: &Actuated, actions: &mut Actions) -> bool {
+    // Without a record the container is taken to be what it should be: it was made from its spec.
+    let Some(set) = actuated.containers.get(&container.name) else { return false };
+    let desired = Amounts::of(container.resources.as_ref(), pod.pod_spec().resources.as_ref());
+    let current = Amounts::of(Some(set), actuated.pod.as_ref());
+    if desired == current {
+        return false;
+    }
+    let restarts = |name: &str| {
+        let policies = container.resize_policy.iter().flatten();
+        policies.into_iter().any(|policy| policy.resource_name == name && policy.restart_policy == "RestartContainer")
+    };
+    let cpu = (desired.cpu_limit, desired.cpu_request) != (current.cpu_limit, current.cpu_request);
+    let memory = (desired.memory_limit, desired.memory_request) != (current.memory_limit, current.memory_request);
+    if (cpu && restarts("cpu")) || (memory && restarts("memory")) {
+        actions.resize_pod = true;
+        return true;
+    }
+    actions.resize.push(Resize { id: running.id.clone(), name: container.name.clone(), current, desired });
+    false
 }
 
 fn new_sandbox(pod: &Pod, state: &PodState, actions: &mut Actions) {
@@ -197,7 +248,13 @@ fn unknown_kill(container: &Container, kind: &str) -> Kill {
 ///
 /// Walks backwards to the last one that ran: completed ones may have been collected, and must not run
 /// again. From there on forward, sidecars that died are restarted.
-fn init_actions(pod: &Pod, state: &PodState, probes: &ProbeResults, actions: &mut Actions) -> bool {
+fn init_actions(
+    pod: &Pod,
+    state: &PodState,
+    probes: &ProbeResults,
+    actuated: &Actuated,
+    actions: &mut Actions,
+) -> bool {
     let containers = pod.init_containers();
     if containers.is_empty() {
         return true;
@@ -224,7 +281,14 @@ fn init_actions(pod: &Pod, state: &PodState, probes: &ProbeResults, actions: &mu
             State::Created => actions.start_init.push(index),
             State::Running if !sidecar => {}
             State::Running => {
-                running_sidecar(index, last, passed, container, status, probes, actions, &mut initialized)
+                running_sidecar(index, last, passed, container, status, probes, actions, &mut initialized);
+                let kept = !actions.kill.iter().any(|kill| kill.id == status.id);
+                if kept && resized(pod, container, status, actuated, actions) {
+                    let message = format!("Container {} resize requires restart", container.name);
+                    let (id, name) = (status.id.clone(), container.name.clone());
+                    actions.kill.push(Kill { id, name, message, reason: KillReason::Other });
+                    actions.start_init.push(index);
+                }
             }
             State::Exited if sidecar => actions.start_init.push(index),
             State::Exited if status.exit_code != 0 => {

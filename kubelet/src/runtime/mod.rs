@@ -13,6 +13,7 @@ mod kill;
 pub mod labels;
 pub mod logs;
 mod mounts;
+pub mod resize;
 pub mod spec;
 mod start;
 pub mod state;
@@ -30,6 +31,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use parking_lot::Mutex;
 use proto::cri;
 
+use crate::allocation::Allocations;
 use crate::api::{Api, Events, pod_reference};
 use crate::cgroup::Cgroups;
 use crate::cri::Runtime;
@@ -37,7 +39,7 @@ use crate::images::Images;
 use crate::pod::{Kind, PodExt, Uid, ephemeral_as_container};
 use crate::settings::Settings;
 use crate::volume::Mounts;
-use actions::{Actions, ProbeResults, compute_actions};
+use actions::{Actions, Actuated, ProbeResults, compute_actions};
 use backoff::Backoff;
 use state::PodState;
 
@@ -58,6 +60,8 @@ pub struct Outcome {
     pub failures: Vec<Failure>,
     /// When the earliest back-off ends.
     pub retry_at: Option<Timestamp>,
+    /// Why a granted resize could not be carried out.
+    pub resize_error: Option<String>,
 }
 
 /// Why containers wait, by pod and name, until their next successful start.
@@ -95,6 +99,7 @@ pub struct Manager {
     pub images: Images,
     pub cgroups: Arc<dyn Cgroups>,
     pub reasons: Reasons,
+    pub allocations: Arc<Allocations>,
     crash: Backoff,
 }
 
@@ -108,10 +113,23 @@ impl Manager {
         events: Arc<dyn Events>,
         clock: SharedClock,
         cgroups: Arc<dyn Cgroups>,
+        allocations: Arc<Allocations>,
     ) -> Self {
         let images = Images::new(cri.clone(), events.clone(), clock.clone());
         let crash = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
-        Self { cri, name, settings, api, events, clock, images, cgroups, reasons: Reasons::default(), crash }
+        Self {
+            cri,
+            name,
+            settings,
+            api,
+            events,
+            clock,
+            images,
+            cgroups,
+            reasons: Reasons::default(),
+            allocations,
+            crash,
+        }
     }
 
     /// What the runtime holds of a pod.
@@ -121,7 +139,11 @@ impl Manager {
 
     /// One round: brings the runtime a step closer to the spec.
     pub async fn sync_pod(&self, pod: &Pod, state: &PodState, probes: &ProbeResults, volumes: &Mounts) -> Outcome {
-        let actions = compute_actions(pod, state, probes);
+        let actuated = Actuated {
+            containers: self.allocations.actuated(pod.uid()),
+            pod: self.allocations.actuated_pod(pod.uid()),
+        };
+        let actions = compute_actions(pod, state, probes, &actuated);
         let mut outcome = Outcome::default();
         if actions.kill_pod {
             if actions.create_sandbox && !actions.sandbox_id.is_empty() {
@@ -156,6 +178,10 @@ impl Manager {
             Some(ready) => ready,
             None => return outcome,
         };
+        if !actions.resize.is_empty() || actions.resize_pod {
+            outcome.changed = true;
+            outcome.resize_error = self.resize(pod, state, &actions).await.err();
+        }
         for (kind, index) in order(&actions) {
             let container = match kind {
                 Kind::Ephemeral => ephemeral_as_container(&pod.ephemeral_containers()[index]),

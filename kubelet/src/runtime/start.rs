@@ -80,6 +80,8 @@ impl Manager {
                 return Err(fail("CreateContainerError", error.message));
             }
         };
+        let resources = container.resources.clone().unwrap_or_default();
+        self.allocations.set_actuated(pod.uid(), &container.name, resources);
         self.events.event(&reference, "Normal", "Created", "Container created");
         if let Err(error) = self.cri.start_container(&id).await {
             warn(&format!("Error: {}", error.message));

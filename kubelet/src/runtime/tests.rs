@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use proto::cri;
 use serde_json::{Value, json};
 
-use super::actions::{Actions, Kill, KillReason, ProbeResults, compute_actions};
+use super::actions::{Actions, Actuated, Kill, KillReason, ProbeResults, compute_actions};
 use super::state::{Container, PodState, State};
 use super::*;
 use crate::api::NoEvents;
@@ -86,7 +86,7 @@ fn check(pod: &Pod, state: &PodState, expected: Actions) {
 }
 
 fn check_probed(pod: &Pod, state: &PodState, probes: &ProbeResults, expected: Actions) {
-    assert_eq!(compute_actions(pod, state, probes), expected);
+    assert_eq!(compute_actions(pod, state, probes, &Actuated::default()), expected);
 }
 
 fn keep() -> Actions {
@@ -148,13 +148,13 @@ fn a_sandbox_in_the_wrong_network_or_without_address_is_replaced() {
     let pod = two("Always");
     let mut wrong = state(&pod, true, &[]);
     wrong.sandboxes[0].network = Some(cri::PodSandboxNetworkStatus::default());
-    let actions = compute_actions(&pod, &wrong, &ProbeResults::default());
+    let actions = compute_actions(&pod, &wrong, &ProbeResults::default(), &Actuated::default());
     assert!(actions.create_sandbox && actions.attempt == 1);
     let mut wrong = state(&pod, true, &[]);
     let options = cri::NamespaceOption { network: cri::NamespaceMode::Node.into(), ..Default::default() };
     wrong.sandboxes[0].linux =
         Some(cri::LinuxPodSandboxStatus { namespaces: Some(cri::Namespace { options: Some(options) }) });
-    assert!(compute_actions(&pod, &wrong, &ProbeResults::default()).create_sandbox);
+    assert!(compute_actions(&pod, &wrong, &ProbeResults::default(), &Actuated::default()).create_sandbox);
 }
 
 #[test]
@@ -263,8 +263,45 @@ fn rig() -> Rig {
         Arc::new(NoEvents),
         clock.clone(),
         Arc::new(Unmanaged),
+        Arc::new(crate::workers::testing::allocations(directory.path())),
     );
     Rig { fake, clock, manager, _directory: directory }
+}
+
+#[test]
+fn sizes_change_in_place_or_by_a_restart_as_the_policy_says() {
+    let pod = |policy: &str| {
+        pod(json!({"restartPolicy": "Always", "containers": [
+            {"name": "a", "image": "i", "resources": {"limits": {"cpu": "2", "memory": "64Mi"}},
+             "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}]}]}))
+    };
+    let actuated = |cpu: &str, memory: &str| Actuated {
+        containers: [(
+            "a".to_owned(),
+            serde_json::from_value(json!({"limits": {"cpu": cpu, "memory": memory}})).unwrap(),
+        )]
+        .into(),
+        pod: None,
+    };
+    let running = |pod: &Pod| state(pod, true, &[("a", State::Running, 0)]);
+    let decide = |policy: &str, actuated: &Actuated| {
+        let pod = pod(policy);
+        compute_actions(&pod, &running(&pod), &ProbeResults::default(), actuated)
+    };
+    assert_eq!(decide("NotRequired", &actuated("2000m", "64Mi")), keep());
+    let update = decide("NotRequired", &actuated("1", "64Mi"));
+    assert_eq!(
+        update.resize.iter().map(|r| (r.current.cpu_limit, r.desired.cpu_limit)).collect::<Vec<_>>(),
+        [(1000, 2000)]
+    );
+    assert!(update.start.is_empty() && update.kill.is_empty());
+    let restart = decide("RestartContainer", &actuated("1", "64Mi"));
+    assert_eq!(
+        (restart.start.as_slice(), restart.kill[0].message.as_str()),
+        (&[0][..], "Container a resize requires restart")
+    );
+    // The policy of another resource does not matter.
+    assert_eq!(decide("RestartContainer", &actuated("2", "32Mi")).resize.len(), 1);
 }
 
 impl Rig {

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::Inputs;
+use crate::allocation;
 use crate::pod::{PodExt, is_sidecar};
 use crate::runtime::actions::sandbox_changed;
 
@@ -14,7 +15,8 @@ const CONTAINERS_READY: &str = "ContainersReady";
 const SCHEDULED: &str = "PodScheduled";
 
 /// The conditions that nobody else may write.
-pub const KUBELET_CONDITIONS: &[&str] = &[READY_TO_START, INITIALIZED, READY, CONTAINERS_READY, SCHEDULED];
+pub const KUBELET_CONDITIONS: &[&str] =
+    &[READY_TO_START, INITIALIZED, READY, CONTAINERS_READY, SCHEDULED, allocation::PENDING, allocation::IN_PROGRESS];
 
 /// Status, reason, message.
 struct Verdict(bool, Option<&'static str>, Option<String>);
@@ -31,6 +33,9 @@ pub fn fill(pod: &Pod, inputs: &Inputs<'_>, status: &mut PodStatus) {
     let present = pod.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
     let mut out: Vec<PodCondition> =
         present.into_iter().filter(|c| !KUBELET_CONDITIONS.contains(&c.type_.as_str())).collect();
+    if !inputs.terminal {
+        out.extend(inputs.resize.iter().cloned());
+    }
     let containers_ready = containers_ready(pod, &statuses, &phase);
     let verdicts = [
         (READY_TO_START, Verdict(!sandbox_changed(pod, inputs.state).0, None, None)),

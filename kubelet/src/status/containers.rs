@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, ContainerUser, LinuxContainerUser, Pod, PodStatus, VolumeMountStatus,
+    ContainerStatus, ContainerUser, LinuxContainerUser, Pod, PodStatus, ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -63,6 +63,11 @@ fn convert(
             let mut status = match (found.next(), old) {
                 (Some(newest), old) => {
                     let mut status = from_runtime(spec, newest, old, inputs.runtime_name);
+                    if newest.state == State::Running {
+                        if let Some(set) = inputs.actuated.get(&spec.name) {
+                            status.resources = status.resources.map(|granted| in_effect(granted, set));
+                        }
+                    }
                     if let Some(before) = found.next() {
                         status.last_state = Some(state_of(before, None, inputs.runtime_name));
                     }
@@ -148,6 +153,18 @@ fn from_runtime(spec: &Spec, container: &Container, old: Option<&ContainerStatus
         status.last_state = Some(terminated(last));
     }
     status
+}
+
+/// What was granted, with the CPU and memory that a running container was last set to.
+fn in_effect(mut granted: ResourceRequirements, set: &ResourceRequirements) -> ResourceRequirements {
+    for (shown, set) in [(&mut granted.requests, &set.requests), (&mut granted.limits, &set.limits)] {
+        for name in ["cpu", "memory"] {
+            if let (Some(shown), Some(amount)) = (shown.as_mut(), set.as_ref().and_then(|list| list.get(name))) {
+                shown.insert(name.to_owned(), amount.clone());
+            }
+        }
+    }
+    granted
 }
 
 fn state_of(container: &Container, old: Option<&ContainerStatus>, runtime: &str) -> ContainerState {

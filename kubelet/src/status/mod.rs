@@ -10,13 +10,17 @@ mod phase;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
+use apimachinery::quantity::{Format, Quantity as Amount};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::pod::PodExt;
 use crate::probe;
-use crate::resources;
+use crate::resources::{self, CgroupConfig};
 use crate::runtime::Reasons;
 use crate::runtime::state::PodState;
 
@@ -38,8 +42,19 @@ pub struct Inputs<'a> {
     pub terminal: bool,
     /// A final phase that the kubelet itself decided on, with its reason and message.
     pub failed: Option<(&'a str, &'a str)>,
+    /// What running containers were last set to, by name.
+    pub actuated: &'a BTreeMap<String, ResourceRequirements>,
+    /// What the pod's own cgroup is set to, where it has one.
+    pub cgroup: Option<&'a CgroupConfig>,
+    /// Conditions that speak of a resize.
+    pub resize: &'a [PodCondition],
     pub now: Timestamp,
 }
+
+/// Shares that every cgroup has, as a number of milli-CPUs.
+const LEAST_SHARES: i64 = 2;
+/// Milli-CPUs of the least quota that the kernel takes.
+const LEAST_LIMIT: i64 = 10;
 
 /// Whether a phase is final.
 pub fn is_terminal_phase(phase: &str) -> bool {
@@ -87,10 +102,40 @@ pub fn generate(pod: &Pod, inputs: &Inputs<'_>) -> PodStatus {
         phase = if pod.phase() == "Failed" { "Failed" } else { "Succeeded" };
     }
     status.phase = Some(phase.into());
+    let granted = resources::pod_resources(pod);
+    status.resources = Some(match inputs.cgroup.filter(|_| pod.phase() == "Running") {
+        Some(cgroup) => in_effect(&granted, pod, cgroup),
+        None => granted.clone(),
+    });
+    status.allocated_resources = granted.requests;
     inputs.probes.fill_readiness(pod, &mut status);
     conditions::fill(pod, inputs, &mut status);
     set_host_ips(pod, &mut status, inputs.host_ips);
     status
+}
+
+/// The pod's resources as its cgroup has them. What the cgroup does not tell is as it was granted.
+fn in_effect(granted: &ResourceRequirements, pod: &Pod, cgroup: &CgroupConfig) -> ResourceRequirements {
+    let level = pod.pod_spec().resources.clone().unwrap_or_default();
+    let (mut requests, mut limits) = (level.requests.unwrap_or_default(), level.limits.unwrap_or_default());
+    let milli = |value: i64| Quantity(Amount::from_milli(value, Format::DecimalSI).to_string());
+    // At the least the kernel takes, the smaller amount that was granted is shown instead.
+    let request = resources::milli_of_shares(cgroup.cpu_shares.unwrap_or(0));
+    if request > LEAST_SHARES || resources::milli_cpu(Some(&requests)) > LEAST_SHARES {
+        requests.insert("cpu".into(), milli(request));
+    }
+    if let Some(memory) = granted.requests.as_ref().and_then(|list| list.get("memory")) {
+        requests.entry("memory".into()).or_insert_with(|| memory.clone());
+    }
+    let limit = cgroup.cpu_quota.filter(|quota| *quota > 0).map(|quota| quota * 1000 / resources::QUOTA_PERIOD);
+    if let Some(limit) = limit.filter(|l| *l > LEAST_LIMIT || resources::milli_cpu(Some(&limits)) > LEAST_LIMIT) {
+        limits.insert("cpu".into(), milli(limit));
+    }
+    if let Some(bytes) = cgroup.memory {
+        limits.insert("memory".into(), Quantity(Amount::new(bytes, Format::BinarySI).to_string()));
+    }
+    let some = |list: BTreeMap<String, Quantity>| (!list.is_empty()).then_some(list);
+    ResourceRequirements { requests: some(requests), limits: some(limits), claims: None }
 }
 
 fn set_pod_ips(status: &mut PodStatus, ips: &[String]) {

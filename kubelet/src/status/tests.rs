@@ -140,6 +140,9 @@ fn generate_at(pod: &Pod, containers: Vec<Container>, old: &PodStatus, terminal:
         host_ips: &["1.2.3.4".into()],
         terminal,
         failed: None,
+        actuated: &Default::default(),
+        cgroup: None,
+        resize: &[],
         now: at(now),
     };
     serde_json::to_value(generate(pod, &inputs)).unwrap()

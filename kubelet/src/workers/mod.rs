@@ -7,6 +7,8 @@
 pub(crate) mod testing;
 mod worker;
 
+pub(crate) use worker::marks;
+
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +22,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::allocation::Allocations;
 use crate::api::{Api, Events};
 use crate::cgroup::Cgroups;
 use crate::pod::{PodExt, Uid};
@@ -34,6 +37,7 @@ pub struct Parts {
     pub probes: Arc<probe::Manager>,
     pub volumes: Arc<volume::Volumes>,
     pub cgroups: Arc<dyn Cgroups>,
+    pub allocations: Arc<Allocations>,
     pub api: Arc<dyn Api>,
     pub events: Arc<dyn Events>,
     pub clock: SharedClock,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestStatus};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -30,6 +30,20 @@ pub fn settings(directory: &Path) -> Settings {
         cgroup_root: "/".into(),
         cgroups_per_qos: false,
     }
+}
+
+/// Grants of a node with room for everything.
+pub fn allocations(directory: &Path) -> crate::allocation::Allocations {
+    let node = crate::allocation::NodeView {
+        name: "node".into(),
+        cpu: 4000,
+        memory: 8 << 30,
+        storage: 1 << 40,
+        pods: 110,
+        ..Default::default()
+    };
+    let clock = component_base::clock::RealClock::shared();
+    crate::allocation::Allocations::load(directory, node, Arc::new(crate::api::NoEvents), clock)
 }
 
 /// Objects by `namespace/name`, and what was asked for.
@@ -86,5 +100,9 @@ impl Api for FakeApi {
 
     async fn create_pod(&self, pod: &Pod) -> Result<Pod> {
         Ok(pod.clone())
+    }
+
+    async fn node(&self, name: &str) -> Result<Node> {
+        Err(Error::NotFound(format!("nodes {name:?} not found")))
     }
 }

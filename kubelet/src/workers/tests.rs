@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::testing::{FakeApi, settings};
+use super::testing::{FakeApi, allocations, settings};
 use super::*;
 use crate::api::NoEvents;
 use crate::cgroup::Unmanaged;
@@ -34,6 +34,7 @@ fn kubelet(fake: &FakeRuntime, api: &Arc<FakeApi>, directory: &std::path::Path) 
     let events = Arc::new(NoEvents);
     let probes = Arc::new(probe::Manager::new(cri.clone(), statuses.clone(), events.clone(), clock.clone()));
     let cgroups = Arc::new(Unmanaged);
+    let allocations = Arc::new(allocations(directory));
     let manager = runtime::Manager::new(
         cri,
         "fake".into(),
@@ -42,6 +43,7 @@ fn kubelet(fake: &FakeRuntime, api: &Arc<FakeApi>, directory: &std::path::Path) 
         events.clone(),
         clock.clone(),
         cgroups.clone(),
+        allocations.clone(),
     );
     let parts = Parts {
         volumes: Arc::new(volume::Volumes::new(settings.clone(), api.clone(), clock.clone())),
@@ -50,6 +52,7 @@ fn kubelet(fake: &FakeRuntime, api: &Arc<FakeApi>, directory: &std::path::Path) 
         statuses,
         probes,
         cgroups,
+        allocations,
         api: api.clone(),
         events,
         clock,

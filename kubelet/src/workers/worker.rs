@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use tokio::sync::{Notify, watch};
 
 use super::{Desired, Parts};
+use crate::allocation::{Marks, Rejection};
 use crate::api::pod_reference;
 use crate::pod::{PodExt, Uid};
 use crate::runtime::backoff::since;
+use crate::runtime::resize::is_behind;
 use crate::runtime::state::PodState;
 use crate::status::{self, is_terminal_phase};
 use crate::volume::{Mounts, Volumes};
@@ -70,9 +72,15 @@ impl Worker {
 
     /// Runs until nothing of the pod is left.
     pub async fn run(mut self) {
-        let failed = self.live().await;
-        self.terminate(&failed).await;
+        match self.admit().await {
+            Ok(()) => {
+                let failed = self.live().await;
+                self.terminate(&failed).await;
+            }
+            Err(rejection) => self.reject(&rejection),
+        }
         self.finished.store(true, Ordering::Release);
+        self.parts.allocations.release(&self.uid);
         self.await_removal().await;
         self.clean_up().await;
     }
@@ -80,6 +88,41 @@ impl Worker {
     /// Whether the pod is to be stopped rather than kept.
     fn ending(desired: &Desired) -> bool {
         desired.removed || desired.pod.as_ref().is_none_or(|pod| pod.is_deleted() || is_terminal_phase(pod.phase()))
+    }
+
+    /// Whether the node takes the pod. One that is to end anyway is not weighed, but what it still holds
+    /// counts.
+    async fn admit(&mut self) -> Result<(), Rejection> {
+        let desired = self.desired.borrow().clone();
+        let Some(pod) = desired.pod.as_ref().filter(|_| !desired.removed) else { return Ok(()) };
+        let parts = self.parts.clone();
+        let mut answer = parts.allocations.admit(pod);
+        if answer.as_ref().is_err_and(|rejection| rejection.reason == "NodeAffinity") {
+            // The scheduler may have seen labels that have not come here yet: ask once more.
+            if let Ok(node) = parts.api.node(&parts.settings.node_name).await {
+                parts.allocations.mark(marks(&node));
+                answer = parts.allocations.admit(pod);
+            }
+        }
+        if Self::ending(&desired) { Ok(()) } else { answer }
+    }
+
+    /// Says that the pod will never run.
+    fn reject(&self, rejection: &Rejection) {
+        let desired = self.desired.borrow().clone();
+        let Some(pod) = desired.pod.as_ref() else { return };
+        self.parts.events.event(&pod_reference(pod, None), "Warning", &rejection.reason, &rejection.message);
+        let status = PodStatus {
+            phase: Some("Failed".into()),
+            reason: Some(rejection.reason.clone()),
+            message: Some(format!("Pod was rejected: {}", rejection.message)),
+            qos_class: Some(crate::resources::qos_class(pod).as_str().into()),
+            observed_generation: pod.metadata.generation,
+            start_time: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.parts.clock.now())),
+            conditions: pod.status.as_ref().and_then(|s| s.conditions.clone()),
+            ..Default::default()
+        };
+        self.parts.statuses.set(pod, target(pod, &desired), status);
     }
 
     /// Keeps the pod running; returns when it is to end.
@@ -133,6 +176,7 @@ impl Worker {
     /// One look and what follows from it.
     async fn round(&mut self, pod: &Arc<Pod>, desired: &Desired) -> Next {
         let parts = self.parts.clone();
+        let pod = &parts.allocations.resolve(pod);
         let state = match parts.runtime.state(&self.uid).await {
             Ok(state) => state,
             Err(error) => {
@@ -141,6 +185,7 @@ impl Worker {
             }
         };
         let failed = self.deadline(pod);
+        self.progressed(pod, &state);
         let status = self.generate(pod, &state, false, &failed);
         if is_terminal_phase(status.phase.as_deref().unwrap_or_default()) {
             // Reported only once everything has stopped: others may reuse what the pod holds.
@@ -164,6 +209,9 @@ impl Worker {
                 );
                 return self.retry();
             }
+            if parts.allocations.actuated_pod(&self.uid).is_none() {
+                parts.allocations.set_actuated_pod(&self.uid, pod.pod_spec().resources.clone());
+            }
             self.prepared = true;
         }
         let mounts = match self.mounts(pod).await {
@@ -178,6 +226,10 @@ impl Worker {
         if outcome.changed || !outcome.failures.is_empty() {
             if let Ok(state) = parts.runtime.state(&self.uid).await {
                 let failed = self.deadline(pod);
+                match &outcome.resize_error {
+                    Some(error) => parts.allocations.failed(pod, error),
+                    None => self.progressed(pod, &state),
+                }
                 let status = self.generate(pod, &state, false, &failed);
                 if !is_terminal_phase(status.phase.as_deref().unwrap_or_default()) {
                     parts.statuses.set(pod, target(pod, desired), status);
@@ -188,12 +240,19 @@ impl Worker {
         if let Some(at) = outcome.retry_at {
             // A little late rather than a little early: early would only find the back-off still on.
             wait = wait.min(since(parts.clock.now(), at) + Duration::from_millis(5));
-        } else if !outcome.failures.is_empty() {
+        } else if !outcome.failures.is_empty() || outcome.resize_error.is_some() {
             let Next::Wait(pause) = self.retry() else { return Next::Wait(RETRY_MAX) };
             return Next::Wait(pause.min(wait));
         }
         self.failures = 0;
         if outcome.changed { Next::Hurry(wait) } else { Next::Wait(wait) }
+    }
+
+    fn progressed(&self, pod: &Arc<Pod>, state: &PodState) {
+        let allocations = &self.parts.allocations;
+        let actuated = allocations.actuated(&self.uid);
+        let level = allocations.actuated_pod(&self.uid);
+        allocations.progressed(pod, is_behind(pod, state, &actuated, level.as_ref()));
     }
 
     fn retry(&mut self) -> Next {
@@ -257,6 +316,7 @@ impl Worker {
     fn generate(&self, pod: &Pod, state: &PodState, terminal: bool, failed: &Failed) -> PodStatus {
         let parts = &self.parts;
         let old = parts.statuses.get(&self.uid).or_else(|| pod.status.clone()).unwrap_or_default();
+        let cgroup = parts.cgroups.current(pod).ok();
         let inputs = status::Inputs {
             state,
             old: &old,
@@ -266,6 +326,9 @@ impl Worker {
             host_ips: &parts.settings.facts.host_ips,
             terminal,
             failed: failed.as_ref().map(|(reason, message)| (*reason, message.as_str())),
+            actuated: &parts.allocations.actuated(&self.uid),
+            cgroup: cgroup.as_ref(),
+            resize: &parts.allocations.conditions(&self.uid),
             now: parts.clock.now(),
         };
         status::generate(pod, &inputs)
@@ -430,6 +493,14 @@ impl Worker {
         }
         parts.statuses.remove(&self.uid);
         parts.runtime.forget(&self.uid);
+    }
+}
+
+/// What is written on the node's object.
+pub(crate) fn marks(node: &Node) -> Marks {
+    Marks {
+        labels: node.metadata.labels.clone().unwrap_or_default(),
+        taints: node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default(),
     }
 }
 
