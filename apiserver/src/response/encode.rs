@@ -153,10 +153,13 @@ pub fn entry(
 ) -> Result<(&'static str, Bytes), Status> {
     match format.transform {
         None => match format.encoding {
-            Encoding::Json if !format.pretty => {
+            Encoding::Json => {
                 let json = entry_json(served, entry);
-                let mut out = Vec::with_capacity(json.len() + 1);
-                out.extend_from_slice(&json);
+                let mut out = Vec::with_capacity(if format.pretty { json.len() * 2 } else { json.len() + 1 });
+                match format.pretty {
+                    true => super::indent::append(&mut out, &json, 0),
+                    false => out.extend_from_slice(&json),
+                }
                 out.push(b'\n');
                 Ok((format.encoding.media_type(), Bytes::from(out)))
             }

@@ -12,13 +12,17 @@ use bytes::Bytes;
 use futures::stream;
 use serde_json::{Map, Value, json};
 
-use super::encode;
+use super::indent::string_end;
+use super::{encode, indent};
 use crate::cache::Entry;
 use crate::registry::Served;
 use crate::request::accept::{Encoding, Format, Transform};
 
 /// Bytes put together before they are handed to the connection.
 const CHUNK: usize = 128 * 1024;
+
+/// Levels around an item of a list: the list, and its array of items.
+const ITEM_DEPTH: usize = 2;
 
 /// What a list says about itself.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +63,7 @@ pub fn body(
     let media_type = format.encoding.media_type();
     match format.transform {
         None => match format.encoding {
-            Encoding::Json if !format.pretty => Ok((media_type, json_body(served, entries, meta))),
+            Encoding::Json => Ok((media_type, json_body(served, entries, meta, format.pretty))),
             Encoding::Protobuf => Ok((media_type, protobuf_body(served, &entries, meta)?)),
             _ => {
                 let items = entries.iter().map(|entry| strip(encode::entry_tree(served, entry))).collect::<Vec<_>>();
@@ -126,7 +130,7 @@ pub fn strip(mut object: Value) -> Value {
     object
 }
 
-fn json_body(served: &Arc<Served>, entries: Vec<Arc<Entry>>, meta: &ListMeta) -> Body {
+fn json_body(served: &Arc<Served>, entries: Vec<Arc<Entry>>, meta: &ListMeta, pretty: bool) -> Body {
     let head = format!(
         "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{},\"items\":[",
         json!(served.resource.list_kind),
@@ -134,19 +138,33 @@ fn json_body(served: &Arc<Served>, entries: Vec<Arc<Entry>>, meta: &ListMeta) ->
         meta.to_value()
     );
     let prefix = format!("{{\"apiVersion\":{},\"kind\":{},", json!(served.api_version()), json!(served.resource.kind));
+    let mut buffer = Vec::new();
+    match pretty {
+        true => indent::append(&mut buffer, head.as_bytes(), 0),
+        false => buffer.extend_from_slice(head.as_bytes()),
+    }
+    if pretty && entries.is_empty() {
+        // Nothing stands inside of an empty array, not even a new line.
+        buffer.truncate(buffer.trim_ascii_end().len());
+    }
     struct State {
         served: Arc<Served>,
         entries: std::vec::IntoIter<Arc<Entry>>,
         buffer: Vec<u8>,
-        first: bool,
+        /// The item at hand, before it is indented.
+        item: Vec<u8>,
+        pretty: bool,
+        any: bool,
         done: bool,
         prefix: String,
     }
     let state = State {
         served: served.clone(),
         entries: entries.into_iter(),
-        buffer: head.into_bytes(),
-        first: true,
+        buffer,
+        item: Vec::new(),
+        pretty,
+        any: false,
         done: false,
         prefix,
     };
@@ -158,15 +176,29 @@ fn json_body(served: &Arc<Served>, entries: Vec<Arc<Entry>>, meta: &ListMeta) ->
         buffer.reserve(CHUNK.saturating_sub(buffer.len()).min(CHUNK));
         loop {
             let Some(entry) = state.entries.next() else {
-                buffer.extend_from_slice(b"]}\n");
+                match (state.pretty, state.any) {
+                    (true, true) => buffer.extend_from_slice(b"\n  ]\n}\n"),
+                    (true, false) => buffer.extend_from_slice(b"]\n}\n"),
+                    (false, _) => buffer.extend_from_slice(b"]}\n"),
+                }
                 state.done = true;
                 break;
             };
-            if !state.first {
+            let json = encode::entry_json(&state.served, &entry);
+            if state.any {
                 buffer.push(b',');
             }
-            state.first = false;
-            append_item(&mut buffer, &encode::entry_json(&state.served, &entry), state.prefix.as_bytes());
+            if state.pretty {
+                if state.any {
+                    indent::line(&mut buffer, ITEM_DEPTH);
+                }
+                state.item.clear();
+                append_item(&mut state.item, &json, state.prefix.as_bytes());
+                indent::append(&mut buffer, &state.item, ITEM_DEPTH);
+            } else {
+                append_item(&mut buffer, &json, state.prefix.as_bytes());
+            }
+            state.any = true;
             if buffer.len() >= CHUNK {
                 break;
             }
@@ -217,18 +249,6 @@ impl<'a> Iterator for Members<'a> {
         self.at = end + 1;
         Some((self.json.get(start + 1..name_end - 1)?, self.json.get(start..end)?))
     }
-}
-
-fn string_end(json: &[u8], start: usize) -> usize {
-    let mut at = start + 1;
-    while at < json.len() {
-        match memchr::memchr2(b'"', b'\\', &json[at..]) {
-            None => return json.len(),
-            Some(offset) if json[at + offset] == b'"' => return at + offset + 1,
-            Some(offset) => at += offset + 2,
-        }
-    }
-    json.len()
 }
 
 fn value_end(json: &[u8], start: usize) -> usize {

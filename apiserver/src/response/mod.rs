@@ -1,6 +1,7 @@
 //! Answers: bodies, headers, and the one place where an error becomes HTTP.
 
 pub mod encode;
+pub mod indent;
 pub mod list;
 pub mod table;
 

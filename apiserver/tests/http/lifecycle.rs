@@ -77,6 +77,33 @@ async fn lists_pages_and_selects() {
     assert_eq!(server.get(MAPS).await.body["items"].as_array().unwrap().len(), 5);
 }
 
+/// Indented answers are made from the same bytes: nothing but white space may differ, and that as Go writes it.
+#[tokio::test]
+async fn indents_objects_and_lists() {
+    let server = Fixture::new().await;
+    let empty = server.get("/api/v1/namespaces/kube-public/secrets?pretty=true").await.text;
+    assert!(empty.starts_with("{\n  \"kind\": \"SecretList\",\n  \"apiVersion\": \"v1\",\n  \"metadata\": {\n"), "{empty}");
+    assert!(empty.ends_with("\n  },\n  \"items\": []\n}\n"), "{empty}");
+    for name in ["a", "b"] {
+        let object = json!({"metadata": {"name": name}, "data": {"text": "a \"b\": {c},\n[d]", "none": ""}});
+        assert_eq!(server.post(MAPS, &object).await.code, 201);
+    }
+    for path in [MAPS.to_string(), format!("{MAPS}/a"), format!("{MAPS}?limit=1")] {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let plain = server.get(&format!("{path}{separator}pretty=false")).await;
+        let pretty = server.get(&format!("{path}{separator}pretty=true")).await;
+        assert_eq!(pretty.body, plain.body);
+        // What serde writes is what Go writes, but for the order of members at the top.
+        let sorted = |text: &str| {
+            let mut lines: Vec<String> = text.lines().map(|line| line.trim_end_matches(',').to_string()).collect();
+            lines.sort();
+            lines
+        };
+        let wanted = serde_json::to_string_pretty(&plain.body).unwrap();
+        assert_eq!(sorted(&pretty.text), sorted(&wanted), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn watches_from_the_state_on() {
     let server = Fixture::new().await;
