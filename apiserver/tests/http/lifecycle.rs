@@ -82,7 +82,10 @@ async fn lists_pages_and_selects() {
 async fn indents_objects_and_lists() {
     let server = Fixture::new().await;
     let empty = server.get("/api/v1/namespaces/kube-public/secrets?pretty=true").await.text;
-    assert!(empty.starts_with("{\n  \"kind\": \"SecretList\",\n  \"apiVersion\": \"v1\",\n  \"metadata\": {\n"), "{empty}");
+    assert!(
+        empty.starts_with("{\n  \"kind\": \"SecretList\",\n  \"apiVersion\": \"v1\",\n  \"metadata\": {\n"),
+        "{empty}"
+    );
     assert!(empty.ends_with("\n  },\n  \"items\": []\n}\n"), "{empty}");
     for name in ["a", "b"] {
         let object = json!({"metadata": {"name": name}, "data": {"text": "a \"b\": {c},\n[d]", "none": ""}});

@@ -48,14 +48,7 @@ pub struct Ask {
 
 impl Ask {
     pub fn get(path: impl Into<String>) -> Ask {
-        Ask {
-            method: "GET",
-            path: path.into(),
-            body: String::new(),
-            accept: JSON,
-            content_type: JSON,
-            agent: "bench",
-        }
+        Ask { method: "GET", path: path.into(), body: String::new(), accept: JSON, content_type: JSON, agent: "bench" }
     }
 
     pub fn post(path: impl Into<String>, body: &serde_json::Value) -> Ask {

@@ -113,7 +113,9 @@ impl Endpoint {
     }
 }
 
-fn client_config(pki: &Path) -> anyhow::Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>> {
+fn client_config(
+    pki: &Path,
+) -> anyhow::Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(pki.join("ca.crt"))?)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());

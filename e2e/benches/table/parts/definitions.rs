@@ -33,9 +33,8 @@ pub async fn run(subject: &Subject, table: &mut Table) -> anyhow::Result<()> {
 fn definition(number: usize) -> Value {
     let (singular, group) = (format!("widget{number}"), "bench.example.com");
     let field = |kind: &str| json!({"type": kind, "description": "One of the fields that people set."});
-    let fields: Vec<(String, Value)> = (0..20)
-        .map(|at| (format!("field{at}"), field(["string", "integer", "boolean"][at % 3])))
-        .collect();
+    let fields: Vec<(String, Value)> =
+        (0..20).map(|at| (format!("field{at}"), field(["string", "integer", "boolean"][at % 3]))).collect();
     let spec: serde_json::Map<String, Value> = fields.into_iter().collect();
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",

@@ -81,10 +81,8 @@ fn pod(name: &str, node: Option<&str>) -> Value {
 
 /// Creates `count` pods, and gives how long that took.
 async fn fill(endpoint: &Endpoint, prefix: &str, count: usize) -> anyhow::Result<Duration> {
-    load::each(endpoint, FILLERS, count, |number| {
-        Ask::post(POD_COLLECTION, &pod(&format!("{prefix}-{number}"), None))
-    })
-    .await
+    load::each(endpoint, FILLERS, count, |number| Ask::post(POD_COLLECTION, &pod(&format!("{prefix}-{number}"), None)))
+        .await
 }
 
 /// Makes nodes that no kubelet stands behind: large, Ready, without a taint.
