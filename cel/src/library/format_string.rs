@@ -1,0 +1,180 @@
+//! `'%s is %d'.format([a, b])`: the verbs s, d, f, e, b, o, x and X.
+
+use crate::error::Error;
+use crate::value::{List, Map, Value};
+
+/// More digits than this after the point are never printed.
+const MAX_PRECISION: usize = 1_000;
+
+/// Fills a format.
+///
+/// # Errors
+/// When a verb does not exist, does not suit its argument, or has none.
+pub fn format(format: &str, args: &[Value<'_>]) -> Result<String, Error> {
+    let mut out = String::new();
+    let mut next = 0;
+    let mut chars = format.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c != '%' {
+            out.push(c);
+            continue;
+        }
+        let Some(mut verb) = chars.next() else { return Err(Error::new("unexpected end of string")) };
+        if verb == '%' {
+            out.push('%');
+            continue;
+        }
+        let mut precision = None;
+        if verb == '.' {
+            let mut digits = String::new();
+            while let Some(digit) = chars.next_if(char::is_ascii_digit) {
+                digits.push(digit);
+            }
+            let number: usize = digits
+                .parse()
+                .map_err(|_| Error::new(format!("error while converting precision to integer: strconv.Atoi: parsing {digits:?}: invalid syntax")))?;
+            precision = Some(number.min(MAX_PRECISION));
+            verb = chars.next().ok_or_else(|| Error::new("could not find end of precision specifier"))?;
+        }
+        let Some(arg) = args.get(next) else { return Err(Error::new(format!("index {next} out of range"))) };
+        next += 1;
+        out.push_str(&one(verb, precision, arg)?);
+    }
+    Ok(out)
+}
+
+fn one(verb: char, precision: Option<usize>, arg: &Value<'_>) -> Result<String, Error> {
+    match verb {
+        's' => shown(arg),
+        'd' => decimal(arg),
+        'f' => real(arg, "fixed-point", |n| {
+            let precision = precision.unwrap_or(6);
+            format!("{n:.precision$}")
+        }),
+        'e' => real(arg, "scientific", |n| scientific(n, precision.unwrap_or(6))),
+        'b' => match arg {
+            Value::Int(n) if *n < 0 => Ok(format!("-{:b}", n.unsigned_abs())),
+            Value::Int(n) => Ok(format!("{n:b}")),
+            Value::Uint(n) => Ok(format!("{n:b}")),
+            Value::Bool(b) => Ok(if *b { "1".into() } else { "0".into() }),
+            _ => Err(wrong("only integers and bools can be formatted as binary", arg)),
+        },
+        'o' => match arg {
+            Value::Int(n) if *n < 0 => Ok(format!("-{:o}", n.unsigned_abs())),
+            Value::Int(n) => Ok(format!("{n:o}")),
+            Value::Uint(n) => Ok(format!("{n:o}")),
+            _ => Err(wrong("octal clause can only be used on integers", arg)),
+        },
+        'x' => hex(arg),
+        'X' => hex(arg).map(|text| text.to_ascii_uppercase()),
+        other => Err(Error::new(format!("unrecognized formatting clause \"{other}\""))),
+    }
+}
+
+fn wrong(rule: &str, arg: &Value<'_>) -> Error {
+    Error::new(format!("error during formatting: {rule}, was given {}", arg.type_name()))
+}
+
+fn special(n: f64) -> Option<&'static str> {
+    match n {
+        n if n.is_nan() => Some("NaN"),
+        n if n == f64::INFINITY => Some("Infinity"),
+        n if n == f64::NEG_INFINITY => Some("-Infinity"),
+        _ => None,
+    }
+}
+
+fn real(arg: &Value<'_>, name: &str, show: impl Fn(f64) -> String) -> Result<String, Error> {
+    let n = match arg {
+        Value::Double(n) => *n,
+        Value::Int(n) => *n as f64,
+        Value::Uint(n) => *n as f64,
+        Value::String(text) => match &**text {
+            "NaN" => f64::NAN,
+            "Infinity" => f64::INFINITY,
+            "-Infinity" => f64::NEG_INFINITY,
+            _ => return Err(wrong(&format!("{name} clause can only be used on doubles"), arg)),
+        },
+        _ => return Err(wrong(&format!("{name} clause can only be used on doubles"), arg)),
+    };
+    Ok(special(n).map_or_else(|| show(n), str::to_owned))
+}
+
+fn scientific(n: f64, precision: usize) -> String {
+    let text = format!("{n:.precision$e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
+    format!("{mantissa}e{sign}{digits:0>2}")
+}
+
+fn decimal(arg: &Value<'_>) -> Result<String, Error> {
+    match arg {
+        Value::Int(n) => Ok(n.to_string()),
+        Value::Uint(n) => Ok(n.to_string()),
+        Value::Double(n) if n.is_nan() || n.is_infinite() => Ok(special(*n).unwrap_or_default().to_owned()),
+        Value::String(text) if matches!(&**text, "NaN" | "Infinity" | "-Infinity") => Ok(text.to_string()),
+        _ => Err(wrong("decimal clause can only be used on integers", arg)),
+    }
+}
+
+fn hex(arg: &Value<'_>) -> Result<String, Error> {
+    let bytes = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    match arg {
+        Value::Int(n) if *n < 0 => Ok(format!("-{:x}", n.unsigned_abs())),
+        Value::Int(n) => Ok(format!("{n:x}")),
+        Value::Uint(n) => Ok(format!("{n:x}")),
+        Value::String(text) => Ok(bytes(text.as_bytes())),
+        Value::Bytes(b) => Ok(bytes(b)),
+        _ => Err(wrong("only integers, byte buffers, and strings can be formatted as hex", arg)),
+    }
+}
+
+/// `%s`: any value of CEL's own types.
+fn shown(arg: &Value<'_>) -> Result<String, Error> {
+    Ok(match arg {
+        Value::String(_)
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Uint(_)
+        | Value::Timestamp(_)
+        | Value::Duration(_)
+        | Value::Null
+        | Value::Type(_)
+        | Value::Bytes(_) => arg.to_string(),
+        Value::Double(n) => special(*n).map_or_else(|| arg.to_string(), str::to_owned),
+        Value::List(list) => shown_list(list)?,
+        Value::Map(map) => shown_map(map)?,
+        _ => {
+            let rule = "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps";
+            return Err(wrong(rule, arg));
+        }
+    })
+}
+
+/// Within lists and maps, texts are quoted and times spelled as they would be in an expression.
+fn nested(arg: &Value<'_>) -> Result<String, Error> {
+    Ok(match arg {
+        Value::String(text) => format!("\"{}\"", &**text),
+        Value::Timestamp(_) => format!("timestamp(\"{arg}\")"),
+        Value::Duration(_) => format!("duration(\"{arg}\")"),
+        Value::Double(n) if special(*n).is_none() => format!("{n:.6}"),
+        Value::Double(n) => format!("\"{}\"", special(*n).unwrap_or_default()),
+        _ => shown(arg)?,
+    })
+}
+
+fn shown_list(list: &List<'_>) -> Result<String, Error> {
+    let items = list.iter().map(|item| nested(&item?)).collect::<Result<Vec<_>, _>>()?;
+    Ok(format!("[{}]", items.join(", ")))
+}
+
+fn shown_map(map: &Map<'_>) -> Result<String, Error> {
+    let mut entries = Vec::with_capacity(map.len());
+    for key in map.keys() {
+        if let Some(value) = map.get(&key)? {
+            entries.push(format!("{}:{}", nested(&key)?, nested(&value)?));
+        }
+    }
+    entries.sort();
+    Ok(format!("{{{}}}", entries.join(", ")))
+}
