@@ -370,7 +370,8 @@ fn with_type_and_object_meta(fields: &mut BTreeMap<String, FieldDecl>, name: &st
     if whole {
         return;
     }
-    let text = |max| Arc::new(DeclType { kind: DeclKind::String, max_elements: max, min_serialized_size: 2, nullable: false });
+    let text =
+        |max| Arc::new(DeclType { kind: DeclKind::String, max_elements: max, min_serialized_size: 2, nullable: false });
     let text = text(MAX_REQUEST_BYTES - 2);
     let field = |json_name: &str, decl: Arc<DeclType>| FieldDecl { json_name: json_name.into(), decl, required: false };
     let metadata = ObjectDecl {

@@ -38,8 +38,8 @@ pub struct Token {
 
 /// Longest first, so that `<=` is not read as `<`.
 const SYMBOLS: [&str; 26] = [
-    "==", "!=", "<=", ">=", "&&", "||", "<", ">", "[", "]", "{", "}", "(", ")", ".", ",", "-", "!", "?", ":", "+", "*", "/",
-    "%", "=", "&",
+    "==", "!=", "<=", ">=", "&&", "||", "<", ">", "[", "]", "{", "}", "(", ")", ".", ",", "-", "!", "?", ":", "+", "*",
+    "/", "%", "=", "&",
 ];
 
 /// Reads all tokens. What is none is recorded and skipped, as upstream's lexer does.
@@ -234,7 +234,8 @@ impl Lexer<'_> {
 
     /// The length of the escape sequence here, if it is one.
     fn escape(&self) -> Option<usize> {
-        let hex = |from: usize, n: usize| (from..from + n).all(|i| self.peek(i).is_ascii_hexdigit()).then_some(from + n);
+        let hex =
+            |from: usize, n: usize| (from..from + n).all(|i| self.peek(i).is_ascii_hexdigit()).then_some(from + n);
         match self.peek(1) {
             'a' | 'b' | 'f' | 'n' | 'r' | 't' | 'v' | '"' | '\'' | '\\' | '?' | '`' => Some(2),
             'x' | 'X' => hex(2, 2),

@@ -388,8 +388,7 @@ impl Checker<'_> {
                 self.set_overloads(id, chosen);
             }
             None => {
-                let args: Vec<String> =
-                    args.iter().map(|arg| self.unifier.substitute(arg, true).to_string()).collect();
+                let args: Vec<String> = args.iter().map(|arg| self.unifier.substitute(arg, true).to_string()).collect();
                 let signature = match args.split_first() {
                     Some((target, rest)) if member => format!("{target}.({})", rest.join(", ")),
                     _ => format!("({})", args.join(", ")),

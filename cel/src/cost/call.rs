@@ -172,8 +172,7 @@ impl Cost {
             }
             Cost::Quote => {
                 let sz = size(0);
-                let result =
-                    Range { min: sz.min.wrapping_add(2), max: sz.max.wrapping_mul(2).wrapping_add(2) };
+                let result = Range { min: sz.min.wrapping_add(2), max: sz.max.wrapping_mul(2).wrapping_add(2) };
                 CallEstimate::sized(sz.times(CHARACTER), result)
             }
             Cost::Format => CallEstimate::of(receiver.times(CHARACTER)),
@@ -224,9 +223,7 @@ impl Cost {
                 CallEstimate::of(addresses().add(masked).add(parsed))
             }
             Cost::Validate => CallEstimate::of(size(0).times(CHARACTER).times(128.0 * REGEX)),
-            Cost::Sets(factor) => {
-                CallEstimate::of(size(0).multiply(size(1)).times(f64::from(factor)).add(one))
-            }
+            Cost::Sets(factor) => CallEstimate::of(size(0).multiply(size(1)).times(f64::from(factor)).add(one)),
             Cost::ListSlice => {
                 let number = |at: usize, otherwise: u64| {
                     args.get(at).and_then(|arg| arg.number).map_or(otherwise, |n| u64::try_from(n).unwrap_or(0))
@@ -289,9 +286,7 @@ impl Cost {
             Cost::Traverse | Cost::TraverseFirst | Cost::Parse => traversed(0, CHARACTER),
             Cost::Replace | Cost::Split | Cost::Canonical => traversed(0, 2.0 * CHARACTER),
             Cost::Join => result.map_or(0, |result| times(result.size(), 2.0 * CHARACTER)),
-            Cost::ContainsIp { text } => {
-                times(size(0) * 2, CHARACTER) + if text { traversed(1, CHARACTER) } else { 0 }
-            }
+            Cost::ContainsIp { text } => times(size(0) * 2, CHARACTER) + if text { traversed(1, CHARACTER) } else { 0 },
             Cost::ContainsCidr { text } => {
                 let parsed = if text { traversed(1, CHARACTER) } else { 0 };
                 times(size(0) * 2, CHARACTER) + traversed(0, CHARACTER) + 1 + parsed

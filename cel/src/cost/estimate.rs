@@ -248,16 +248,14 @@ impl Estimator<'_> {
                 Cost::Logical => Range { min: costs[0].min, max: costs[0].add(costs[1]).max },
                 Cost::Conditional => {
                     own.result = Some(args[1].size.union(args[2].size));
-                    let entries =
-                        EntrySize::union(self.entry_size(&call.args[1]), self.entry_size(&call.args[2]));
+                    let entries = EntrySize::union(self.entry_size(&call.args[1]), self.entry_size(&call.args[2]));
                     if let Some(entries) = entries {
                         self.entries.insert(expr.id, entries);
                     }
                     costs[0].add(costs[1].union(costs[2]))
                 }
                 Cost::AddText | Cost::AddList if call.args.len() == 2 => {
-                    let entries =
-                        EntrySize::union(self.entry_size(&call.args[0]), self.entry_size(&call.args[1]));
+                    let entries = EntrySize::union(self.entry_size(&call.args[0]), self.entry_size(&call.args[1]));
                     if let Some(entries) = entries {
                         self.entries.insert(expr.id, entries);
                     }

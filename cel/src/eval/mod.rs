@@ -189,7 +189,9 @@ impl<'m, 'a> Machine<'m, 'a> {
             args.push(self.eval(arg)?);
         }
         let overload = match call.overloads.as_slice() {
-            [only] if only.args.len() == args.len() && args.iter().zip(&only.args).all(|(arg, of)| arg.fits(of)) => only,
+            [only] if only.args.len() == args.len() && args.iter().zip(&only.args).all(|(arg, of)| arg.fits(of)) => {
+                only
+            }
             many => {
                 let found = many.iter().find(|overload| args.iter().zip(&overload.args).all(|(arg, of)| arg.fits(of)));
                 let Some(found) = found else { return Err(call.no_such_overload(&args)) };

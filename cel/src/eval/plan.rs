@@ -233,11 +233,7 @@ impl Planner<'_> {
             }
             (operator::CONDITIONAL, None, [condition, yes, no]) => {
                 let condition = self.node(condition)?;
-                let base = Base::Conditional(
-                    condition,
-                    Box::new(self.attribute(yes)?),
-                    Box::new(self.attribute(no)?),
-                );
+                let base = Base::Conditional(condition, Box::new(self.attribute(yes)?), Box::new(self.attribute(no)?));
                 return Ok(Node::Attribute(Box::new(Attribute { base, steps: Vec::new() })));
             }
             (operator::OPT_SELECT, None, [operand, field]) => {

@@ -200,23 +200,35 @@ pub fn declare(f: &mut Functions) {
             _ => Err(Error::no_such_overload()),
         }
     });
-    f.member("resource", "groupcheck_resource", &[group_check, String], resource_check.clone(), Cost::Nominal, |args| {
-        let resource = not_empty(text(&args[1])?, "resource must not be empty")?;
-        match &args[0] {
-            Value::GroupCheck(group) => Ok(group.authorizer.resource(&group.group, &resource, "", "", "")),
-            _ => Err(Error::no_such_overload()),
-        }
-    });
+    f.member(
+        "resource",
+        "groupcheck_resource",
+        &[group_check, String],
+        resource_check.clone(),
+        Cost::Nominal,
+        |args| {
+            let resource = not_empty(text(&args[1])?, "resource must not be empty")?;
+            match &args[0] {
+                Value::GroupCheck(group) => Ok(group.authorizer.resource(&group.group, &resource, "", "", "")),
+                _ => Err(Error::no_such_overload()),
+            }
+        },
+    );
     refinements(f, &resource_check);
-    f.member("check", "pathcheck_check", &[path_check, String], decision.clone(), Cost::Authorize, |args| {
-        match &args[0] {
+    f.member(
+        "check",
+        "pathcheck_check",
+        &[path_check, String],
+        decision.clone(),
+        Cost::Authorize,
+        |args| match &args[0] {
             Value::PathCheck(check) => {
                 let request = Request::Path { path: &check.path, verb: text(&args[1])? };
                 Ok(Value::Decision(Arc::new(check.authorizer.decide(&request))))
             }
             _ => Err(Error::no_such_overload()),
-        }
-    });
+        },
+    );
     f.member("check", "resourcecheck_check", &[resource_check, String], decision.clone(), Cost::Authorize, |args| {
         match &args[0] {
             Value::ResourceCheck(check) => {

@@ -52,23 +52,47 @@ pub fn declare(f: &mut Functions) {
     f.global("cidr", "string_to_cidr", &[Type::String], cidr.clone(), Cost::Parse, |args| {
         from_text(text(&args[0])?).map(Value::Cidr)
     });
-    f.member("containsIP", "cidr_contains_ip_string", &[cidr.clone(), Type::String], Type::Bool, Cost::ContainsIp { text: true }, |args| {
-        let ip = ip::parse(text(&args[1])?)?;
-        Ok(Value::Bool(of(&args[0])?.contains(ip)))
-    });
-    f.member("containsIP", "cidr_contains_ip_ip", &[cidr.clone(), ip::ip_type()], Type::Bool, Cost::ContainsIp { text: false }, |args| {
-        match &args[1] {
+    f.member(
+        "containsIP",
+        "cidr_contains_ip_string",
+        &[cidr.clone(), Type::String],
+        Type::Bool,
+        Cost::ContainsIp { text: true },
+        |args| {
+            let ip = ip::parse(text(&args[1])?)?;
+            Ok(Value::Bool(of(&args[0])?.contains(ip)))
+        },
+    );
+    f.member(
+        "containsIP",
+        "cidr_contains_ip_ip",
+        &[cidr.clone(), ip::ip_type()],
+        Type::Bool,
+        Cost::ContainsIp { text: false },
+        |args| match &args[1] {
             Value::Ip(ip) => Ok(Value::Bool(of(&args[0])?.contains(*ip))),
             _ => Err(Error::no_such_overload()),
-        }
-    });
-    f.member("containsCIDR", "cidr_contains_cidr_string", &[cidr.clone(), Type::String], Type::Bool, Cost::ContainsCidr { text: true }, |args| {
-        let inner = from_text(text(&args[1])?)?;
-        Ok(Value::Bool(covers(&of(&args[0])?, &inner)))
-    });
-    f.member("containsCIDR", "cidr_contains_cidr", &[cidr.clone(), cidr.clone()], Type::Bool, Cost::ContainsCidr { text: false }, |args| {
-        Ok(Value::Bool(covers(&of(&args[0])?, &of(&args[1])?)))
-    });
+        },
+    );
+    f.member(
+        "containsCIDR",
+        "cidr_contains_cidr_string",
+        &[cidr.clone(), Type::String],
+        Type::Bool,
+        Cost::ContainsCidr { text: true },
+        |args| {
+            let inner = from_text(text(&args[1])?)?;
+            Ok(Value::Bool(covers(&of(&args[0])?, &inner)))
+        },
+    );
+    f.member(
+        "containsCIDR",
+        "cidr_contains_cidr",
+        &[cidr.clone(), cidr.clone()],
+        Type::Bool,
+        Cost::ContainsCidr { text: false },
+        |args| Ok(Value::Bool(covers(&of(&args[0])?, &of(&args[1])?))),
+    );
     f.member("ip", "cidr_ip", one, ip::ip_type(), Cost::Nominal, |args| Ok(Value::Ip(of(&args[0])?.addr)));
     f.member("prefixLength", "cidr_prefix_length", one, Type::Int, Cost::Nominal, |args| {
         Ok(Value::Int(i64::from(of(&args[0])?.bits)))

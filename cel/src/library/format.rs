@@ -54,7 +54,12 @@ static FORMATS: [Format; 13] = [
         check: |name| names::dns1035_label(&names::mask_trailing_dash(name)),
     },
     Format { key: "labelValue", name: "LabelValue", regex_size: 40, check: names::label_value },
-    Format { key: "uri", name: "URI", regex_size: 1103, check: |uri| urls::parse_request_uri(uri).err().into_iter().collect() },
+    Format {
+        key: "uri",
+        name: "URI",
+        regex_size: 1103,
+        check: |uri| urls::parse_request_uri(uri).err().into_iter().collect(),
+    },
     Format {
         key: "uuid",
         name: "uuid",
@@ -112,21 +117,25 @@ macro_rules! constants {
 /// Declares them.
 pub fn declare(f: &mut Functions) {
     let format = Type::named("kubernetes.NamedFormat");
-    constants!(f, format, [
-        ("format.dns1123Label", 0),
-        ("format.dns1123Subdomain", 1),
-        ("format.dns1035Label", 2),
-        ("format.qualifiedName", 3),
-        ("format.dns1123LabelPrefix", 4),
-        ("format.dns1123SubdomainPrefix", 5),
-        ("format.dns1035LabelPrefix", 6),
-        ("format.labelValue", 7),
-        ("format.uri", 8),
-        ("format.uuid", 9),
-        ("format.byte", 10),
-        ("format.date", 11),
-        ("format.datetime", 12),
-    ]);
+    constants!(
+        f,
+        format,
+        [
+            ("format.dns1123Label", 0),
+            ("format.dns1123Subdomain", 1),
+            ("format.dns1035Label", 2),
+            ("format.qualifiedName", 3),
+            ("format.dns1123LabelPrefix", 4),
+            ("format.dns1123SubdomainPrefix", 5),
+            ("format.dns1035LabelPrefix", 6),
+            ("format.labelValue", 7),
+            ("format.uri", 8),
+            ("format.uuid", 9),
+            ("format.byte", 10),
+            ("format.date", 11),
+            ("format.datetime", 12),
+        ]
+    );
     let texts = Type::optional(Type::list(Type::String));
     f.member("validate", "format-validate", &[format.clone(), Type::String], texts, Cost::Validate, |args| {
         let Value::Format(format) = &args[0] else { return Err(Error::no_such_overload()) };
@@ -135,6 +144,9 @@ pub fn declare(f: &mut Functions) {
     });
     f.global("format.named", "format-named", &[Type::String], Type::optional(format), Cost::Nominal, |args| {
         let name = text(&args[0])?;
-        Ok(FORMATS.iter().find(|format| format.key == name).map_or_else(Value::none, |format| Value::some(Value::Format(format))))
+        Ok(FORMATS
+            .iter()
+            .find(|format| format.key == name)
+            .map_or_else(Value::none, |format| Value::some(Value::Format(format))))
     });
 }

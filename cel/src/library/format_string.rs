@@ -30,9 +30,11 @@ pub fn format(format: &str, args: &[Value<'_>]) -> Result<String, Error> {
             while let Some(digit) = chars.next_if(char::is_ascii_digit) {
                 digits.push(digit);
             }
-            let number: usize = digits
-                .parse()
-                .map_err(|_| Error::new(format!("error while converting precision to integer: strconv.Atoi: parsing {digits:?}: invalid syntax")))?;
+            let number: usize = digits.parse().map_err(|_| {
+                Error::new(format!(
+                    "error while converting precision to integer: strconv.Atoi: parsing {digits:?}: invalid syntax"
+                ))
+            })?;
             precision = Some(number.min(MAX_PRECISION));
             verb = chars.next().ok_or_else(|| Error::new("could not find end of precision specifier"))?;
         }

@@ -110,11 +110,19 @@ fn extension(f: &mut Functions) {
     let by_cost = |of: &Type| Cost::ListSort { text: matches!(of, Type::String | Type::Bytes), by: true };
     let by_args = |of: Type| [Type::list(Type::Param("T")), Type::list(of)];
     let by_result = |_: Type| Type::list(Type::Param("T"));
-    of_comparable!(f, "@sortByAssociatedKeys", |t| ("list_", "_sortByAssociatedKeys"), by_args, by_result, by_cost, |args| {
-        let items = into_list(&mut args[0])?.into_vec()?;
-        let keys = into_list(&mut args[1])?.into_vec()?;
-        sorted(items, &keys).map(Value::list)
-    });
+    of_comparable!(
+        f,
+        "@sortByAssociatedKeys",
+        |t| ("list_", "_sortByAssociatedKeys"),
+        by_args,
+        by_result,
+        by_cost,
+        |args| {
+            let items = into_list(&mut args[0])?.into_vec()?;
+            let keys = into_list(&mut args[1])?.into_vec()?;
+            sorted(items, &keys).map(Value::list)
+        }
+    );
     f.global("lists.range", "lists_range", &[Type::Int], Type::list(Type::Int), Cost::ListRange, |args| {
         let n = int(&args[0])?;
         if n > MAX_RANGE {

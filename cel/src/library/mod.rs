@@ -147,7 +147,14 @@ impl Functions {
     }
 
     /// Declares what the evaluator treats by itself.
-    pub(crate) fn special(&mut self, function: &'static str, id: &'static str, args: &[Type], result: Type, cost: Cost) {
+    pub(crate) fn special(
+        &mut self,
+        function: &'static str,
+        id: &'static str,
+        args: &[Type],
+        result: Type,
+        cost: Cost,
+    ) {
         let overload =
             Overload { id, function, member: false, args: args.to_vec(), result, cost, action: Action::Special };
         self.add(overload);

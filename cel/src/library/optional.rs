@@ -26,12 +26,17 @@ pub fn declare(f: &mut Functions) {
         Value::Optional(None) => Err(Error::new("optional.none() dereference")),
         _ => Err(Error::no_such_overload()),
     });
-    f.member("hasValue", "optional_hasValue", std::slice::from_ref(&of_v), Type::Bool, Cost::Default, |args| {
-        match &args[0] {
+    f.member(
+        "hasValue",
+        "optional_hasValue",
+        std::slice::from_ref(&of_v),
+        Type::Bool,
+        Cost::Default,
+        |args| match &args[0] {
             Value::Optional(value) => Ok(Value::Bool(value.is_some())),
             _ => Err(Error::no_such_overload()),
-        }
-    });
+        },
+    );
     // The evaluator looks at the second only when the first is absent.
     f.member("or", "optional_or_optional", &[of_v.clone(), of_v.clone()], of_v.clone(), Cost::Default, or);
     f.member("orValue", "optional_orValue_value", &[of_v.clone(), v.clone()], v.clone(), Cost::Default, or_value);

@@ -33,10 +33,9 @@ pub fn declare(f: &mut Functions) {
         };
         Ok(Value::texts(regex.find_iter(text(&args[0])?).take(limit).map(|found| found.as_str())))
     });
-    for (id, args) in [
-        ("string_find_all_string", vec![String, String]),
-        ("string_find_all_string_int", vec![String, String, Int]),
-    ] {
+    for (id, args) in
+        [("string_find_all_string", vec![String, String]), ("string_find_all_string_int", vec![String, String, Int])]
+    {
         f.add(Overload {
             id,
             function: "findAll",

@@ -79,7 +79,8 @@ impl Semver {
         };
         let (rest, build) = rest.split_once('+').map_or((rest, None), |(rest, build)| (rest, Some(build)));
         let (patch, pre) = rest.split_once('-').map_or((rest, None), |(patch, pre)| (patch, Some(pre)));
-        let numbers = [number(major, "major", "Major")?, number(minor, "minor", "Minor")?, number(patch, "patch", "Patch")?];
+        let numbers =
+            [number(major, "major", "Major")?, number(minor, "minor", "Minor")?, number(patch, "patch", "Patch")?];
         let mut version = Semver { numbers, pre: Vec::new(), build: Vec::new() };
         for part in pre.into_iter().flat_map(|pre| pre.split('.')) {
             if part.is_empty() {
@@ -118,7 +119,11 @@ impl Semver {
                     return part.to_owned();
                 }
                 let trimmed = part.trim_start_matches('0');
-                if trimmed.starts_with(|c: char| c.is_ascii_digit()) { trimmed.to_owned() } else { format!("0{trimmed}") }
+                if trimmed.starts_with(|c: char| c.is_ascii_digit()) {
+                    trimmed.to_owned()
+                } else {
+                    format!("0{trimmed}")
+                }
             })
             .collect();
         if parts.len() < 3 {

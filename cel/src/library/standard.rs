@@ -74,47 +74,77 @@ fn conversions(f: &mut Functions) {
     });
     conversions!(f, "bool", Bool, [("bool_to_bool", Bool, Default), ("string_to_bool", String, Default)]);
     conversions!(f, "bytes", Bytes, [("bytes_to_bytes", Bytes, Default), ("string_to_bytes", String, StringToBytes)]);
-    conversions!(f, "double", Double, [
-        ("double_to_double", Double, Default),
-        ("int64_to_double", Int, Default),
-        ("string_to_double", String, Default),
-        ("uint64_to_double", Uint, Default),
-    ]);
-    conversions!(f, "duration", Duration, [
-        ("duration_to_duration", Duration, Default),
-        ("int64_to_duration", Int, Default),
-        ("string_to_duration", String, Default),
-    ]);
+    conversions!(
+        f,
+        "double",
+        Double,
+        [
+            ("double_to_double", Double, Default),
+            ("int64_to_double", Int, Default),
+            ("string_to_double", String, Default),
+            ("uint64_to_double", Uint, Default),
+        ]
+    );
+    conversions!(
+        f,
+        "duration",
+        Duration,
+        [
+            ("duration_to_duration", Duration, Default),
+            ("int64_to_duration", Int, Default),
+            ("string_to_duration", String, Default),
+        ]
+    );
     f.global("dyn", "to_dyn", &[a], Type::Dyn, Cost::Default, |args| Ok(super::take(&mut args[0])));
-    conversions!(f, "int", Int, [
-        ("int64_to_int64", Int, Default),
-        ("double_to_int64", Double, Default),
-        ("duration_to_int64", Duration, Default),
-        ("string_to_int64", String, Default),
-        ("timestamp_to_int64", Timestamp, Default),
-        ("uint64_to_int64", Uint, Default),
-    ]);
-    conversions!(f, "string", String, [
-        ("string_to_string", String, Default),
-        ("bool_to_string", Bool, Default),
-        ("bytes_to_string", Bytes, BytesToString),
-        ("double_to_string", Double, Default),
-        ("duration_to_string", Duration, Default),
-        ("int64_to_string", Int, Default),
-        ("timestamp_to_string", Timestamp, Default),
-        ("uint64_to_string", Uint, Default),
-    ]);
-    conversions!(f, "timestamp", Timestamp, [
-        ("timestamp_to_timestamp", Timestamp, Default),
-        ("int64_to_timestamp", Int, Default),
-        ("string_to_timestamp", String, Default),
-    ]);
-    conversions!(f, "uint", Uint, [
-        ("uint64_to_uint64", Uint, Default),
-        ("double_to_uint64", Double, Default),
-        ("int64_to_uint64", Int, Default),
-        ("string_to_uint64", String, Default),
-    ]);
+    conversions!(
+        f,
+        "int",
+        Int,
+        [
+            ("int64_to_int64", Int, Default),
+            ("double_to_int64", Double, Default),
+            ("duration_to_int64", Duration, Default),
+            ("string_to_int64", String, Default),
+            ("timestamp_to_int64", Timestamp, Default),
+            ("uint64_to_int64", Uint, Default),
+        ]
+    );
+    conversions!(
+        f,
+        "string",
+        String,
+        [
+            ("string_to_string", String, Default),
+            ("bool_to_string", Bool, Default),
+            ("bytes_to_string", Bytes, BytesToString),
+            ("double_to_string", Double, Default),
+            ("duration_to_string", Duration, Default),
+            ("int64_to_string", Int, Default),
+            ("timestamp_to_string", Timestamp, Default),
+            ("uint64_to_string", Uint, Default),
+        ]
+    );
+    conversions!(
+        f,
+        "timestamp",
+        Timestamp,
+        [
+            ("timestamp_to_timestamp", Timestamp, Default),
+            ("int64_to_timestamp", Int, Default),
+            ("string_to_timestamp", String, Default),
+        ]
+    );
+    conversions!(
+        f,
+        "uint",
+        Uint,
+        [
+            ("uint64_to_uint64", Uint, Default),
+            ("double_to_uint64", Double, Default),
+            ("int64_to_uint64", Int, Default),
+            ("string_to_uint64", String, Default),
+        ]
+    );
 }
 
 /// A part of a time, with and without a time zone, and of a duration where that has it too.
@@ -141,22 +171,46 @@ fn times(f: &mut Functions) {
     part!(f, "getDayOfYear", "timestamp_to_day_of_year", "timestamp_to_day_of_year_with_tz", |clock| {
         clock.day_of_year() - 1
     });
-    part!(f, "getDayOfMonth", "timestamp_to_day_of_month", "timestamp_to_day_of_month_with_tz", |clock| clock.day() - 1);
+    part!(f, "getDayOfMonth", "timestamp_to_day_of_month", "timestamp_to_day_of_month_with_tz", |clock| clock.day()
+        - 1);
     part!(f, "getDate", "timestamp_to_day_of_month_1_based", "timestamp_to_day_of_month_1_based_with_tz", |clock| {
         clock.day()
     });
     part!(f, "getDayOfWeek", "timestamp_to_day_of_week", "timestamp_to_day_of_week_with_tz", |clock| {
         clock.weekday().to_sunday_zero_offset()
     });
-    part!(f, "getHours", "timestamp_to_hours", "timestamp_to_hours_with_tz", |clock| clock.hour(),
-        "duration_to_hours" / 3_600_000_000_000);
-    part!(f, "getMinutes", "timestamp_to_minutes", "timestamp_to_minutes_with_tz", |clock| clock.minute(),
-        "duration_to_minutes" / 60_000_000_000);
-    part!(f, "getSeconds", "timestamp_to_seconds", "timestamp_to_seconds_tz", |clock| clock.second(),
-        "duration_to_seconds" / 1_000_000_000);
-    part!(f, "getMilliseconds", "timestamp_to_milliseconds", "timestamp_to_milliseconds_with_tz", |clock| {
-        clock.subsec_nanosecond() / 1_000_000
-    }, "duration_to_milliseconds" / 1_000_000);
+    part!(
+        f,
+        "getHours",
+        "timestamp_to_hours",
+        "timestamp_to_hours_with_tz",
+        |clock| clock.hour(),
+        "duration_to_hours" / 3_600_000_000_000
+    );
+    part!(
+        f,
+        "getMinutes",
+        "timestamp_to_minutes",
+        "timestamp_to_minutes_with_tz",
+        |clock| clock.minute(),
+        "duration_to_minutes" / 60_000_000_000
+    );
+    part!(
+        f,
+        "getSeconds",
+        "timestamp_to_seconds",
+        "timestamp_to_seconds_tz",
+        |clock| clock.second(),
+        "duration_to_seconds" / 1_000_000_000
+    );
+    part!(
+        f,
+        "getMilliseconds",
+        "timestamp_to_milliseconds",
+        "timestamp_to_milliseconds_with_tz",
+        |clock| { clock.subsec_nanosecond() / 1_000_000 },
+        "duration_to_milliseconds" / 1_000_000
+    );
 }
 
 /// The wall clock of a time, in the zone of the second argument if there is one.

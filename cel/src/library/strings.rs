@@ -66,9 +66,7 @@ pub fn declare(f: &mut Functions) {
     f.member("substring", "string_substring_int_int", &[String, Int, Int], String, Cost::Traverse, |args| {
         substring(text(&args[0])?, int(&args[1])?, int(&args[2])?, true)
     });
-    f.member("trim", "string_trim", &[String], String, Cost::Traverse, |args| {
-        Ok(Value::text(text(&args[0])?.trim()))
-    });
+    f.member("trim", "string_trim", &[String], String, Cost::Traverse, |args| Ok(Value::text(text(&args[0])?.trim())));
     f.member("upperAscii", "string_upper_ascii", &[String], String, Cost::Traverse, |args| {
         Ok(Value::text(text(&args[0])?.to_ascii_uppercase()))
     });

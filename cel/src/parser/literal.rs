@@ -93,28 +93,28 @@ fn unescape(text: &str, mut each: impl FnMut(Piece) -> Result<(), &'static str>)
             each(Piece::Char(c))?;
             continue;
         }
-                let Some(c) = chars.next() else {
-                    return Err("unable to unescape string, found '\\' as last character");
-                };
-                let piece = match c {
-                    'a' => Piece::Code('\u{7}'),
-                    'b' => Piece::Code('\u{8}'),
-                    'f' => Piece::Code('\u{c}'),
-                    'n' => Piece::Code('\n'),
-                    'r' => Piece::Code('\r'),
-                    't' => Piece::Code('\t'),
-                    'v' => Piece::Code('\u{b}'),
-                    '\\' | '\'' | '"' | '`' | '?' => Piece::Code(c),
-                    'x' | 'X' => Piece::Byte(u8::try_from(take(&mut chars, 2, 16)?).unwrap_or(0)),
-                    'u' => Piece::Number(take(&mut chars, 4, 16)?),
-                    'U' => Piece::Number(take(&mut chars, 8, 16)?),
-                    '0'..='3' => {
-                        let high = c.to_digit(8).unwrap_or(0);
-                        Piece::Byte(u8::try_from(high * 64 + take(&mut chars, 2, 8)?).unwrap_or(0))
-                    }
-                    _ => return Err("unable to unescape string"),
-                };
-                each(piece)?;
+        let Some(c) = chars.next() else {
+            return Err("unable to unescape string, found '\\' as last character");
+        };
+        let piece = match c {
+            'a' => Piece::Code('\u{7}'),
+            'b' => Piece::Code('\u{8}'),
+            'f' => Piece::Code('\u{c}'),
+            'n' => Piece::Code('\n'),
+            'r' => Piece::Code('\r'),
+            't' => Piece::Code('\t'),
+            'v' => Piece::Code('\u{b}'),
+            '\\' | '\'' | '"' | '`' | '?' => Piece::Code(c),
+            'x' | 'X' => Piece::Byte(u8::try_from(take(&mut chars, 2, 16)?).unwrap_or(0)),
+            'u' => Piece::Number(take(&mut chars, 4, 16)?),
+            'U' => Piece::Number(take(&mut chars, 8, 16)?),
+            '0'..='3' => {
+                let high = c.to_digit(8).unwrap_or(0);
+                Piece::Byte(u8::try_from(high * 64 + take(&mut chars, 2, 8)?).unwrap_or(0))
+            }
+            _ => return Err("unable to unescape string"),
+        };
+        each(piece)?;
     }
     Ok(())
 }

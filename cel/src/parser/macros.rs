@@ -113,7 +113,11 @@ struct Loop {
 fn comprehension(p: &mut Parser<'_>, at: usize, l: Loop) -> Expr {
     let Loop { range, variables: (var, var2), init, condition, step, result } = l;
     let accu = ACCUMULATOR.into();
-    node(p, at, ExprKind::Comprehension(Box::new(Comprehension { range, var, var2, accu, init, condition, step, result })))
+    node(
+        p,
+        at,
+        ExprKind::Comprehension(Box::new(Comprehension { range, var, var2, accu, init, condition, step, result })),
+    )
 }
 
 fn quantifier(p: &mut Parser<'_>, at: usize, function: &str, range: Expr, mut args: Vec<Expr>) -> Expanded {

@@ -18,8 +18,23 @@ const OPERAND: &str =
 
 /// Names that no variable or function may have.
 const RESERVED: [&str; 17] = [
-    "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop", "package", "namespace",
-    "return", "var", "void", "while",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
 ];
 
 /// A parsed expression.
@@ -372,9 +387,7 @@ impl Parser<'_> {
             TokenKind::Symbol("{") => self.map(),
             TokenKind::Symbol(".") if self.peek_at(1).kind == TokenKind::Ident => self.named(),
             TokenKind::Ident => self.named(),
-            TokenKind::Symbol("-")
-                if matches!(self.peek_at(1).kind, TokenKind::Int | TokenKind::Float) =>
-            {
+            TokenKind::Symbol("-") if matches!(self.peek_at(1).kind, TokenKind::Int | TokenKind::Float) => {
                 self.next();
                 Ok(self.number(token.start, true))
             }

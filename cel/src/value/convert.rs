@@ -71,9 +71,7 @@ impl<'a> Value<'a> {
             (Type::Timestamp, Value::Int(n)) => Value::Timestamp(Timestamp::new(*n, 0)?),
             (Type::Duration, Value::Duration(nanos)) => Value::Duration(*nanos),
             (Type::Duration, Value::Int(nanos)) => Value::Duration(*nanos),
-            (Type::Duration, Value::String(text)) => {
-                Value::Duration(time::parse_duration(text).ok_or_else(failed)?)
-            }
+            (Type::Duration, Value::String(text)) => Value::Duration(time::parse_duration(text).ok_or_else(failed)?),
             _ => return Err(failed()),
         })
     }

@@ -43,8 +43,9 @@ impl<'a> Value<'a> {
             }
             DeclKind::Date => {
                 let text = text()?;
-                let time = time::parse_date(text)
-                    .ok_or_else(|| Error::new(format!("Invalid date formatted string {text}: parsing time {text:?}")))?;
+                let time = time::parse_date(text).ok_or_else(|| {
+                    Error::new(format!("Invalid date formatted string {text}: parsing time {text:?}"))
+                })?;
                 Ok(Value::Timestamp(time))
             }
             DeclKind::DateTime => {
@@ -56,8 +57,9 @@ impl<'a> Value<'a> {
             }
             DeclKind::Duration => {
                 let text = text()?;
-                let nanos = time::parse_strfmt_duration(text)
-                    .ok_or_else(|| Error::new(format!("Invalid duration {text}: unable to parse {text:?} as duration")))?;
+                let nanos = time::parse_strfmt_duration(text).ok_or_else(|| {
+                    Error::new(format!("Invalid duration {text}: unable to parse {text:?} as duration"))
+                })?;
                 Ok(Value::Duration(nanos))
             }
             DeclKind::Quantity => match json {

@@ -57,7 +57,9 @@ impl<'a> List<'a> {
     /// How items of this list are told apart.
     pub(crate) fn kind(&self) -> Option<&'a ListKind> {
         match self {
-            List::Json(_, Some(DeclType { kind: DeclKind::List(_, kind), .. })) if *kind != ListKind::Atomic => Some(kind),
+            List::Json(_, Some(DeclType { kind: DeclKind::List(_, kind), .. })) if *kind != ListKind::Atomic => {
+                Some(kind)
+            }
             List::Associative(_, kind) => Some(kind),
             _ => None,
         }

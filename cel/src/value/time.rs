@@ -97,15 +97,13 @@ impl Timestamp {
             Some(zone) => match zone.split_once(':') {
                 None if zone.is_empty() || zone == "UTC" => Offset::UTC.to_datetime(at),
                 None => {
-                    let zone =
-                        TimeZone::get(zone).map_err(|_| Error::new(format!("unknown time zone {zone}")))?;
+                    let zone = TimeZone::get(zone).map_err(|_| Error::new(format!("unknown time zone {zone}")))?;
                     zone.to_datetime(at)
                 }
                 Some((hours, minutes)) => {
                     let number = |text: &str| {
-                        text.parse::<i32>().map_err(|_| {
-                            Error::new(format!("strconv.Atoi: parsing {text:?}: invalid syntax"))
-                        })
+                        text.parse::<i32>()
+                            .map_err(|_| Error::new(format!("strconv.Atoi: parsing {text:?}: invalid syntax")))
                     };
                     let (hours_east, minutes) = (number(hours)?, number(minutes)?);
                     let minutes = if hours.starts_with('-') { -minutes } else { minutes };
@@ -201,7 +199,10 @@ pub(crate) fn parse_date(text: &str) -> Option<Timestamp> {
 
 /// OpenAPI's `date-time`, which may also lack the offset.
 pub(crate) fn parse_date_time(text: &str) -> Option<Timestamp> {
-    parse(text).or_else(|| parse(&format!("{text}Z"))).or_else(|| parse_date(text)).or_else(|| parse(&text.replacen('t', "T", 1)))
+    parse(text)
+        .or_else(|| parse(&format!("{text}Z")))
+        .or_else(|| parse_date(text))
+        .or_else(|| parse(&text.replacen('t', "T", 1)))
 }
 
 /// Whether text is a date.
