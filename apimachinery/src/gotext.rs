@@ -70,6 +70,11 @@ pub fn list<S: AsRef<str>>(items: &[S]) -> String {
     out
 }
 
+/// `%q` of a list of strings: `["a" "b"]`.
+pub fn quoted_list<'a>(items: impl Iterator<Item = &'a str>) -> String {
+    list(&items.map(quote).collect::<Vec<_>>())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -39,8 +39,12 @@ pub struct Client {
     root_ca: Option<Arc<str>>,
     config: Option<Arc<kube::Config>>,
     token: Option<Arc<ServiceAccountToken>>,
+    accounts: Option<Arc<Accounts>>,
     clock: SharedClock,
 }
+
+/// Gives in-process clients the identity of a service account: namespace and name.
+type Accounts = dyn Fn(&str, &str) -> Client + Send + Sync;
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -150,6 +154,7 @@ impl Client {
             root_ca: None,
             config: None,
             token: None,
+            accounts: None,
             clock: RealClock::shared(),
         }
     }
@@ -163,9 +168,18 @@ impl Client {
         client
     }
 
-    /// The same server, as a service account whose tokens this client asks for and renews. In-process
-    /// clients stay who they are: their identity is not made of credentials.
+    /// For in-process clients, whose identity is not made of credentials: how to get the client of a
+    /// service account, by namespace and name.
+    pub fn with_accounts(&self, accounts: impl Fn(&str, &str) -> Client + Send + Sync + 'static) -> Self {
+        Self { accounts: Some(Arc::new(accounts)), ..self.clone() }
+    }
+
+    /// The same server, as a service account whose tokens this client asks for and renews. An
+    /// in-process client without [`Client::with_accounts`] stays who it is.
     pub fn as_service_account(&self, namespace: &str, name: &str) -> Result<Self> {
+        if let Some(accounts) = &self.accounts {
+            return Ok(accounts(namespace, name));
+        }
         let Some(config) = &self.config else { return Ok(self.clone()) };
         let mut config = kube::Config::clone(config);
         // A client certificate would win over the token.

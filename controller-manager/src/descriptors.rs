@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 
 use crate::context::Context;
 use crate::{
-    daemon_set, deployment, endpoint_slice, endpoints, garbage_collector, namespace, node_ipam, node_lifecycle, pod_gc,
-    replicaset, root_ca, service_account, stateful_set, taint_eviction,
+    cluster_role_aggregation, daemon_set, deployment, endpoint_slice, endpoints, garbage_collector, namespace,
+    node_ipam, node_lifecycle, pod_gc, replicaset, root_ca, service_account, stateful_set, taint_eviction,
 };
 
 /// Registers informers and handlers, and answers the controller's loop.
@@ -72,7 +72,7 @@ pub static ALL: &[Descriptor] = &[
     absent("persistentvolume-binder-controller", &["persistentvolume-binder"]),
     absent("persistentvolume-attach-detach-controller", &["attachdetach"]),
     absent("persistentvolume-expander-controller", &["persistentvolume-expander"]),
-    absent("clusterrole-aggregation-controller", &["clusterrole-aggregation"]),
+    controller(cluster_role_aggregation::NAME, &["clusterrole-aggregation"], cluster_role_aggregation::start),
     absent("persistentvolumeclaim-protection-controller", &["pvc-protection"]),
     absent("persistentvolume-protection-controller", &["pv-protection"]),
     absent("podgroup-protection-controller", &[]),

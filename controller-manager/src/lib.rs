@@ -4,6 +4,7 @@
 //! pure function decides, then requests are sent. Events only make it faster; the state decides.
 //! [`descriptors::ALL`] is the table of contents.
 
+pub mod cluster_role_aggregation;
 pub mod config;
 pub mod context;
 pub mod daemon_set;

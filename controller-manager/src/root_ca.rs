@@ -11,7 +11,7 @@ use client::informer::{Event, InformerParams};
 use client::meta::null_default;
 use client::resources::{CONFIG_MAPS, NAMESPACES};
 use client::workqueue::WorkQueue;
-use client::{ObjectKey, ObjectMeta, Patch};
+use client::{ObjectKey, ObjectMeta};
 use futures::future::BoxFuture;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -113,13 +113,14 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
                         client.create::<IgnoredAny>(&CONFIG_MAPS, Some(&key.name), &map).await
                     }
                     Decision::Correct => {
-                        let patch = json!([
-                            { "op": "add", "path": "/data", "value": { "ca.crt": ca } },
-                            { "op": "add", "path": "/metadata/annotations", "value": annotations },
-                        ]);
-                        client
-                            .patch::<IgnoredAny>(&CONFIG_MAPS, Some(&key.name), CONFIG_MAP, None, &Patch::Json(patch))
-                            .await
+                        // A whole update: the controller's role allows no patch of config maps.
+                        let mut metadata = known.as_deref().map(|known| known.metadata.clone()).unwrap_or_default();
+                        metadata.annotations.insert(DESCRIPTION.into(), DESCRIPTION_TEXT.into());
+                        let map = json!({
+                            "apiVersion": "v1", "kind": "ConfigMap",
+                            "metadata": metadata, "data": { "ca.crt": ca },
+                        });
+                        client.update::<IgnoredAny>(&CONFIG_MAPS, Some(&key.name), CONFIG_MAP, &map).await
                     }
                 };
                 match result {

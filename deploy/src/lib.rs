@@ -7,6 +7,7 @@
 pub mod cgroup;
 pub mod command;
 pub mod down;
+mod grants;
 pub mod image;
 pub mod kubeconfig;
 pub mod network;

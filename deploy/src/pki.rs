@@ -10,10 +10,10 @@ use crate::kubeconfig::{self, Access};
 /// A component's client identity: (file name, user, groups), as upstream's certificates name them.
 const CLIENTS: &[(&str, &str, &[&str])] = &[
     ("admin", "kubernetes-admin", &["system:masters"]),
-    ("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &["kubeadm:cluster-admins"]),
+    ("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &[]),
     ("controller-manager", "system:kube-controller-manager", &[]),
     ("scheduler", "system:kube-scheduler", &[]),
-    ("kube-proxy", "system:kube-proxy", &["system:node-proxier"]),
+    ("kube-proxy", "system:kube-proxy", &[]),
 ];
 
 /// The certificates of one cluster.

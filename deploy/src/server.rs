@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use crate::grants;
 use crate::kubeconfig::{self, Access};
 use crate::pki::Pki;
 use crate::state::private_dir;
@@ -140,6 +141,7 @@ impl ServerFlags {
             service_cluster_ip_range: vec![self.service_cluster_ip_range.to_string()],
             root_ca: Some(pki.ca_pem().to_owned()),
             service_account_private_key_file: Some(pki.path("sa.key")),
+            use_service_account_credentials: true,
             ..controller_manager::Config::default()
         }
     }
@@ -154,12 +156,13 @@ pub async fn run(flags: ServerFlags, shutdown: CancellationToken) -> anyhow::Res
     let host =
         if flags.bind_address.is_unspecified() { "127.0.0.1".to_owned() } else { flags.bind_address.to_string() };
     write_admin(&flags.data_dir, &pki, &format!("https://{host}:{}", handle.addr.port()))?;
-    let client = |user: &str| {
-        let user = apiserver::UserInfo::new(user, &["system:authenticated"]);
-        client::Client::from_service(handle.router(user))
-    };
-    let controllers =
-        controller_manager::run(flags.controllers(&pki), client("system:kube-controller-manager"), shutdown.clone());
+    let identities = handle.identities();
+    let client = |user: &str| client::Client::from_service(identities.user(user));
+    grants::create(&client::Client::from_service(handle.admin_router())).await;
+    let accounts = identities.clone();
+    let controllers = client("system:kube-controller-manager")
+        .with_accounts(move |namespace, name| client::Client::from_service(accounts.service_account(namespace, name)));
+    let controllers = controller_manager::run(flags.controllers(&pki), controllers, shutdown.clone());
     let scheduler = scheduler::run(
         scheduler::Config { serving: None, leader_election: None, ..scheduler::Config::default() },
         client("system:kube-scheduler"),

@@ -1,10 +1,13 @@
-//! Who may do what. Issue 4 adds RBAC beside these; the pipeline knows only [`Authorizer`].
+//! Who may do what: authorizers, asked in order. The pipeline knows only [`Authorizer`].
 
-pub mod control_plane;
+pub mod node;
+pub mod rbac;
 
-use crate::request::{RequestInfo, UserInfo};
+use crate::request::{Query, RequestInfo, UserInfo};
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
+use apimachinery::{fields, labels};
+use rbac::rule::Rule;
 
 /// What somebody wants to do.
 #[derive(Clone, Debug, Default)]
@@ -20,12 +23,27 @@ pub struct Attributes {
     /// Otherwise `path` says what is wanted.
     pub is_resource: bool,
     pub path: String,
+    /// What a list, watch or deletecollection is limited to; empty when the selector cannot be read.
+    pub field_selector: Vec<fields::Requirement>,
+    pub label_selector: Vec<labels::Requirement>,
 }
 
 impl Attributes {
     /// The attributes of a request.
-    pub fn of(user: &UserInfo, info: &RequestInfo) -> Self {
+    pub fn of(user: &UserInfo, info: &RequestInfo, query: &Query) -> Self {
+        let selects = info.is_resource && matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
+        let selector = |name: &str| query.get(name).filter(|text| selects && !text.is_empty());
+        let field_selector = selector("fieldSelector")
+            .and_then(|text| fields::Selector::parse(text).ok())
+            .map(|selector| selector.requirements)
+            .unwrap_or_default();
+        let label_selector = selector("labelSelector")
+            .and_then(|text| labels::Selector::parse(text).ok())
+            .map(|selector| selector.requirements().to_vec())
+            .unwrap_or_default();
         Self {
+            field_selector,
+            label_selector,
             user: user.clone(),
             verb: info.verb.clone(),
             namespace: info.namespace.clone(),
@@ -83,6 +101,20 @@ pub enum Decision {
 pub trait Authorizer: Send + Sync + 'static {
     /// Judges; must not block.
     fn authorize(&self, attributes: &Attributes) -> Decision;
+
+    /// What this authorizer allows a user in a namespace, as far as it can be listed.
+    fn rules_for(&self, _user: &UserInfo, _namespace: &str) -> Found {
+        Found::default()
+    }
+}
+
+/// Rules that were found for a user.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    pub rules: Vec<Rule>,
+    /// There may be more that cannot be listed.
+    pub incomplete: bool,
+    pub errors: Vec<String>,
 }
 
 /// `--authorization-mode=AlwaysAllow`.
@@ -91,6 +123,10 @@ pub struct AlwaysAllow;
 impl Authorizer for AlwaysAllow {
     fn authorize(&self, _: &Attributes) -> Decision {
         Decision::Allow(String::new())
+    }
+
+    fn rules_for(&self, _: &UserInfo, _: &str) -> Found {
+        Found { rules: Rule::everything().into(), ..Found::default() }
     }
 }
 
@@ -120,6 +156,16 @@ impl Authorizer for Union {
             }
         }
         Decision::NoOpinion(reasons.join("\n"))
+    }
+
+    fn rules_for(&self, user: &UserInfo, namespace: &str) -> Found {
+        let mut all = Found::default();
+        for found in self.0.iter().map(|authorizer| authorizer.rules_for(user, namespace)) {
+            all.rules.extend(found.rules);
+            all.incomplete |= found.incomplete;
+            all.errors.extend(found.errors);
+        }
+        all
     }
 }
 

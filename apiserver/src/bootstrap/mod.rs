@@ -1,8 +1,10 @@
-//! What the server itself puts into the cluster and keeps there: namespaces, priority classes, the
+//! What the server itself puts into the cluster and keeps there: namespaces, roles, priority classes, the
 //! service range, the `kubernetes` Service with its endpoints, and the client authority for others.
 //!
 //! Everything goes through the server's own walk, as `system:apiserver`, so that it is defaulted,
 //! validated and tracked like anything else.
+
+mod roles;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,7 +41,8 @@ const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// The post-start hooks of upstream that have a counterpart here, and what they wait for.
-const HOOKS: [&str; 6] = [
+const HOOKS: [&str; 7] = [
+    "poststarthook/rbac/bootstrap-roles",
     "poststarthook/start-system-namespaces-controller",
     "poststarthook/start-cluster-authentication-info-controller",
     "poststarthook/start-service-ip-repair-controllers",
@@ -142,6 +145,9 @@ async fn ensure(server: &Arc<Server>) -> Result<(), Status> {
             }),
         )
         .await?;
+    }
+    if !server.bootstrapped.load(Ordering::Acquire) {
+        roles::reconcile(server).await?;
     }
     service_range(server).await?;
     service(server).await?;

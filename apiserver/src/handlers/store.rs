@@ -184,6 +184,9 @@ pub async fn create(
     };
     let admission = &cx.server.admission;
     admission.mutate(&cx.server, &attributes, &mut object, None).await?;
+    let hooks = served.rules.hooks;
+    let hook = HookContext { server: &cx.server, user: &cx.user, subresource: "", dry_run: options.dry_run };
+    hooks.permit(&hook, &object, None).await?;
     let generated = object.name().is_empty() && !object.generate_name().is_empty();
     let base = object.generate_name().to_string();
     object.set_creation_timestamp(&cx.server.timestamp());
@@ -191,8 +194,6 @@ pub async fn create(
     if generated {
         object.set_name(&random::generate_name(&base));
     }
-    let hooks = served.rules.hooks;
-    let hook = HookContext { server: &cx.server, user: &cx.user, subresource: "", dry_run: options.dry_run };
     if served.rules.status == StatusRule::Reset {
         object.set_at(&["status"], json!({}));
     }
@@ -371,6 +372,14 @@ async fn attempt(
     };
     let admission = &cx.server.admission;
     admission.mutate(&cx.server, &attributes, &mut new, Some(&old_stored)).await?;
+    let hooks = served.rules.hooks;
+    let hook = HookContext {
+        server: &cx.server,
+        user: &cx.user,
+        subresource: update.subresource,
+        dry_run: update.options.dry_run,
+    };
+    hooks.permit(&hook, &new, Some(&old_stored)).await?;
     let version = new.resource_version().to_string();
     let unconditional = version.is_empty() || version == "0";
     if unconditional {
@@ -387,19 +396,12 @@ async fn attempt(
         return Err(Status::conflict(&group_resource, name, errors::MODIFIED));
     }
     new.set_resource_version(old.resource_version());
-    let hook = HookContext {
-        server: &cx.server,
-        user: &cx.user,
-        subresource: update.subresource,
-        dry_run: update.options.dry_run,
-    };
     before_update(served, &hook, &mut new, &old_stored);
     finish(served, &mut new);
     let errors = checks::update(served.storage, update.subresource, &new, &old_stored);
     if !errors.is_empty() {
         return Err(invalid(served, name, &errors));
     }
-    let hooks = served.rules.hooks;
     let warnings = hooks.warnings(&new, Some(&old_stored));
     let reservation = hooks.reserve(&hook, &mut new, Some(&old_stored)).await?;
     admission.validate(&cx.server, &attributes, &new, Some(&old_stored)).await?;

@@ -27,6 +27,15 @@ pub trait Reservation: Send {
 /// The parts of a strategy that are code. Objects are in the storage version.
 #[async_trait]
 pub trait Hooks: Send + Sync {
+    /// Whether the user may write this at all, beyond what authorization says of the request; after
+    /// admission has changed the object, before anything else looks at it. `old` is `None` for a create.
+    ///
+    /// # Errors
+    /// The refusal.
+    async fn permit(&self, _cx: &HookContext<'_>, _new: &Value, _old: Option<&Value>) -> Result<(), Status> {
+        Ok(())
+    }
+
     /// Before validation of a new object, after `status` and `generation` were seen to.
     fn prepare_create(&self, _cx: &HookContext<'_>, _object: &mut Value) {}
 

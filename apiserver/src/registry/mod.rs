@@ -14,6 +14,7 @@ mod devices;
 pub mod fields;
 pub mod hooks;
 pub mod mirrored;
+pub mod rbac;
 pub mod rules;
 pub mod storage;
 

@@ -3,7 +3,7 @@
 //! One row per resource that differs; facts of upstream's `pkg/registry/*/*/strategy.go`. What a
 //! row cannot say is in the kind's [`Hooks`].
 
-use super::{Hooks, autoscaling, batch, certificates, core, storage};
+use super::{Hooks, autoscaling, batch, certificates, core, rbac, storage};
 
 /// What happens to `status` outside of the status subresource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +122,8 @@ pub fn of(group: &str, plural: &str) -> Rules {
         ("scheduling.k8s.io", "podgroups") => Rules { status_update: ResetMetadata, ..status_only },
         ("flowcontrol.apiserver.k8s.io", _) => Rules { status_update: ResetMetadata, ..workload() },
         ("node.k8s.io", "runtimeclasses") => conditional(upsert),
-        ("rbac.authorization.k8s.io", _) => upsert,
+        ("rbac.authorization.k8s.io", "roles" | "clusterroles") => Rules { hooks: &rbac::Role, ..upsert },
+        ("rbac.authorization.k8s.io", _) => Rules { hooks: &rbac::Binding, ..upsert },
         ("coordination.k8s.io", _) => conditional(upsert),
         ("storage.k8s.io", "csidrivers") => {
             conditional(Rules { generation: FieldsFromZero(&["spec"]), hooks: &storage::CsiDriver, ..DEFAULT })

@@ -24,6 +24,28 @@ pub fn router(server: Arc<Server>, user: UserInfo) -> Router {
     }))
 }
 
+/// Routers for components of the same process, each acting under the name that its certificate or
+/// token would give it.
+#[derive(Clone)]
+pub struct Identities(Arc<Server>);
+
+impl Identities {
+    pub(super) fn new(server: Arc<Server>) -> Self {
+        Self(server)
+    }
+
+    /// As a user who is in no special group.
+    pub fn user(&self, name: &str) -> Router {
+        router(self.0.clone(), UserInfo::new(name, &[]))
+    }
+
+    /// As a service account.
+    pub fn service_account(&self, namespace: &str, name: &str) -> Router {
+        let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}")];
+        router(self.0.clone(), UserInfo::new(&format!("system:serviceaccount:{namespace}:{name}"), &groups))
+    }
+}
+
 /// The router behind the sockets: requests say who they are themselves.
 pub fn public_router(server: Arc<Server>) -> Router {
     Router::new().fallback_service(service_fn(move |mut request: Request<Body>| {

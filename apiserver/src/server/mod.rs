@@ -1,5 +1,6 @@
 //! A running kube-apiserver: its parts, how they are started, and the handle that stops them.
 
+pub mod impersonation;
 pub mod in_process;
 pub mod metrics;
 pub mod start;
@@ -15,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Chain;
 use crate::authentication::{Authenticator, service_account};
 use crate::authorization::Authorizer;
+use crate::authorization::node::Node;
+use crate::authorization::rbac::Rbac;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::proxy::KubeletClient;
@@ -31,6 +34,10 @@ pub struct Server {
     pub registry: Registry,
     pub authenticator: Authenticator,
     pub authorizer: Box<dyn Authorizer>,
+    /// Roles and bindings, whether or not they authorize: they bound what may be granted.
+    pub rbac: Rbac,
+    /// What belongs to which node, with `--authorization-mode=Node`.
+    pub node: Option<Arc<Node>>,
     /// The issuer of ServiceAccount tokens, when there are keys.
     pub tokens: Option<Arc<service_account::Tokens>>,
     pub admission: Chain,

@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Metrics, Server, in_process};
 use crate::admission::Chain;
 use crate::authentication::{Authenticator, Verified, jwt, service_account, token_file};
-use crate::authorization::control_plane::ControlPlane;
+use crate::authorization::node::Node;
+use crate::authorization::rbac::Rbac;
 use crate::authorization::{AlwaysAllow, AlwaysDeny, Authorizer, Masters, Union};
 use crate::bootstrap;
 use crate::cache::{Cache, RingLimits};
@@ -74,6 +75,11 @@ impl Handle {
     /// A router for clients in this process that acts as this user.
     pub fn router(&self, user: UserInfo) -> Router {
         in_process::router(self.server.clone(), user)
+    }
+
+    /// Gives out routers by identity.
+    pub fn identities(&self) -> in_process::Identities {
+        in_process::Identities::new(self.server.clone())
     }
 
     /// Completes when the server has stopped and drained, after its token was cancelled.
@@ -172,6 +178,10 @@ async fn load(server: &Server) {
         // Each loads again when it is used; until then its users see the error.
         tracing::error!(%error, "some resources could not be loaded");
     }
+    server.rbac.start(&server.registry, &server.shutdown).await;
+    if let Some(node) = &server.node {
+        node.start(&server.registry, &server.shutdown).await;
+    }
 }
 
 async fn open(config: &Config) -> Result<Arc<dyn Storage>, Error> {
@@ -219,6 +229,8 @@ fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken)
         service_accounts: tokens.clone(),
         anonymous: config.anonymous_auth && !config.authorization_modes.contains(&AuthorizationMode::AlwaysAllow),
     };
+    let rbac = Rbac::default();
+    let node = config.authorization_modes.contains(&AuthorizationMode::Node).then(|| Arc::new(Node::default()));
     let seats = |limit: usize| (limit > 0).then(|| Arc::new(Semaphore::new(limit)));
     let checks = |endpoint| {
         let checks = Checks::new(endpoint);
@@ -226,7 +238,9 @@ fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken)
         checks
     };
     let server = Arc::new(Server {
-        authorizer: authorizer(&config.authorization_modes),
+        authorizer: authorizer(&config.authorization_modes, &rbac, &node),
+        rbac,
+        node,
         admission: Chain::new(&config),
         metrics: Metrics::new(),
         livez: checks("livez"),
@@ -262,13 +276,17 @@ fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken)
     Ok(server)
 }
 
-fn authorizer(modes: &[AuthorizationMode]) -> Box<dyn Authorizer> {
+fn authorizer(modes: &[AuthorizationMode], rbac: &Rbac, node: &Option<Arc<Node>>) -> Box<dyn Authorizer> {
     let mut list: Vec<Box<dyn Authorizer>> = vec![Box::new(Masters)];
     for mode in modes {
         list.push(match mode {
             AuthorizationMode::AlwaysAllow => Box::new(AlwaysAllow),
             AuthorizationMode::AlwaysDeny => Box::new(AlwaysDeny),
-            AuthorizationMode::Node | AuthorizationMode::Rbac => Box::new(ControlPlane),
+            AuthorizationMode::Node => match node {
+                Some(node) => Box::new(node.clone()),
+                None => continue,
+            },
+            AuthorizationMode::Rbac => Box::new(rbac.clone()),
         });
     }
     Box::new(Union(list))

@@ -15,7 +15,7 @@ use component_base::serving::Peer;
 use futures::FutureExt as _;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 
-use super::Server;
+use super::{Server, impersonation};
 use crate::authentication::Outcome;
 use crate::authorization::{Attributes, Decision};
 use crate::request::accept::{self, Allowed, Format};
@@ -159,85 +159,19 @@ fn authenticate(cx: &mut Context) -> Option<Response> {
     }
 }
 
-/// `Impersonate-User` and its companions: each part must be allowed to the real user.
+/// Who the request is done as, when that is somebody else than who asks.
 fn impersonate(cx: &mut Context) -> Result<(), Status> {
-    let text = |name: &str| -> Vec<String> {
-        cx.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_string).collect()
-    };
-    let user = text("impersonate-user").into_iter().next().unwrap_or_default();
-    let groups = text("impersonate-group");
-    let uid = text("impersonate-uid").into_iter().next().unwrap_or_default();
-    let extra: Vec<(String, String)> = cx
-        .headers
-        .iter()
-        .filter_map(|(name, value)| {
-            let key = name.as_str().strip_prefix("impersonate-extra-")?;
-            let key = crate::request::query::unescape(key, false)?;
-            Some((key, value.to_str().ok()?.to_string()))
-        })
-        .collect();
-    if user.is_empty() {
-        if groups.is_empty() && uid.is_empty() && extra.is_empty() {
-            return Ok(());
-        }
-        return Err(Status::internal(
-            "requested [] without impersonating a user".replace("[]", &format!("{groups:?}")),
-        ));
-    }
-    let mut wanted = UserInfo { name: user.clone(), uid: uid.clone(), groups: groups.clone(), ..UserInfo::default() };
-    let mut checks: Vec<Attributes> = Vec::new();
-    let check = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| Attributes {
-        user: cx.user.clone(),
-        verb: "impersonate".to_string(),
-        group: group.to_string(),
-        version: "v1".to_string(),
-        resource: resource.to_string(),
-        subresource: subresource.to_string(),
-        namespace: namespace.to_string(),
-        name: name.to_string(),
-        is_resource: true,
-        path: String::new(),
-    };
-    match wanted.service_account() {
-        Some((namespace, name)) => {
-            checks.push(check("", "serviceaccounts", "", namespace, name));
-            if groups.is_empty() {
-                wanted.groups =
-                    vec!["system:serviceaccounts".to_string(), format!("system:serviceaccounts:{namespace}")];
-            }
-        }
-        None => checks.push(check("", "users", "", "", &user)),
-    }
-    for group in &groups {
-        checks.push(check("", "groups", "", "", group));
-    }
-    if !uid.is_empty() {
-        checks.push(check("authentication.k8s.io", "uids", "", "", &uid));
-    }
-    for (key, value) in extra {
-        checks.push(check("authentication.k8s.io", "userextras", &key, "", &value));
-        wanted.extra.entry(key).or_default().push(value);
-    }
-    for attributes in &checks {
-        if let Decision::Deny(reason) | Decision::NoOpinion(reason) = cx.server.authorizer.authorize(attributes) {
-            return Err(attributes.forbidden(&reason));
-        }
-    }
-    if wanted.name == crate::request::user::ANONYMOUS {
-        if !wanted.in_group(crate::request::user::UNAUTHENTICATED) {
-            wanted.groups.push(crate::request::user::UNAUTHENTICATED.to_string());
-        }
-    } else {
-        wanted.authenticated();
-    }
-    tracing::debug!(from = cx.user.name, to = wanted.name, "impersonating");
-    cx.user = wanted;
+    let Some(wanted) = impersonation::wanted(&mut cx.headers)? else { return Ok(()) };
+    let request = Attributes::of(&cx.user, &cx.info, &cx.query);
+    let user = impersonation::impersonate(&*cx.server.authorizer, &request, &wanted)?;
+    tracing::debug!(from = cx.user.name, to = user.name, "impersonating");
+    cx.user = user;
     Ok(())
 }
 
 /// May they.
 fn authorize(cx: &Context) -> Result<(), Status> {
-    let attributes = Attributes::of(&cx.user, &cx.info);
+    let attributes = Attributes::of(&cx.user, &cx.info, &cx.query);
     match cx.server.authorizer.authorize(&attributes) {
         Decision::Allow(_) => Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(attributes.forbidden(&reason)),

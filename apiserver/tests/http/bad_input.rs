@@ -5,7 +5,6 @@ use http::Request;
 use serde_json::{Value, json};
 
 use super::Fixture;
-use apiserver::UserInfo;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -155,28 +154,5 @@ async fn patches() {
         let answer = server.ask("PATCH", &path, content_type, body).await;
         assert_eq!(answer.code, code, "{content_type} {body}: {}", answer.message());
         assert!(answer.message().contains(message), "{content_type} {body}: {}", answer.message());
-    }
-}
-
-#[tokio::test]
-async fn users() {
-    let server = Fixture::new().await;
-    for (user, path, code, message) in [
-        (UserInfo::anonymous(), "/livez", 200, "ok"),
-        (UserInfo::anonymous(), "/version", 200, ""),
-        (UserInfo::anonymous(), "/", 403, "forbidden: User \"system:anonymous\" cannot get path \"/\""),
-        (
-            UserInfo::anonymous(),
-            MAPS,
-            403,
-            "configmaps is forbidden: User \"system:anonymous\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\"",
-        ),
-        (UserInfo::new("alice", &[]), MAPS, 403, "User \"alice\" cannot list"),
-        (UserInfo::new("system:kube-scheduler", &[]), MAPS, 200, ""),
-        (UserInfo::new("system:node:n", &["system:nodes"]), MAPS, 200, ""),
-    ] {
-        let answer = server.get_as(user.clone(), path).await;
-        assert_eq!(answer.code, code, "{} {path}: {}", user.name, answer.message());
-        assert!(answer.message().contains(message), "{} {path}: {}", user.name, answer.message());
     }
 }

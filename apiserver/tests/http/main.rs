@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a fixture that fails fails its test")]
 
+mod authorization;
 mod bad_input;
 mod golden;
 mod lifecycle;
@@ -51,7 +52,7 @@ impl Fixture {
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config {
-            authorization_modes: vec![AuthorizationMode::Rbac],
+            authorization_modes: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],
             storage: StorageBackend::Embedded { data_dir: dir.path().into() },
             service_cluster_ip_ranges: vec!["10.96.0.0/16".parse().unwrap()],
             reconcile_endpoints: false,
@@ -94,6 +95,17 @@ impl Fixture {
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.ask("POST", path, "application/json", body.to_string()).await
+    }
+
+    /// Anything, as somebody who is not an administrator.
+    pub async fn ask_as(&self, user: UserInfo, method: &str, path: &str, body: &Value) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        let mut content = Body::empty();
+        if !body.is_null() {
+            request = request.header("content-type", "application/json");
+            content = Body::from(body.to_string());
+        }
+        Self::send_to(self.handle.router(user), request.body(content).unwrap()).await
     }
 
     /// As somebody who is not an administrator.

@@ -1,0 +1,79 @@
+//! Kinds that are created but never stored: access and token reviews, and bindings.
+
+mod access;
+mod rules;
+
+use std::sync::Arc;
+
+use apimachinery::object::ObjectExt as _;
+use apimachinery::status::Status;
+use axum::body::Body;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::create::decode;
+use super::subresources::{self, answer, plain};
+use super::{method_not_allowed, store};
+use crate::codec::body;
+use crate::registry::Served;
+use crate::request::options::{WriteKind, WriteOptions};
+use crate::response::Response;
+use crate::server::walk::Context;
+
+/// Answers a review.
+///
+/// # Errors
+/// 400 and 422 for reviews that do not say what they are about.
+pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
+    plain(cx)?;
+    let bytes = body::read(body).await?;
+    let options = WriteOptions::parse(&cx.query, WriteKind::Create)?;
+    let mut review = decode(cx, served, &bytes, &options)?;
+    store::place(cx, served, &mut review)?;
+    if served.resource.plural == "bindings" {
+        let pods = cx.server.registry.any_version("", "pods").cloned().ok_or_else(super::unknown_resource)?;
+        let name = review.name().to_string();
+        return subresources::bind(cx, &pods, &name, &review, &options).await;
+    }
+    review.remove_at(&["metadata", "namespace"]);
+    if served.resource.namespaced {
+        let namespace = cx.info.namespace.clone();
+        review.set_namespace(&namespace);
+    }
+    let manager = cx.field_manager(&options.field_manager);
+    store::track(cx, served, "", &manager, None, &mut review);
+    match served.resource.plural.as_ref() {
+        "tokenreviews" => token_review(cx, &mut review)?,
+        "subjectaccessreviews" | "localsubjectaccessreviews" | "selfsubjectaccessreviews" => {
+            access::review(cx, served, &mut review)?;
+        }
+        "selfsubjectreviews" => {
+            review.set_creation_timestamp(&cx.server.timestamp());
+            review["status"] = json!({"userInfo": cx.user.to_value()});
+        }
+        "selfsubjectrulesreviews" => rules::review(cx, &mut review)?,
+        _ => return Err(method_not_allowed()),
+    }
+    answer(cx, StatusCode::CREATED, &review)
+}
+
+fn token_review(cx: &Context, review: &mut Value) -> Result<(), Status> {
+    let token = review.str_at(&["spec", "token"]).unwrap_or_default().to_string();
+    if token.is_empty() {
+        return Err(Status::bad_request("token is required for TokenReview in authentication"));
+    }
+    let audiences: Vec<String> =
+        review.list_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_string).collect();
+    let wanted = (!audiences.is_empty()).then_some(audiences.as_slice());
+    review["status"] = match cx.server.authenticator.token(&token, wanted) {
+        Some((user, audiences)) => {
+            let mut status = json!({"authenticated": true, "user": user.to_value()});
+            if !audiences.is_empty() {
+                status["audiences"] = json!(audiences);
+            }
+            status
+        }
+        None => json!({"user": {}, "error": "invalid bearer token"}),
+    };
+    Ok(())
+}
