@@ -1,0 +1,381 @@
+//! Acting as somebody else: `Impersonate-User` and its companions.
+//!
+//! Five ways are tried in turn, the narrow ones first; the first that allows it decides who the
+//! request then belongs to. The narrow ways (KEP-5284) ask two things: may the requester do *this*
+//! while being somebody else (`impersonate-on:<mode>:<verb>`), and may they be *that* somebody
+//! (`impersonate:<mode>`). The last way is the old one: `impersonate` alone, for everything.
+
+use std::collections::BTreeMap;
+
+use apimachinery::gotext;
+use apimachinery::names;
+use apimachinery::status::Status;
+use http::HeaderMap;
+
+use crate::authorization::node::NODES;
+use crate::authorization::{Attributes, Authorizer, Decision};
+use crate::request::UserInfo;
+use crate::request::user::{ANONYMOUS, AUTHENTICATED, MASTERS, UNAUTHENTICATED};
+
+const AUTHENTICATION: &str = "authentication.k8s.io";
+/// Where a service account's token says on which node it is used.
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+const EXTRA: &str = "impersonate-extra-";
+/// From this many on, a single check for all of them is tried first.
+const MANY: usize = 4;
+
+/// Whom the headers ask for, and takes those headers away; `None` when they ask for nobody.
+///
+/// # Errors
+/// 400 when there are companions of a user, but no user.
+pub fn wanted(headers: &mut HeaderMap) -> Result<Option<UserInfo>, Status> {
+    let text = |name: &str| -> Vec<String> {
+        headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+    };
+    let first = |name: &str| text(name).into_iter().next().unwrap_or_default();
+    let mut user = UserInfo {
+        name: first("impersonate-user"),
+        uid: first("impersonate-uid"),
+        groups: text("impersonate-group"),
+        extra: BTreeMap::new(),
+    };
+    let mut has_extra = false;
+    for (name, value) in headers.iter() {
+        let Some(key) = name.as_str().strip_prefix(EXTRA) else { continue };
+        has_extra = true;
+        let key = crate::request::query::unescape(key, false).unwrap_or_else(|| key.to_string());
+        user.extra.entry(key).or_default().push(String::from_utf8_lossy(value.as_bytes()).into_owned());
+    }
+    if user.name.is_empty() {
+        if user.uid.is_empty() && user.groups.is_empty() && !has_extra {
+            return Ok(None);
+        }
+        return Err(Status::bad_request(format!("requested {} without impersonating a user name", go_syntax(&user))));
+    }
+    let ours: Vec<http::HeaderName> = headers
+        .keys()
+        .filter(|name| {
+            matches!(name.as_str(), "impersonate-user" | "impersonate-uid" | "impersonate-group")
+                || name.as_str().starts_with(EXTRA)
+        })
+        .cloned()
+        .collect();
+    for name in ours {
+        headers.remove(name);
+    }
+    Ok(Some(user))
+}
+
+/// `%#v` of a `user.DefaultInfo`, which upstream's message contains.
+fn go_syntax(user: &UserInfo) -> String {
+    let list = |items: &[String]| {
+        if items.is_empty() {
+            return "[]string(nil)".to_string();
+        }
+        format!("[]string{{{}}}", items.iter().map(|item| gotext::quote(item)).collect::<Vec<_>>().join(", "))
+    };
+    let extra = if user.extra.is_empty() {
+        "map[string][]string(nil)".to_string()
+    } else {
+        let pairs: Vec<String> =
+            user.extra.iter().map(|(key, values)| format!("{}:{}", gotext::quote(key), list(values))).collect();
+        format!("map[string][]string{{{}}}", pairs.join(", "))
+    };
+    format!(
+        "&user.DefaultInfo{{Name:{}, UID:{}, Groups:{}, Extra:{extra}}}",
+        gotext::quote(&user.name),
+        gotext::quote(&user.uid),
+        list(&user.groups)
+    )
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// A service account becomes the node its pod runs on.
+    AssociatedNode,
+    ArbitraryNode,
+    ServiceAccount,
+    /// Anybody who is neither a node nor a service account.
+    UserInfo,
+    Legacy,
+}
+
+const MODES: [Mode; 5] =
+    [Mode::AssociatedNode, Mode::ArbitraryNode, Mode::ServiceAccount, Mode::UserInfo, Mode::Legacy];
+
+fn node_name(user: &str) -> Option<&str> {
+    user.strip_prefix("system:node:").filter(|name| names::dns1123_subdomain(name).is_empty())
+}
+
+fn account(user: &str) -> Option<(&str, &str)> {
+    let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+    let valid = names::dns1123_label(namespace).is_empty() && names::dns1123_subdomain(name).is_empty();
+    valid.then_some((namespace, name))
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Mode::AssociatedNode => "associated-node",
+            Mode::ArbitraryNode => "arbitrary-node",
+            Mode::ServiceAccount => "serviceaccount",
+            Mode::UserInfo => "user-info",
+            Mode::Legacy => "",
+        }
+    }
+
+    fn verb(self) -> String {
+        match self {
+            Mode::Legacy => "impersonate".to_string(),
+            mode => format!("impersonate:{}", mode.name()),
+        }
+    }
+
+    /// Whether this way is for such a user at all.
+    fn applies(self, wanted: &UserInfo, requester: &UserInfo) -> bool {
+        let only_name = wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty();
+        match self {
+            Mode::AssociatedNode => {
+                let node = requester.extra.get(NODE_NAME).filter(|values| values.len() == 1).map(|values| &values[0]);
+                only_name
+                    && account(&requester.name).is_some()
+                    && node_name(&wanted.name).is_some_and(|name| node.is_some_and(|node| node == name))
+            }
+            Mode::ArbitraryNode => only_name && node_name(&wanted.name).is_some(),
+            Mode::ServiceAccount => only_name && account(&wanted.name).is_some(),
+            Mode::UserInfo => node_name(&wanted.name).is_none() && account(&wanted.name).is_none(),
+            Mode::Legacy => true,
+        }
+    }
+}
+
+/// One mode's questions to the authorizer.
+struct Check<'a> {
+    mode: Mode,
+    authorizer: &'a dyn Authorizer,
+    requester: UserInfo,
+}
+
+impl Check<'_> {
+    fn ask(&self, attributes: &Attributes) -> Result<(), Status> {
+        match self.authorizer.authorize(attributes) {
+            Decision::Allow(_) => Ok(()),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(attributes.forbidden(&reason)),
+        }
+    }
+
+    fn attributes(&self, group: &str, resource: &str, name: &str) -> Attributes {
+        Attributes {
+            user: self.requester.clone(),
+            verb: self.mode.verb(),
+            group: group.to_string(),
+            version: "v1".to_string(),
+            resource: resource.to_string(),
+            name: name.to_string(),
+            is_resource: true,
+            ..Attributes::default()
+        }
+    }
+
+    /// Users and groups have moved to the group of authentication in the narrow ways.
+    fn user_group(&self) -> &'static str {
+        if self.mode == Mode::Legacy { "" } else { AUTHENTICATION }
+    }
+
+    /// The user that the request belongs to, once everything was asked.
+    fn run(&self, wanted: &UserInfo, request: &Attributes) -> Result<UserInfo, Status> {
+        let narrow = self.mode != Mode::Legacy;
+        if narrow {
+            let verb = format!("impersonate-on:{}:{}", self.mode.name(), request.verb);
+            self.ask(&Attributes { user: self.requester.clone(), verb, ..request.clone() })?;
+        }
+        let mut user = wanted.clone();
+        let mut attributes = self.attributes(self.user_group(), "users", &wanted.name);
+        if let Some(node) = node_name(&wanted.name).filter(|_| narrow) {
+            attributes.resource = "nodes".to_string();
+            // The node itself was compared already; the right is about all of them.
+            attributes.name = if self.mode == Mode::AssociatedNode { "*".to_string() } else { node.to_string() };
+            user.groups = vec![NODES.to_string()];
+        }
+        if let Some((namespace, name)) = account(&wanted.name) {
+            attributes.resource = "serviceaccounts".to_string();
+            attributes.namespace = namespace.to_string();
+            attributes.name = name.to_string();
+            if wanted.groups.is_empty() {
+                user.groups = vec!["system:serviceaccounts".to_string(), format!("system:serviceaccounts:{namespace}")];
+            }
+        }
+        self.ask(&attributes)?;
+        if !wanted.uid.is_empty() {
+            self.ask(&self.attributes(AUTHENTICATION, "uids", &wanted.uid))?;
+        }
+        self.groups(&wanted.groups)?;
+        self.extra(&wanted.extra)?;
+        let member = |group: &str| if user.in_group(group) { None } else { Some(group.to_string()) };
+        let more = if user.name == ANONYMOUS {
+            member(UNAUTHENTICATED)
+        } else if user.in_group(UNAUTHENTICATED) {
+            None
+        } else {
+            member(AUTHENTICATED)
+        };
+        user.groups.extend(more);
+        Ok(user)
+    }
+
+    fn groups(&self, groups: &[String]) -> Result<(), Status> {
+        let attributes = |name: &str| self.attributes(self.user_group(), "groups", name);
+        if self.mode != Mode::Legacy {
+            if groups.iter().any(String::is_empty) {
+                return Err(attributes("").forbidden("impersonating the empty string group is not allowed"));
+            }
+            if groups.iter().any(|group| group == MASTERS) {
+                return Err(attributes(MASTERS).forbidden("impersonating the system:masters group is not allowed"));
+            }
+            if groups.len() >= MANY && self.ask(&attributes("*")).is_ok() {
+                return Ok(());
+            }
+        }
+        groups.iter().try_for_each(|group| self.ask(&attributes(group)))
+    }
+
+    fn extra(&self, extra: &BTreeMap<String, Vec<String>>) -> Result<(), Status> {
+        let attributes = |key: &str, value: &str| Attributes {
+            subresource: key.to_string(),
+            ..self.attributes(AUTHENTICATION, "userextras", value)
+        };
+        if self.mode != Mode::Legacy && !extra.is_empty() {
+            validate_extra(extra).map_err(|text| attributes("", "").forbidden(&text))?;
+            let values: usize = extra.values().map(Vec::len).sum();
+            if (extra.len() >= MANY || values >= MANY) && self.ask(&attributes("*", "*")).is_ok() {
+                return Ok(());
+            }
+        }
+        for (key, values) in extra {
+            for value in values {
+                self.ask(&attributes(key, value))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn validate_extra(extra: &BTreeMap<String, Vec<String>>) -> Result<(), String> {
+    for (key, values) in extra {
+        if key.is_empty() {
+            return Err("impersonating the empty string key in extra is not allowed".to_string());
+        }
+        let prefixed = key
+            .split_once('/')
+            .is_some_and(|(domain, path)| !path.is_empty() && names::dns1123_subdomain(domain).is_empty());
+        if !prefixed {
+            return Err(format!(
+                "impersonating an invalid key in extra is not allowed: extra.key: Invalid value: {}: must be a domain-prefixed path (such as \"acme.io/foo\")",
+                gotext::quote(key)
+            ));
+        }
+        if *key != key.to_lowercase() {
+            return Err(format!("impersonating a non-lowercase key in extra is not allowed: {}", gotext::quote(key)));
+        }
+        if values.iter().any(String::is_empty) {
+            return Err("impersonating the empty string value in extra is not allowed".to_string());
+        }
+    }
+    Ok(())
+}
+
+/// The user that a request by `request.user` who wants to be `wanted` belongs to.
+///
+/// # Errors
+/// The 403 of the first way that applies, when none allows it.
+pub fn impersonate(authorizer: &dyn Authorizer, request: &Attributes, wanted: &UserInfo) -> Result<UserInfo, Status> {
+    let mut first = None;
+    for mode in MODES.into_iter().filter(|mode| mode.applies(wanted, &request.user)) {
+        let mut requester = request.user.clone();
+        if mode == Mode::AssociatedNode {
+            // The association was checked here; what else the token says must not matter.
+            let keys = requester.extra.into_keys().collect();
+            requester.extra = [("authentication.kubernetes.io/associated-node-keys".to_string(), keys)].into();
+        }
+        match (Check { mode, authorizer, requester }).run(wanted, request) {
+            Ok(user) => return Ok(user),
+            Err(status) => first = first.or(Some(status)),
+        }
+    }
+    Err(first.unwrap_or_else(|| Status::internal("all impersonation modes failed")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Allows what is listed as `verb group/resource/subresource name`.
+    struct Listed(&'static [&'static str]);
+
+    impl Authorizer for Listed {
+        fn authorize(&self, a: &Attributes) -> Decision {
+            let asked = format!("{} {}/{}/{} {}", a.verb, a.group, a.resource, a.subresource, a.name);
+            match self.0.contains(&asked.trim_end()) {
+                true => Decision::Allow(String::new()),
+                false => Decision::NoOpinion(String::new()),
+            }
+        }
+    }
+
+    fn request(user: UserInfo) -> Attributes {
+        let text = |text: &str| text.to_string();
+        Attributes { user, verb: text("list"), resource: text("pods"), is_resource: true, ..Attributes::default() }
+    }
+
+    fn user(name: &str, groups: &[&str]) -> UserInfo {
+        let groups = groups.iter().map(ToString::to_string).collect();
+        UserInfo { name: name.to_string(), groups, ..UserInfo::default() }
+    }
+
+    #[test]
+    fn the_old_way_and_the_narrow_ones() {
+        let old = Listed(&["impersonate /users/ bob", "impersonate /groups/ dev"]);
+        let got = impersonate(&old, &request(user("alice", &[])), &user("bob", &["dev"])).unwrap();
+        assert_eq!(got.groups, ["dev", AUTHENTICATED]);
+        let error = impersonate(&old, &request(user("alice", &[])), &user("bob", &["ops"])).unwrap_err();
+        assert!(error.message.contains("cannot impersonate-on:user-info:list resource \"pods\""), "{}", error.message);
+        let narrow =
+            Listed(&["impersonate-on:user-info:list /pods/", "impersonate:user-info authentication.k8s.io/users/ bob"]);
+        let got = impersonate(&narrow, &request(user("alice", &[])), &user("bob", &[])).unwrap();
+        assert_eq!(got.groups, [AUTHENTICATED]);
+        let mut other = request(user("alice", &[]));
+        other.verb = "delete".to_string();
+        assert!(impersonate(&narrow, &other, &user("bob", &[])).is_err(), "only listing is allowed while being bob");
+        let error = impersonate(&narrow, &request(user("alice", &[])), &user("bob", &[MASTERS])).unwrap_err();
+        assert!(error.message.ends_with("impersonating the system:masters group is not allowed"), "{}", error.message);
+    }
+
+    #[test]
+    fn a_pod_may_become_its_own_node_only() {
+        let rights = Listed(&[
+            "impersonate-on:associated-node:list /pods/",
+            "impersonate:associated-node authentication.k8s.io/nodes/ *",
+        ]);
+        let mut agent = user("system:serviceaccount:kube-system:agent", &[]);
+        agent.extra.insert(NODE_NAME.to_string(), vec!["n1".to_string()]);
+        let got = impersonate(&rights, &request(agent.clone()), &user("system:node:n1", &[])).unwrap();
+        assert_eq!(got.groups, [NODES, AUTHENTICATED]);
+        assert!(impersonate(&rights, &request(agent), &user("system:node:n2", &[])).is_err());
+    }
+
+    #[test]
+    fn companions_need_a_user() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(wanted(&mut headers), Ok(None));
+        headers.insert("impersonate-group", "dev".parse().unwrap());
+        assert_eq!(
+            wanted(&mut headers).unwrap_err().message,
+            "requested &user.DefaultInfo{Name:\"\", UID:\"\", Groups:[]string{\"dev\"}, Extra:map[string][]string(nil)} without impersonating a user name"
+        );
+        headers.insert("impersonate-user", "bob".parse().unwrap());
+        headers.insert("impersonate-extra-acme.com%2fteam", "x".parse().unwrap());
+        let user = wanted(&mut headers).unwrap().unwrap();
+        assert_eq!(user.extra["acme.com/team"], ["x"]);
+        assert!(headers.is_empty());
+    }
+}

@@ -1,0 +1,36 @@
+//! Rights that a cluster of ours needs beyond those every API server brings along.
+
+use client::resources::CLUSTER_ROLE_BINDINGS;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+
+/// Name, role, and the subject that is bound to it.
+const BINDINGS: [(&str, &str, &str, &str); 2] = [
+    // The API server reaches kubelets under this name, for logs, exec and the like.
+    ("keelson:kubelet-api-admin", "system:kubelet-api-admin", "User", "kube-apiserver-kubelet-client"),
+    // Administrators by kubeadm's convention: unlike system:masters, this can be taken away again.
+    ("kubeadm:cluster-admins", "cluster-admin", "Group", "kubeadm:cluster-admins"),
+];
+
+fn binding((name, role, kind, subject): (&str, &str, &str, &str)) -> Value {
+    json!({
+        "apiVersion": format!("{GROUP}/v1"), "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": GROUP, "kind": kind, "name": subject}],
+    })
+}
+
+/// Creates what is missing. What an administrator changed stays.
+pub async fn create(client: &client::Client) {
+    for row in BINDINGS {
+        match client.create::<IgnoredAny>(&CLUSTER_ROLE_BINDINGS, None, &binding(row)).await {
+            Err(error) if !error.is_already_exists() => {
+                tracing::error!(binding = row.0, error = error.chain(), "a right could not be given");
+            }
+            _ => {}
+        }
+    }
+}
