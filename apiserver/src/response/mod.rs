@@ -4,6 +4,7 @@ pub mod encode;
 pub mod indent;
 pub mod list;
 pub mod table;
+pub mod websocket;
 
 use apimachinery::status::Status;
 use axum::body::Body;

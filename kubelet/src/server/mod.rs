@@ -6,7 +6,6 @@
 
 mod info;
 mod logs;
-mod ports;
 mod streaming;
 
 use std::net::SocketAddr;
