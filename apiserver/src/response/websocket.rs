@@ -67,16 +67,15 @@ pub fn accept(cx: &mut Context, protocol: &'static str) -> Result<(Response, OnU
 /// # Errors
 /// 403 when the client offers only subprotocols that are no byte streams, and those of [`accept`].
 pub fn stream(cx: &mut Context, body: Body) -> Result<Response, Status> {
-    let mut names = offered(&cx.headers).peekable();
-    let protocol = match names.peek() {
-        None => "",
-        Some(_) => match names.find_map(|name| [BINARY, BASE64].into_iter().find(|known| *known == name)) {
-            Some(protocol) => protocol,
-            None => {
-                let text = "requested protocol(s) are not supported; supports [ binary.k8s.io base64.binary.k8s.io]";
-                return Err(Status::failure(403, apimachinery::status::reason::FORBIDDEN, text));
-            }
-        },
+    let names: Vec<&str> = offered(&cx.headers).collect();
+    let known = names.iter().find_map(|name| [BINARY, BASE64].into_iter().find(|known| known == name));
+    let protocol = match known {
+        Some(protocol) => protocol,
+        None if names.is_empty() => "",
+        None => {
+            let text = "requested protocol(s) are not supported; supports [ binary.k8s.io base64.binary.k8s.io]";
+            return Err(Status::failure(403, apimachinery::status::reason::FORBIDDEN, text));
+        }
     };
     let (reply, client) = accept(cx, protocol)?;
     let shutdown = cx.server.shutdown.clone();
