@@ -2,12 +2,13 @@
 //!
 //! `/api`, `/apis`, `/apis/<group>`, `/apis/<group>/<version>` and the aggregated form
 //! (`apidiscovery.k8s.io/v2`, KEP-3352; 1.36 no longer serves v2beta1). All are functions of the
-//! enabled [`Resource`] rows, built-in and custom alike, in the order they are given: groups and
-//! versions in order of their first row. [`sort`] gives custom rows that order.
+//! enabled [`Resource`] rows, built-in and custom alike, and of an [`Order`] of groups and versions:
+//! that of APIServices' priorities, or of the rows themselves ([`order_of`]).
 //!
 //! Reads and writes nothing.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -28,20 +29,23 @@ pub fn api_versions(server_address: &str) -> Value {
     })
 }
 
+/// Groups in the order they are told to clients, each with its versions, most preferred first.
+pub type Order = [(String, Vec<String>)];
+
 /// `/apis`: every group but core.
-pub fn group_list(rows: &[&Resource]) -> Value {
-    let groups: Vec<Value> = groups(rows)
-        .into_iter()
+pub fn group_list(order: &Order) -> Value {
+    let groups: Vec<Value> = order
+        .iter()
         .filter(|(name, _)| !name.is_empty())
-        .map(|(name, versions)| Value::Object(group_fields(name, &versions)))
+        .map(|(name, versions)| Value::Object(group_fields(name, versions)))
         .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
-/// `/apis/<group>`; `None` when nothing of the group is enabled.
-pub fn group(rows: &[&Resource], name: &str) -> Option<Value> {
-    let (_, versions) = groups(rows).into_iter().find(|(group, _)| *group == name)?;
-    let mut fields = group_fields(name, &versions);
+/// `/apis/<group>`; `None` when nothing of the group is served.
+pub fn group(order: &Order, name: &str) -> Option<Value> {
+    let (_, versions) = order.iter().find(|(group, _)| *group == name)?;
+    let mut fields = group_fields(name, versions);
     fields.insert("kind".to_owned(), json!("APIGroup"));
     fields.insert("apiVersion".to_owned(), json!("v1"));
     Some(Value::Object(fields))
@@ -102,16 +106,32 @@ fn api_resource(row: &Resource) -> Value {
     Value::Object(fields)
 }
 
-/// The aggregated document of `/api` (`legacy`) or of `/apis`.
-pub fn aggregated(rows: &[&Resource], legacy: bool) -> Value {
-    let items: Vec<Value> = groups(rows)
-        .into_iter()
+/// The aggregated document of `/api` (`legacy`) or of `/apis`. `other` gives the versions that other
+/// servers answer for, as elements of `versions`.
+pub fn aggregated(
+    rows: &[&Resource],
+    order: &Order,
+    legacy: bool,
+    other: impl Fn(&str, &str) -> Option<Value>,
+) -> Value {
+    let mut found: HashMap<(&str, &str), Vec<&Resource>> = HashMap::new();
+    for row in rows {
+        found.entry((row.group.as_ref(), row.version.as_ref())).or_default().push(row);
+    }
+    let items: Vec<Value> = order
+        .iter()
         .filter(|(name, _)| name.is_empty() == legacy)
         .map(|(name, versions)| {
             let versions: Vec<Value> = versions
-                .into_iter()
+                .iter()
                 .map(|version| {
-                    json!({"version": version, "freshness": "Current", "resources": aggregated_resources(rows, name, version)})
+                    if let Some(other) = other(name, version) {
+                        return other;
+                    }
+                    let mut rows = found.remove(&(name.as_str(), version.as_str())).unwrap_or_default();
+                    rows.sort_by(|a, b| a.plural.cmp(&b.plural));
+                    let resources: Vec<Value> = rows.into_iter().map(aggregated_resource).collect();
+                    json!({"version": version, "freshness": "Current", "resources": resources})
                 })
                 .collect();
             let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
@@ -119,13 +139,6 @@ pub fn aggregated(rows: &[&Resource], legacy: bool) -> Value {
         })
         .collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
-}
-
-fn aggregated_resources(rows: &[&Resource], group: &str, version: &str) -> Vec<Value> {
-    let mut found: Vec<&Resource> =
-        rows.iter().copied().filter(|row| row.group == group && row.version == version).collect();
-    found.sort_by(|a, b| a.plural.cmp(&b.plural));
-    found.into_iter().map(aggregated_resource).collect()
 }
 
 fn aggregated_resource(row: &Resource) -> Value {
@@ -167,22 +180,22 @@ fn response_kind((group, version): (&str, &str), kind: &str) -> Value {
 }
 
 /// Groups in order of their first row, each with its versions in order of theirs.
-fn groups<'a>(rows: &[&'a Resource]) -> Vec<(&'a str, Vec<&'a str>)> {
-    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+pub fn order_of(rows: &[&Resource]) -> Vec<(String, Vec<String>)> {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
     for row in rows {
         let at = groups.iter().position(|(name, _)| *name == row.group).unwrap_or_else(|| {
-            groups.push((&row.group, Vec::new()));
+            groups.push((row.group.to_string(), Vec::new()));
             groups.len() - 1
         });
         let versions = &mut groups[at].1;
-        if !versions.contains(&row.version.as_ref()) {
-            versions.push(&row.version);
+        if !versions.iter().any(|version| *version == row.version) {
+            versions.push(row.version.to_string());
         }
     }
     groups
 }
 
-fn group_fields(name: &str, versions: &[&str]) -> Map<String, Value> {
+fn group_fields(name: &str, versions: &[String]) -> Map<String, Value> {
     let versions: Vec<Value> = versions
         .iter()
         .map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version}))
@@ -269,14 +282,15 @@ mod tests {
             println!("skipped: needs ../shared");
             return;
         };
-        assert_eq!(group_list(&rows), apis);
-        assert_eq!(Some(aggregated(&rows, true)), spec("aggregated_api.json"));
-        assert_eq!(Some(aggregated(&rows, false)), spec("aggregated_apis.json"));
+        let order = order_of(&rows);
+        assert_eq!(group_list(&order), apis);
+        assert_eq!(Some(aggregated(&rows, &order, true, |_, _| None)), spec("aggregated_api.json"));
+        assert_eq!(Some(aggregated(&rows, &order, false, |_, _| None)), spec("aggregated_apis.json"));
         assert_eq!(Some(api_versions("127.0.0.1:26443")), spec("api.json"));
         assert_eq!(resource_list(&rows, "", "v1"), spec("api__v1.json"));
         let mut documents = 0;
-        for (name, versions) in groups(&rows).into_iter().filter(|(name, _)| !name.is_empty()) {
-            assert_eq!(group(&rows, name), spec(&format!("apis__{name}.json")));
+        for (name, versions) in order.iter().filter(|(name, _)| !name.is_empty()) {
+            assert_eq!(group(&order, name), spec(&format!("apis__{name}.json")));
             for version in versions {
                 assert_eq!(resource_list(&rows, name, version), spec(&format!("apis__{name}__{version}.json")));
                 documents += 1;

@@ -5,6 +5,7 @@
 //! what differs by kind. Reads serve bytes out of `cache`; writes go through it to `storage`.
 
 pub mod admission;
+pub mod aggregator;
 pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;

@@ -20,8 +20,6 @@ use crate::cgroup::{Cgroups, Tree, Unmanaged};
 use crate::config::Config;
 use crate::cri::{self, Runtime};
 use crate::env::NodeFacts;
-use crate::eviction::{self, Evictions, Pressure};
-use crate::image_gc::{self, ImageGc};
 use crate::network::DnsSettings;
 use crate::node::facts::{Machine, Usage, default_ip};
 use crate::node::status::{Reserved, RuntimeFacts, runtime_errors};
@@ -68,7 +66,6 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     let facts: Arc<Mutex<RuntimeFacts>> = Arc::default();
     let node_changed = Arc::new(Notify::new());
 
-    let pressure: Arc<Pressure> = Arc::default();
     let node = Node::new(
         node_config(&config, &settings, &node_name),
         machine.clone(),
@@ -76,7 +73,6 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         clock.clone(),
         events.clone(),
         facts.clone(),
-        pressure.clone(),
         node_changed.clone(),
     );
     let cgroups = cgroups(&config, &machine, &settings)?;
@@ -107,7 +103,6 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         cgroups.clone(),
         allocations.clone(),
     ));
-    let evictions: Arc<Evictions> = Arc::default();
     let network_ready = AtomicBool::new(is_network_ready(&facts.lock()));
     let parts = Arc::new(Parts {
         settings: settings.clone(),
@@ -117,9 +112,8 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         volumes: Arc::new(volume::Volumes::new(settings.clone(), api.clone(), clock.clone())),
         cgroups: cgroups.clone(),
         allocations: allocations.clone(),
-        evictions: evictions.clone(),
         api: api.clone(),
-        events: events.clone(),
+        events,
         clock: clock.clone(),
         network_ready,
         sources_changed: Default::default(),
@@ -163,7 +157,6 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     };
     server::start(Arc::new(server), shutdown.clone()).await?;
 
-    let kept_allocations = allocations.clone();
     let listener = Arc::new(Listener { workers: workers.clone(), synced: AtomicBool::new(false) });
     tokio::spawn(pleg::run(cri.clone(), listener.clone(), clock.clone(), shutdown.clone()));
     let (orphans, seen) = (workers.clone(), settings.clone());
@@ -178,32 +171,14 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         }
     });
 
-    let images = Arc::new(ImageGc::new(cri.clone(), clock.clone(), image_gc::Policy::of(&config.file)));
-    let evicting = eviction::Manager {
-        settings: settings.clone(),
-        cri: cri.clone(),
-        runtime: manager.clone(),
-        workers: workers.clone(),
-        events,
-        clock: clock.clone(),
-        images: images.clone(),
-        allocations: kept_allocations,
-        evictions,
-        pressure,
-        changed: node_changed.clone(),
-    };
-    let evict = evicting.run(&config.file);
     let watch = watch_runtime(cri.clone(), facts, node_changed, parts, workers.clone(), clock.clone());
     let policy =
         rotate::Policy { max_size: config.file.log_max_size(), max_files: config.file.container_log_max_files.max(2) };
-    let collect = collect_images(images, clock.clone());
     let keep = housekeeping(manager, workers, cgroups, policy, clock);
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = watch => {}
         () = keep => {}
-        () = evict => {}
-        () = collect => {}
     }
     Ok(())
 }
@@ -264,7 +239,6 @@ fn node_view(config: &Config, settings: &Settings, node_name: &str) -> NodeView 
         memory: settings.facts.allocatable_memory,
         storage: settings.facts.allocatable_storage,
         pods: max_pods(config),
-        pressure: Vec::new(),
         allowed_sysctls: config.file.allowed_unsafe_sysctls.clone(),
         apparmor: enabled.starts_with('Y'),
     }
@@ -303,6 +277,7 @@ fn node_config(config: &Config, settings: &Settings, node_name: &str) -> node::C
         provider_id: config.provider_id.clone(),
         max_pods: max_pods(config),
         reserved: config.reserved(disk),
+        thresholds: config.thresholds(),
         version: component_base::version::git_version(),
         root_dir: config.root_dir.clone(),
         status_update_frequency: config.file.node_status_update_frequency,
@@ -469,16 +444,6 @@ impl pleg::Listener for Listener {
     fn listed(&self, uids: &HashSet<String>) {
         if self.synced.load(Ordering::Acquire) {
             uids.iter().for_each(|uid| self.workers.adopt_orphan(uid));
-        }
-    }
-}
-
-/// Keeps unused images from filling the disk.
-async fn collect_images(images: Arc<ImageGc>, clock: SharedClock) {
-    loop {
-        clock.sleep(image_gc::PERIOD).await;
-        if let Err(error) = images.collect().await {
-            tracing::warn!(%error, "image garbage collection failed");
         }
     }
 }

@@ -11,8 +11,6 @@ pub mod cgroup;
 pub mod config;
 pub mod cri;
 pub mod env;
-pub mod eviction;
-pub mod image_gc;
 pub mod images;
 mod kubelet;
 pub mod network;

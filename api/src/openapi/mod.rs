@@ -7,18 +7,21 @@
 //!
 //! Reads and writes nothing.
 
+mod custom;
 mod descriptions;
+mod merge;
 mod operations;
 mod render;
 mod schemas;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::{Resource, discovery, table};
+pub use custom::{Custom, SchemaSource};
 use operations::Operation;
 use schemas::{Dialect, Schemas};
 
@@ -32,14 +35,6 @@ pub fn type_description(definition: &str) -> Option<String> {
     descriptions::descriptions().of_type(definition)
 }
 
-/// A custom resource and the OpenAPI v3 schema of its objects.
-#[derive(Clone, Debug)]
-pub struct Custom {
-    pub row: Resource,
-    /// `openAPIV3Schema` with `apiVersion`, `kind` and `metadata` put in by the caller.
-    pub schema: Value,
-}
-
 /// A document as served.
 #[derive(Clone, Debug)]
 pub struct Document {
@@ -51,34 +46,51 @@ pub struct Document {
 /// The OpenAPI of a server.
 #[derive(Debug, Default)]
 pub struct OpenApi {
-    rows: Vec<Resource>,
-    custom: Vec<Custom>,
+    rows: Arc<Vec<Resource>>,
+    custom: BTreeMap<(String, String), Vec<Custom>>,
+    /// Parts of the Swagger document that other servers answer for.
+    parts: Vec<Bytes>,
     documents: Mutex<HashMap<String, Arc<Document>>>,
 }
 
 impl OpenApi {
     /// `rows` are the enabled built-in resources in the order of discovery.
     pub fn new(rows: Vec<Resource>, custom: Vec<Custom>) -> Self {
-        Self { rows, custom, documents: Mutex::default() }
+        let mut new = Self { rows: Arc::new(rows), ..Self::default() };
+        new.set_custom(custom);
+        new
+    }
+
+    fn set_custom(&mut self, custom: Vec<Custom>) {
+        for custom in custom {
+            let key = (custom.row.group.to_string(), custom.row.version.to_string());
+            self.custom.entry(key).or_default().push(custom);
+        }
+    }
+
+    /// The same server with other custom resources, and with `parts` of Swagger documents (`paths`,
+    /// `definitions`, `parameters`) of other servers. Documents that stay the same are kept.
+    pub fn renewed(&self, custom: Vec<Custom>, parts: Vec<Bytes>) -> Self {
+        let mut new = Self { rows: self.rows.clone(), parts, ..Self::default() };
+        new.set_custom(custom);
+        let known = self.documents.lock().expect("no holder panics").clone();
+        let kept = known.into_iter().filter(|(name, document)| document.etag == format!("\"{}\"", new.hash(name)));
+        new.documents = Mutex::new(kept.collect());
+        new
     }
 
     /// Names of the v3 documents: `api`, `api/v1`, `apis`, `apis/apps`, `apis/apps/v1`, `version`, …
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> =
+        let mut names: BTreeSet<String> =
             [".well-known/openid-configuration", "api", "apis", "openid/v1/jwks", "version"].map(str::to_owned).into();
-        for row in self.rows.iter().chain(self.custom.iter().map(|custom| &custom.row)) {
-            let base = operations::base_path(&row.group, &row.version);
-            let base = base.trim_start_matches('/');
-            if !names.iter().any(|name| name == base) {
-                names.push(base.to_owned());
-            }
-            let group = format!("apis/{}", row.group);
-            if !row.group.is_empty() && !row.custom && !names.contains(&group) {
-                names.push(group);
+        for row in self.rows.iter() {
+            names.insert(operations::base_path(&row.group, &row.version).trim_start_matches('/').to_owned());
+            if !row.group.is_empty() {
+                names.insert(format!("apis/{}", row.group));
             }
         }
-        names.sort();
-        names
+        names.extend(self.custom.keys().map(|(group, version)| format!("apis/{group}/{version}")));
+        names.into_iter().collect()
     }
 
     /// `/openapi/v3`: where every document is, with the hash of what it is made from.
@@ -97,15 +109,19 @@ impl OpenApi {
     /// The hash of a v3 document: of the version and the rows behind it, so that nothing need be built.
     pub fn hash(&self, name: &str) -> String {
         let mut source = format!("{} {name}\n", crate::GIT_VERSION);
-        for row in &self.rows {
+        for row in self.rows.iter() {
             if operations::base_path(&row.group, &row.version).trim_start_matches('/').starts_with(name) {
                 source.push_str(&format!("{} {:?}\n", row.qualified(), row.verbs));
             }
         }
-        for custom in &self.custom {
-            if operations::base_path(&custom.row.group, &custom.row.version).trim_start_matches('/') == name {
-                source.push_str(&format!("{:?} {}\n", custom.row, custom.schema));
+        let mut add = |custom: &Custom| source.push_str(&format!("{:?} {}\n", custom.row, custom.revision));
+        if name.is_empty() {
+            self.custom.values().flatten().for_each(add);
+            for part in &self.parts {
+                source.push_str(&discovery::hash(part));
             }
+        } else if let ["apis", group, version] = name.split('/').collect::<Vec<_>>()[..] {
+            self.custom.get(&(group.to_owned(), version.to_owned())).into_iter().flatten().for_each(&mut add);
         }
         discovery::hash(source.as_bytes())
     }
@@ -136,8 +152,8 @@ impl OpenApi {
     pub fn v3_json(&self, name: &str) -> Option<Vec<u8>> {
         let parts: Vec<&str> = name.split('/').collect();
         let mut operations = Vec::new();
-        let mut everywhere = vec![("", "v1")];
-        let mut customs: Vec<&Custom> = Vec::new();
+        let mut everywhere: Vec<(&str, &str)> = vec![("", "v1")];
+        let mut customs: &[Custom] = &[];
         match parts[..] {
             ["api"] => operations.push(operations::discovery("/api/", Some(""), None)),
             ["apis"] => operations.push(operations::discovery("/apis/", None, None)),
@@ -147,35 +163,36 @@ impl OpenApi {
             }
             ["api", version] => operations.extend(self.group_version("", version)?),
             ["apis", group, version] => {
-                customs = self
-                    .custom
-                    .iter()
-                    .filter(|custom| custom.row.group == group && custom.row.version == version)
-                    .collect();
-                if customs.is_empty() {
-                    operations.extend(self.group_version(group, version)?);
-                } else {
+                if let Some(found) = self.custom.get(&(group.to_owned(), version.to_owned())) {
+                    customs = found;
                     operations
                         .extend(customs.iter().flat_map(|custom| operations::operations(&custom.row, schema_name)));
+                    everywhere = every_group_version();
+                } else {
+                    operations.extend(self.group_version(group, version)?);
+                    everywhere.push((group, version));
                 }
-                everywhere.push((group, version));
             }
             _ => operations.push(operations::plain(&format!("/{name}/"))?),
         }
         let mut schemas = Schemas::new(Dialect::V3, &everywhere);
-        let paths = render::paths(Dialect::V3, operations, &mut schemas);
-        let mut found = schemas.finish();
+        let mut given = BTreeMap::new();
         for custom in customs {
-            insert_custom(&mut found, custom);
+            custom::insert(Dialect::V3, custom, &mut schemas, &mut given);
         }
+        let (paths, _) = render::paths(Dialect::V3, operations, &mut schemas);
+        let mut found = schemas.finish();
+        found.extend(given);
         let mut components = render::Writer::default();
         if !found.is_empty() {
             components.members("schemas", found);
         }
-        components.value("securitySchemes", &render::bearer_token());
+        if customs.is_empty() {
+            components.value("securitySchemes", &render::bearer_token());
+        }
         let mut document = render::Writer::default();
         document.value("openapi", &json!("3.0.0"));
-        document.value("info", &info());
+        document.value("info", &if customs.is_empty() { info() } else { custom_info() });
         document.members("paths", paths);
         document.member("components", &components.finish());
         Some(document.finish())
@@ -190,7 +207,7 @@ impl OpenApi {
         (found.len() > 1).then_some(found)
     }
 
-    /// The Swagger document, built anew: every group version at once. Custom resources are left to v3.
+    /// The Swagger document, built anew: every group version at once.
     pub fn v2_json(&self) -> Vec<u8> {
         let mut operations =
             vec![operations::discovery("/api/", Some(""), None), operations::discovery("/apis/", None, None)];
@@ -198,7 +215,7 @@ impl OpenApi {
             operations.extend(operations::plain(path));
         }
         let mut done: Vec<(&str, &str)> = Vec::new();
-        for row in &self.rows {
+        for row in self.rows.iter() {
             if !row.group.is_empty() && !done.iter().any(|(group, _)| *group == row.group) {
                 operations.push(operations::discovery(&format!("/apis/{}/", row.group), Some(&row.group), None));
             }
@@ -209,16 +226,32 @@ impl OpenApi {
         }
         let everywhere = every_group_version();
         let mut schemas = Schemas::new(Dialect::V2, &everywhere);
-        let paths = render::paths(Dialect::V2, operations, &mut schemas);
+        let mut given = BTreeMap::new();
+        for custom in self.custom.values().flatten() {
+            custom::insert(Dialect::V2, custom, &mut schemas, &mut given);
+            operations.extend(operations::operations(&custom.row, schema_name));
+        }
+        let (mut paths, mut parameters) = render::paths(Dialect::V2, operations, &mut schemas);
+        let mut definitions = schemas.finish();
+        definitions.extend(given);
+        for part in &self.parts {
+            merge::merge(part, &mut paths, &mut definitions, &mut parameters);
+        }
         let mut document = render::Writer::default();
         document.value("swagger", &json!("2.0"));
         document.value("info", &info());
         document.members("paths", paths);
-        document.members("definitions", schemas.finish());
+        document.members("definitions", definitions);
+        document.members("parameters", parameters);
         document.value("securityDefinitions", &render::bearer_token());
         document.value("security", &json!([{"BearerToken": []}]));
         document.finish()
     }
+}
+
+/// What upstream calls documents of custom resources.
+fn custom_info() -> Value {
+    json!({"title": "Kubernetes CRD Swagger", "version": "v0.1.0"})
 }
 
 fn info() -> Value {
@@ -233,37 +266,6 @@ fn schema_name(group: &str, version: &str, kind: &str) -> String {
     }
     let reversed: Vec<&str> = group.split('.').rev().collect();
     format!("{}.{version}.{kind}", reversed.join("."))
-}
-
-fn insert_custom(schemas: &mut BTreeMap<String, Vec<u8>>, custom: &Custom) {
-    let json = |value: &Value| value.to_string().into_bytes();
-    let row = &custom.row;
-    let one = |kind: &str| json!([{"group": row.group, "version": row.version, "kind": kind}]);
-    let name = schema_name(&row.group, &row.version, &row.kind);
-    let mut schema = custom.schema.clone();
-    if let Value::Object(map) = &mut schema {
-        map.insert("x-kubernetes-group-version-kind".to_owned(), one(&row.kind));
-    }
-    let reference = json!({"$ref": Dialect::V3.reference(&name)});
-    schemas.insert(name, json(&schema));
-    let text = |field: &str| field_description("io.k8s.api.core.v1.Pod", field);
-    let list = json!({
-        "description": format!("{} is a list of {}", row.list_kind, row.kind),
-        "type": "object",
-        "required": ["items"],
-        "properties": {
-            "apiVersion": {"type": "string", "description": text("apiVersion")},
-            "kind": {"type": "string", "description": text("kind")},
-            "metadata": {"allOf": [{"$ref": Dialect::V3.reference("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta")}]},
-            "items": {"type": "array", "items": reference},
-        },
-        "x-kubernetes-group-version-kind": one(&row.list_kind),
-    });
-    schemas.insert(schema_name(&row.group, &row.version, &row.list_kind), json(&list));
-    let mut meta = Schemas::new(Dialect::V3, &[]);
-    meta.reference("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta");
-    meta.reference("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
-    schemas.extend(meta.finish());
 }
 
 /// Every group version that upstream's scheme registers, sorted: what `DeleteOptions` belongs to.

@@ -2,7 +2,7 @@
 
 use apimachinery::schema::Type;
 
-use super::descriptions::descriptions;
+use super::descriptions::{descriptions, of_parameter};
 use crate::{Resource, Subresource, table};
 
 /// One HTTP method of one path.
@@ -38,6 +38,8 @@ pub(super) enum Body {
     Whole { schema: String, required: bool },
     /// A patch, in any of its media types.
     Patch,
+    /// A patch of a custom resource, which cannot be merged strategically.
+    CustomPatch,
 }
 
 #[derive(Clone)]
@@ -51,6 +53,8 @@ pub(super) enum Content {
 pub(super) enum Produces {
     /// JSON, YAML, protobuf.
     Object,
+    /// JSON, YAML: custom resources.
+    Custom,
     /// Those and their watch streams.
     Stream,
     /// Those and plain text.
@@ -295,7 +299,7 @@ impl Builder<'_> {
             parameters,
             body: None,
             responses: vec![("401", "Unauthorized", Content::None)],
-            produces: Produces::Object,
+            produces: if self.row.custom { Produces::Custom } else { Produces::Object },
         }
     }
 
@@ -324,18 +328,28 @@ impl Builder<'_> {
             let id = format!("delete{}Collection{scope}{kind}", self.prefix);
             let mut delete = self.operation(path, "delete", "deletecollection", id);
             delete.description = format!("delete collection of {kind}");
-            let list = LIST.iter().filter(|(name, _)| !matches!(*name, "allowWatchBookmarks" | "watch"));
-            delete.parameters.extend(list.chain(DELETE).map(|(name, ty)| query(name, ty)));
-            delete.body = Some(Body::Whole { schema: DELETE_OPTIONS.to_owned(), required: false });
+            if row.custom {
+                delete.parameters.extend(LIST.iter().map(|(name, ty)| query(name, ty)));
+            } else {
+                let list = LIST.iter().filter(|(name, _)| !matches!(*name, "allowWatchBookmarks" | "watch"));
+                delete.parameters.extend(list.chain(DELETE).map(|(name, ty)| query(name, ty)));
+                delete.body = Some(Body::Whole { schema: DELETE_OPTIONS.to_owned(), required: false });
+            }
             answer(&mut delete, STATUS, &["200"]);
             self.push(delete);
         }
     }
 
     fn list(&self, operation: &mut Operation) {
-        operation.description = format!("list or watch objects of kind {}", self.row.kind);
         operation.parameters.extend(LIST.iter().map(|(name, ty)| query(name, ty)));
-        operation.produces = Produces::Stream;
+        if self.row.custom || !self.row.has_verb("watch") {
+            operation.description = format!("list objects of kind {}", self.row.kind);
+        } else {
+            operation.description = format!("list or watch objects of kind {}", self.row.kind);
+        }
+        if !self.row.custom {
+            operation.produces = Produces::Stream;
+        }
         answer(operation, &self.list_schema, &["200"]);
     }
 
@@ -347,6 +361,9 @@ impl Builder<'_> {
             let id = format!("read{}{scope}{kind}", self.prefix);
             let mut read = self.operation(path.clone(), "get", "get", id);
             read.description = format!("read the specified {kind}");
+            if row.custom {
+                read.parameters.push(query("resourceVersion", "string"));
+            }
             answer(&mut read, &self.schema, &["200"]);
             self.push(read);
         }
@@ -434,8 +451,11 @@ impl Builder<'_> {
             };
             let mut operation = self.operation(path.clone(), method, action, id);
             operation.description = description;
-            operation.kind =
-                Some((subresource.group.to_string(), subresource.version.to_string(), subresource.kind.to_string()));
+            if !row.custom {
+                named_after(&mut operation, subresource);
+            } else if method == "get" {
+                operation.parameters.push(query("resourceVersion", "string"));
+            }
             match method {
                 "get" if name == "log" => {
                     operation.parameters.extend(options("PodLogOptions"));
@@ -467,11 +487,7 @@ impl Builder<'_> {
                 let id = format!("connect{}{}{scope}{kind}{}{suffix}", self.prefix, capital(method), capital(name));
                 let mut operation = self.operation(path.clone(), method, "connect", id);
                 operation.description = format!("connect {} requests to {name} of {kind}", method.to_uppercase());
-                operation.kind = Some((
-                    subresource.group.to_string(),
-                    subresource.version.to_string(),
-                    subresource.kind.to_string(),
-                ));
+                named_after(&mut operation, subresource);
                 operation.parameters.extend(options(&subresource.kind));
                 if !suffix.is_empty() {
                     operation.parameters.push(Parameter {
@@ -487,6 +503,15 @@ impl Builder<'_> {
             }
         }
     }
+}
+
+/// An operation of a subresource is about the subresource's kind.
+fn named_after(operation: &mut Operation, subresource: &Subresource) {
+    let kind = subresource.kind.to_string();
+    if let Some(name) = operation.parameters.iter_mut().find(|parameter| parameter.name == "name") {
+        name.description = Some(format!("name of the {kind}"));
+    }
+    operation.kind = Some((subresource.group.to_string(), subresource.version.to_string(), kind));
 }
 
 /// The query parameters that a kind of `core/v1` stands for.
@@ -507,7 +532,7 @@ fn options(kind: &str) -> Vec<Parameter> {
                 name: field.name.to_string(),
                 place: "query",
                 ty: parameter,
-                description: descriptions().of_field(&format!("io.k8s.api.core.v1.{kind}"), &field.name),
+                description: of_parameter(kind, &field.name),
             }
         })
         // Times have no place in a query of upstream's either.
@@ -516,7 +541,8 @@ fn options(kind: &str) -> Vec<Parameter> {
 }
 
 fn query(name: &str, ty: &'static str) -> Parameter {
-    Parameter { name: name.to_owned(), place: "query", ty, description: descriptions().of_field(DELETE_OPTIONS, name) }
+    let description = of_parameter("", name).or_else(|| descriptions().of_field(DELETE_OPTIONS, name));
+    Parameter { name: name.to_owned(), place: "query", ty, description }
 }
 
 fn answer(operation: &mut Operation, schema: &str, statuses: &[&'static str]) {
@@ -537,8 +563,16 @@ fn write(operation: &mut Operation, schema: &str, statuses: &[&'static str]) {
 }
 
 fn patched(operation: &mut Operation, schema: &str) {
-    operation.parameters.extend(WRITE.iter().map(|(name, ty)| query(name, ty)));
+    let custom = operation.produces == Produces::Custom;
+    operation.parameters.extend(WRITE.iter().map(|(name, ty)| {
+        let mut parameter = query(name, ty);
+        // Patches may be applied, and apply needs a manager.
+        if let Some(text) = of_parameter("PatchOptions", name) {
+            parameter.description = Some(text);
+        }
+        parameter
+    }));
     operation.parameters.push(query("force", "boolean"));
-    operation.body = Some(Body::Patch);
-    answer(operation, schema, &["200", "201"]);
+    operation.body = Some(if custom { Body::CustomPatch } else { Body::Patch });
+    answer(operation, schema, if custom { &["200"] } else { &["200", "201"] });
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
 use serde_json::{Map, Value, json};
 
 use super::operations::{Body, Content, Operation, Parameter, Produces};
@@ -14,6 +16,10 @@ const PATCHES: [&str; 4] = [
     "application/apply-patch+yaml",
 ];
 
+/// Custom resources know no strategic merge.
+const CUSTOM_PATCHES: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+
 pub(super) fn bearer_token() -> Value {
     json!({"BearerToken": {
         "description": "Bearer Token authentication",
@@ -23,12 +29,14 @@ pub(super) fn bearer_token() -> Value {
     }})
 }
 
-/// Groups operations by path. Parameters that all operations of a path share are the path's.
+/// Groups operations by path. Parameters that all operations of a path share are the path's; in Swagger,
+/// parameters that say nothing of their path's kind are references into the second map.
 pub(super) fn paths(
     dialect: Dialect,
     operations: Vec<Operation>,
     schemas: &mut Schemas<'_>,
-) -> BTreeMap<String, Vec<u8>> {
+) -> (BTreeMap<String, Vec<u8>>, BTreeMap<String, Vec<u8>>) {
+    let mut known = BTreeMap::new();
     let mut by_path: BTreeMap<String, Vec<Operation>> = BTreeMap::new();
     for operation in operations {
         by_path.entry(operation.path.clone()).or_default().push(operation);
@@ -44,14 +52,59 @@ pub(super) fn paths(
         let mut item = Map::new();
         for mut operation in operations {
             operation.parameters.retain(|parameter| !shared.contains(parameter));
-            item.insert(operation.method.to_owned(), self::operation(dialect, &operation, schemas));
+            let mut rendered = self::operation(dialect, &operation, schemas);
+            if let (Dialect::V2, Some(list)) = (dialect, rendered.get_mut("parameters")) {
+                share(list, &mut known);
+            }
+            item.insert(operation.method.to_owned(), rendered);
         }
         if !shared.is_empty() {
-            item.insert("parameters".to_owned(), parameters(dialect, shared));
+            let mut list = parameters(dialect, shared);
+            if dialect == Dialect::V2 {
+                share(&mut list, &mut known);
+            }
+            item.insert("parameters".to_owned(), list);
         }
         out.insert(path, serde_json::to_vec(&item).expect("a tree is always JSON"));
     }
-    out
+    (out, known)
+}
+
+/// Replaces parameters by references to shared ones, except those of which upstream keeps a copy in each
+/// operation: names, bodies of a kind, and two that kubectl looks for.
+fn share(list: &mut Value, known: &mut BTreeMap<String, Vec<u8>>) {
+    for parameter in list.as_array_mut().into_iter().flatten() {
+        let name = parameter["name"].as_str().unwrap_or_default();
+        let query = parameter["in"] == "query";
+        let of_kind = parameter
+            .pointer("/schema/$ref")
+            .and_then(Value::as_str)
+            .is_some_and(|reference| !reference.starts_with("#/definitions/io.k8s.apimachinery"));
+        if name == "name" || (query && matches!(name, "fieldValidation" | "dryRun")) || of_kind {
+            continue;
+        }
+        let json = in_order(parameter);
+        let key = format!("{name}-{}", hash(json.as_bytes()));
+        let reference = json!({"$ref": format!("#/parameters/{key}")});
+        known.entry(key).or_insert_with(|| parameter.to_string().into_bytes());
+        *parameter = reference;
+    }
+}
+
+/// A parameter with its members in the order in which upstream hashes them.
+fn in_order(parameter: &Value) -> String {
+    const ORDER: [&str; 7] = ["uniqueItems", "type", "description", "name", "in", "required", "schema"];
+    let members: Vec<String> =
+        ORDER.into_iter().filter_map(|key| Some(format!("\"{key}\":{}", parameter.get(key)?))).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+/// Six bytes of FNV-1 in eight characters, upstream's names of shared parameters.
+fn hash(bytes: &[u8]) -> String {
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| hash.wrapping_mul(0x100_0000_01b3) ^ u64::from(*byte));
+    URL_SAFE.encode(&hash.to_be_bytes()[..6])
 }
 
 /// An object put together from members that are JSON already.
@@ -110,7 +163,7 @@ fn operation(dialect: Dialect, operation: &Operation, schemas: &mut Schemas<'_>)
     match dialect {
         Dialect::V3 => {
             if let Some(body) = &operation.body {
-                out.insert("requestBody".to_owned(), request_body(body, schemas));
+                out.insert("requestBody".to_owned(), request_body(body, operation.produces, schemas));
             }
         }
         Dialect::V2 => {
@@ -118,12 +171,17 @@ fn operation(dialect: Dialect, operation: &Operation, schemas: &mut Schemas<'_>)
                 list.insert(0, body_parameter(body, schemas));
             }
             let consumes = match (&operation.body, operation.produces) {
+                (Some(Body::CustomPatch), _) => json!(CUSTOM_PATCHES),
+                (_, Produces::Custom) => json!(produces),
                 (Some(Body::Patch), _) => json!(PATCHES),
                 (None, Produces::Object) if operation.action.is_none() => json!(produces),
-                (None, Produces::Json | Produces::KeySet) => json!(["application/json"]),
+                (None, Produces::Json) if operation.tag == "version" => json!(["application/json"]),
+                (None, Produces::Json | Produces::KeySet) => Value::Null,
                 _ => json!(["*/*"]),
             };
-            out.insert("consumes".to_owned(), consumes);
+            if !consumes.is_null() {
+                out.insert("consumes".to_owned(), consumes);
+            }
             out.insert("produces".to_owned(), json!(produces));
             out.insert("schemes".to_owned(), json!(["https"]));
         }
@@ -162,6 +220,7 @@ fn media_types(produces: Produces) -> Vec<&'static str> {
     let objects = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
     match produces {
         Produces::Object => objects.to_vec(),
+        Produces::Custom => objects[..2].to_vec(),
         Produces::Stream => {
             [&objects[..], &["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"]]
                 .concat()
@@ -173,28 +232,29 @@ fn media_types(produces: Produces) -> Vec<&'static str> {
     }
 }
 
-fn request_body(body: &Body, schemas: &mut Schemas<'_>) -> Value {
-    match body {
-        Body::Whole { schema, required } => {
-            let mut out = json!({"content": {"*/*": {"schema": schemas.reference(schema)}}});
-            if *required {
-                out["required"] = json!(true);
-            }
-            out
+fn request_body(body: &Body, produces: Produces, schemas: &mut Schemas<'_>) -> Value {
+    let (schema, required, media): (&str, bool, &[&str]) = match body {
+        Body::Whole { schema, required } if produces == Produces::Custom => {
+            (schema, *required, &["application/json", "application/yaml"])
         }
-        Body::Patch => {
-            let schema = schemas.reference(PATCH);
-            let content: Map<String, Value> =
-                PATCHES.iter().map(|media| ((*media).to_owned(), json!({"schema": schema}))).collect();
-            json!({"content": content, "required": true})
-        }
+        Body::Whole { schema, required } => (schema, *required, &["*/*"]),
+        Body::Patch => (PATCH, true, &PATCHES),
+        Body::CustomPatch => (PATCH, true, &CUSTOM_PATCHES),
+    };
+    let schema = schemas.reference(schema);
+    let content: Map<String, Value> =
+        media.iter().map(|media| ((*media).to_owned(), json!({"schema": schema}))).collect();
+    let mut out = json!({"content": content});
+    if required {
+        out["required"] = json!(true);
     }
+    out
 }
 
 fn body_parameter(body: &Body, schemas: &mut Schemas<'_>) -> Value {
     let (schema, required) = match body {
         Body::Whole { schema, required } => (schema.as_str(), *required),
-        Body::Patch => (PATCH, true),
+        Body::Patch | Body::CustomPatch => (PATCH, true),
     };
     let mut out = json!({"in": "body", "name": "body", "schema": schemas.reference(schema)});
     if required {

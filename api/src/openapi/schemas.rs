@@ -53,6 +53,11 @@ impl<'a> Schemas<'a> {
         json!({"$ref": self.dialect.reference(name)})
     }
 
+    /// The named schema is made elsewhere.
+    pub(super) fn given(&mut self, name: &str) {
+        self.seen.insert(name.to_owned());
+    }
+
     /// Every schema referred to so far, and what these refer to in turn, each as JSON: a tree of all
     /// of them at once would be ten times as large as the document.
     pub(super) fn finish(mut self) -> BTreeMap<String, Vec<u8>> {
@@ -113,7 +118,11 @@ impl<'a> Schemas<'a> {
         }
         let mut properties = Map::new();
         for field in &object.fields {
-            let property = self.property(ty, field, descriptions().of_field(name, &field.name));
+            let text = descriptions().of_field(name, &field.name).map(|text| match ty.at(field.ty).ty() {
+                Type::String(string) if !string.values.is_empty() => with_values(&text, &string.values),
+                _ => text,
+            });
+            let property = self.property(ty, field, text);
             properties.insert(field.name.to_string(), property);
         }
         if !properties.is_empty() {
@@ -265,6 +274,15 @@ impl<'a> Schemas<'a> {
             Type::SchemaOrStringArray(_) => self.reference(&format!("{EXTENSIONS}.JSONSchemaPropsOrStringArray")),
         }
     }
+}
+
+/// The description of a field whose values are counted up.
+fn with_values<T: std::fmt::Display>(text: &str, values: &[T]) -> String {
+    let mut out = format!("{text}\n\nPossible enum values:");
+    for value in values {
+        out.push_str(&format!("\n - `\"{value}\"`"));
+    }
+    out
 }
 
 /// The way of merging that a field gives to its struct against what the struct says of itself.

@@ -6,6 +6,7 @@
 
 mod roles;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -306,25 +307,51 @@ async fn endpoints(server: &Arc<Server>, present: bool) -> Result<(), Status> {
     Ok(())
 }
 
-/// The ConfigMap from which components that delegate authentication learn the client authority.
+/// The ConfigMap from which components that delegate authentication learn the client authority, and how
+/// front proxies tell them about users.
 async fn authority(server: &Arc<Server>) -> Result<(), Status> {
-    let Some(path) = &server.config.client_ca_file else { return Ok(()) };
-    let pem = tokio::fs::read_to_string(path)
-        .await
-        .map_err(|error| Status::internal(format!("reading the client authority: {error}")))?;
+    let mut data = serde_json::Map::new();
+    let read = |path: PathBuf| async move {
+        tokio::fs::read_to_string(path)
+            .await
+            .map_err(|error| Status::internal(format!("reading the client authority: {error}")))
+    };
+    if let Some(path) = &server.config.client_ca_file {
+        data.insert("client-ca-file".to_string(), read(path.clone()).await?.into());
+    }
+    let front = &server.config.request_header;
+    if let Some(path) = &front.client_ca_file {
+        data.insert("requestheader-client-ca-file".to_string(), read(path.clone()).await?.into());
+        let lists = [
+            ("requestheader-allowed-names", &front.allowed_names),
+            ("requestheader-username-headers", &front.username_headers),
+            ("requestheader-group-headers", &front.group_headers),
+            ("requestheader-extra-headers-prefix", &front.extra_headers_prefixes),
+            ("requestheader-uid-headers", &front.uid_headers),
+        ];
+        for (name, list) in lists {
+            if name != "requestheader-uid-headers" || !list.is_empty() {
+                data.insert(name.to_string(), json!(list).to_string().into());
+            }
+        }
+    }
+    if data.is_empty() {
+        return Ok(());
+    }
     let collection = "/api/v1/namespaces/kube-system/configmaps";
     let name = "extension-apiserver-authentication";
     let object = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": name, "namespace": "kube-system"},
-        "data": {"client-ca-file": pem},
+        "data": data,
     });
     if create_missing(server, collection, &object).await? {
         return Ok(());
     }
     let have = get(server, &format!("{collection}/{name}")).await?;
-    if have.is_some_and(|have| have.str_at(&["data", "client-ca-file"]) != Some(pem.as_str())) {
-        patch(server, &format!("{collection}/{name}"), &json!({"data": {"client-ca-file": pem}})).await?;
+    let differs = |have: &Value| data.iter().any(|(key, value)| have.at(&["data", key]) != Some(value));
+    if have.as_ref().is_some_and(differs) {
+        patch(server, &format!("{collection}/{name}"), &json!({"data": data})).await?;
     }
     Ok(())
 }

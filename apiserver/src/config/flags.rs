@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use component_base::flags::{FlagSet, Kind, Parsed};
 
-use super::{AuthorizationMode, Config, Error, StorageBackend};
+use super::{AuthorizationMode, Config, Error, FrontProxy, RequestHeader, StorageBackend};
 
 /// Strings that parse without effect.
 const ACCEPTED_STRINGS: &[&str] = &[
@@ -42,9 +42,6 @@ const ACCEPTED_STRINGS: &[&str] = &[
     "peer-advertise-ip",
     "peer-advertise-port",
     "peer-ca-file",
-    "proxy-client-cert-file",
-    "proxy-client-key-file",
-    "requestheader-client-ca-file",
     "service-account-signing-endpoint",
     "storage-media-type",
     "tls-min-version",
@@ -55,7 +52,6 @@ const ACCEPTED_STRINGS: &[&str] = &[
 ];
 
 const ACCEPTED_BOOLS: &[&str] = &[
-    "aggregator-reject-forwarding-redirect",
     "audit-log-batch-throttle-enable",
     "audit-log-compress",
     "audit-log-truncate-enabled",
@@ -64,7 +60,6 @@ const ACCEPTED_BOOLS: &[&str] = &[
     "contention-profiling",
     "disable-http2-serving",
     "emulation-forward-compatible",
-    "enable-aggregator-routing",
     "enable-bootstrap-token-auth",
     "enable-logs-handler",
     "enable-priority-and-fairness",
@@ -104,11 +99,6 @@ const ACCEPTED_LISTS: &[&str] = &[
     "disabled-metrics",
     "etcd-servers-overrides",
     "oidc-signing-algs",
-    "requestheader-allowed-names",
-    "requestheader-extra-headers-prefix",
-    "requestheader-group-headers",
-    "requestheader-uid-headers",
-    "requestheader-username-headers",
     "strict-transport-security-directives",
     "tls-cipher-suites",
     "tls-curve-preferences",
@@ -183,6 +173,16 @@ pub fn flag_set() -> FlagSet {
         .string("kubelet-client-key", "", "Path to a client key file for TLS to kubelets.")
         .strings("kubelet-preferred-address-types", &["Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"], "List of the preferred NodeAddressTypes to use for kubelet connections.")
         .duration("kubelet-timeout", d.kubelet.timeout, "Timeout for kubelet operations.")
+        .string("requestheader-client-ca-file", "", "Root certificate bundle to use to verify client certificates on incoming requests before trusting usernames in headers.")
+        .strings("requestheader-allowed-names", &[], "List of client certificate common names to allow to provide usernames in headers. If empty, any client certificate validated by the authorities is allowed.")
+        .strings("requestheader-username-headers", &[], "List of request headers to inspect for usernames. X-Remote-User is common.")
+        .strings("requestheader-uid-headers", &[], "List of request headers to inspect for UIDs. X-Remote-Uid is suggested.")
+        .strings("requestheader-group-headers", &[], "List of request headers to inspect for groups. X-Remote-Group is suggested.")
+        .strings("requestheader-extra-headers-prefix", &[], "List of request header prefixes to inspect. X-Remote-Extra- is suggested.")
+        .string("proxy-client-cert-file", "", "Client certificate used to prove the identity of the aggregator when it must call out during a request.")
+        .string("proxy-client-key-file", "", "Private key for the client certificate of the aggregator.")
+        .bool("enable-aggregator-routing", false, "Turns on aggregator routing requests to endpoints IP rather than cluster IP.")
+        .bool("aggregator-reject-forwarding-redirect", true, "Aggregator rejects forwarding redirect response back to client.")
         .bool("allow-privileged", false, "If true, allow privileged containers.")
         .duration("request-timeout", d.request_timeout, "How long a handler may keep a request open before timing it out.")
         .int("min-request-timeout", 1800, "Minimum seconds a watch must be kept open before timing it out.")
@@ -283,6 +283,20 @@ impl Config {
                 .collect::<Result<_, _>>()?;
         }
         config.service_node_port_range = port_range(&flags.string("service-node-port-range"))?;
+        config.request_header = RequestHeader {
+            client_ca_file: path("requestheader-client-ca-file"),
+            allowed_names: flags.strings("requestheader-allowed-names"),
+            username_headers: flags.strings("requestheader-username-headers"),
+            uid_headers: flags.strings("requestheader-uid-headers"),
+            group_headers: flags.strings("requestheader-group-headers"),
+            extra_headers_prefixes: flags.strings("requestheader-extra-headers-prefix"),
+        };
+        config.front_proxy = FrontProxy {
+            client_certificate: path("proxy-client-cert-file"),
+            client_key: path("proxy-client-key-file"),
+            aggregator_routing: flags.bool("enable-aggregator-routing"),
+            reject_redirects: flags.bool("aggregator-reject-forwarding-redirect"),
+        };
         config.kubelet.certificate_authority = path("kubelet-certificate-authority");
         config.kubelet.client_certificate = path("kubelet-client-certificate");
         config.kubelet.client_key = path("kubelet-client-key");

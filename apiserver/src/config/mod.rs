@@ -49,6 +49,43 @@ pub struct KubeletClient {
     pub timeout: Duration,
 }
 
+/// The aggregation layer: how extension servers are reached, and what they are told about users.
+#[derive(Clone, Debug)]
+pub struct FrontProxy {
+    /// `--proxy-client-cert-file`: the certificate that vouches for the identity headers.
+    pub client_certificate: Option<PathBuf>,
+    /// `--proxy-client-key-file`.
+    pub client_key: Option<PathBuf>,
+    /// `--enable-aggregator-routing`: to endpoints instead of cluster IPs.
+    pub aggregator_routing: bool,
+    /// `--aggregator-reject-forwarding-redirect`.
+    pub reject_redirects: bool,
+}
+
+impl Default for FrontProxy {
+    fn default() -> Self {
+        Self { client_certificate: None, client_key: None, aggregator_routing: false, reject_redirects: true }
+    }
+}
+
+/// How front proxies tell who their users are (`--requestheader-*`). Extension servers learn it from the
+/// ConfigMap `extension-apiserver-authentication`.
+#[derive(Clone, Debug, Default)]
+pub struct RequestHeader {
+    /// `--requestheader-client-ca-file`; without one no front proxy is believed.
+    pub client_ca_file: Option<PathBuf>,
+    /// `--requestheader-allowed-names`: common names of front proxies; any when empty.
+    pub allowed_names: Vec<String>,
+    /// `--requestheader-username-headers`.
+    pub username_headers: Vec<String>,
+    /// `--requestheader-uid-headers`.
+    pub uid_headers: Vec<String>,
+    /// `--requestheader-group-headers`.
+    pub group_headers: Vec<String>,
+    /// `--requestheader-extra-headers-prefix`.
+    pub extra_headers_prefixes: Vec<String>,
+}
+
 /// Everything a server needs to know. Upstream's defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -112,6 +149,10 @@ pub struct Config {
     pub reconcile_endpoints: bool,
     /// `--kubelet-*`.
     pub kubelet: KubeletClient,
+    /// `--requestheader-*`.
+    pub request_header: RequestHeader,
+    /// `--proxy-client-*` and the like.
+    pub front_proxy: FrontProxy,
     /// `--allow-privileged`.
     pub allow_privileged: bool,
     /// `--request-timeout`.
@@ -172,6 +213,8 @@ impl Default for Config {
                 timeout: Duration::from_secs(5),
                 ..KubeletClient::default()
             },
+            request_header: RequestHeader::default(),
+            front_proxy: FrontProxy::default(),
             allow_privileged: false,
             request_timeout: Duration::from_secs(60),
             min_request_timeout: Duration::from_secs(1800),

@@ -1,25 +1,33 @@
 //! Discovery, plain and aggregated (KEP-3352).
 
-use std::sync::OnceLock;
+use std::sync::Arc;
 
 use api::Resource;
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::header::{ACCEPT, VARY};
 use http::{HeaderValue, StatusCode};
 use serde_json::Value;
 
-use super::{cached, produces};
+use super::{cached, order, produces};
 use crate::request::accept;
 use crate::response::{self, Response, encode};
 use crate::server::walk::Context;
 
-/// The aggregated documents and their tags.
+/// The aggregated documents, made on first use and again when something else is served.
 #[derive(Default)]
 pub struct Documents {
-    legacy: OnceLock<(Bytes, String)>,
-    groups: OnceLock<(Bytes, String)>,
+    legacy: ArcSwapOption<Document>,
+    groups: ArcSwapOption<Document>,
+}
+
+struct Document {
+    /// Of what it was made from.
+    generation: u64,
+    body: Bytes,
+    etag: String,
 }
 
 fn rows(cx: &Context) -> Vec<&'static Resource> {
@@ -56,12 +64,20 @@ fn plain(cx: &Context, value: &Value) -> Result<Response, Status> {
 fn aggregated(cx: &Context, legacy: bool) -> Response {
     let documents = &cx.server.documents.discovery;
     let slot = if legacy { &documents.legacy } else { &documents.groups };
-    let (body, etag) = slot.get_or_init(|| {
-        let body = encode::json_bytes(&api::discovery::aggregated(&rows(cx), legacy), false);
-        let etag = api::discovery::etag(&body);
-        (Bytes::from(body), etag.trim_matches('"').to_string())
+    let generation = cx.server.aggregator.generation();
+    let document = slot.load_full().filter(|document| document.generation == generation).unwrap_or_else(|| {
+        let rows = rows(cx);
+        let served = order::Served::new(&cx.server, &rows);
+        let remote = |group: &str, version: &str| served.remote(&cx.server, group, version);
+        let tree = api::discovery::aggregated(&rows, &served.aggregated(), legacy, remote);
+        let body = encode::json_bytes(&tree, false);
+        let etag = api::discovery::etag(&body).trim_matches('"').to_string();
+        cx.server.aggregator.metrics.discovery_aggregations.inc(&[]);
+        let document = Arc::new(Document { generation, body: Bytes::from(body), etag });
+        slot.store(Some(document.clone()));
+        document
     });
-    let mut answer = cached(cx, api::discovery::AGGREGATED, body.clone(), etag);
+    let mut answer = cached(cx, api::discovery::AGGREGATED, document.body.clone(), &document.etag);
     answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
     answer
 }
@@ -86,7 +102,7 @@ pub fn groups(cx: &mut Context) -> Result<Response, Status> {
     if wants_aggregated(cx) {
         return Ok(aggregated(cx, false));
     }
-    plain(cx, &api::discovery::group_list(&rows(cx)))
+    plain(cx, &api::discovery::group_list(&order::Served::new(&cx.server, &rows(cx)).plain()))
 }
 
 /// `/apis/<group>`.
@@ -94,7 +110,7 @@ pub fn groups(cx: &mut Context) -> Result<Response, Status> {
 /// # Errors
 /// 406.
 pub fn group(cx: &mut Context, name: &str) -> Result<Response, Status> {
-    match api::discovery::group(&rows(cx), name) {
+    match api::discovery::group(&order::Served::new(&cx.server, &rows(cx)).plain(), name) {
         Some(document) => plain(cx, &document),
         None => Ok(response::page_not_found()),
     }

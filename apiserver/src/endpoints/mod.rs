@@ -4,6 +4,7 @@ pub mod discovery;
 pub mod gnostic;
 pub mod issuer;
 pub mod openapi;
+pub mod order;
 
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
@@ -44,7 +45,10 @@ pub async fn dispatch(cx: &mut Context, _body: Body) -> Result<Response, Status>
         ["openapi", "v2"] => return only_get(cx, openapi::v2),
         ["openapi", "v3", rest @ ..] => {
             let rest = rest.join("/");
-            return only_get(cx, |cx| openapi::v3(cx, &rest));
+            return match only_get_checked(cx)? {
+                Some(answer) => Ok(answer),
+                None => openapi::v3(cx, &rest).await,
+            };
         }
         ["api"] => return only_get(cx, discovery::legacy),
         ["api", version] => return only_get(cx, |cx| discovery::resources(cx, "", version)),
@@ -60,6 +64,14 @@ fn only_get(
     cx: &mut Context,
     answer: impl FnOnce(&mut Context) -> Result<Response, Status>,
 ) -> Result<Response, Status> {
+    match only_get_checked(cx)? {
+        Some(refusal) => Ok(refusal),
+        None => answer(cx),
+    }
+}
+
+/// The answer to every method but GET.
+fn only_get_checked(cx: &Context) -> Result<Option<Response>, Status> {
     if cx.method == Method::HEAD {
         let mut answer = response::json(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -67,12 +79,12 @@ fn only_get(
             false,
         );
         *answer.body_mut() = Body::empty();
-        return Ok(answer);
+        return Ok(Some(answer));
     }
     if cx.method != Method::GET {
         return Err(Status::generic(405, "", &GroupResource::default(), "", ""));
     }
-    answer(cx)
+    Ok(None)
 }
 
 /// What `GET /` lists.

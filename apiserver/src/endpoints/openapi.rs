@@ -1,32 +1,67 @@
-//! OpenAPI v2 and v3 (KEP-2896), from the table by way of `api::openapi`.
+//! OpenAPI v2 and v3 (KEP-2896), from the table by way of `api::openapi`, with the documents of
+//! extension servers beside this server's own.
 
-use std::sync::OnceLock;
+use std::io::Write as _;
+use std::sync::Arc;
 
-use api::openapi::OpenApi;
+use api::openapi::{Custom, OpenApi};
 use apimachinery::status::Status;
+use arc_swap::ArcSwapOption;
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{ACCEPT, LOCATION, VARY};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, EXPIRES, LOCATION, VARY};
 use http::{HeaderValue, StatusCode};
+use parking_lot::Mutex;
 
-use super::{cached, gnostic, produces};
+use super::{cached, gnostic};
+use crate::aggregator::forward;
 use crate::request::accept;
 use crate::response::{self, Response};
 use crate::server::walk::Context;
 
-/// The documents, made on first use.
+/// The documents, made on first use; those that a change does not touch are kept.
 #[derive(Default)]
 pub struct Documents {
-    openapi: OnceLock<OpenApi>,
-    /// The Swagger document as protobuf.
-    swagger: OnceLock<Bytes>,
+    current: ArcSwapOption<Current>,
+    /// The Swagger document as protobuf, with the tag of the JSON it was made from.
+    swagger: Mutex<Option<(String, Bytes)>>,
 }
 
-fn openapi(cx: &Context) -> &OpenApi {
-    cx.server.documents.openapi.openapi.get_or_init(|| {
-        let rows = cx.server.registry.all().iter().map(|served| served.resource.clone()).collect();
-        OpenApi::new(rows, Vec::new())
-    })
+struct Current {
+    /// Of what the documents are made from.
+    generation: u64,
+    openapi: OpenApi,
+}
+
+fn current(cx: &Context) -> Arc<Current> {
+    let documents = &cx.server.documents.openapi;
+    let generation = cx.server.aggregator.generation();
+    let before = documents.current.load_full();
+    if let Some(current) = before.as_ref().filter(|current| current.generation == generation) {
+        return current.clone();
+    }
+    let custom = custom(cx);
+    let routes = cx.server.aggregator.routes();
+    let remotes = routes.services.values().filter(|service| service.service.is_some());
+    let parts = remotes.filter_map(|service| cx.server.aggregator.documents(&service.name).openapi.swagger.clone());
+    let parts = parts.collect();
+    let openapi = match before {
+        Some(before) => before.openapi.renewed(custom, parts),
+        None => {
+            let rows = cx.server.registry.all().iter().map(|served| served.resource.clone()).collect();
+            OpenApi::new(rows, Vec::new()).renewed(custom, parts)
+        }
+    };
+    let current = Arc::new(Current { generation, openapi });
+    documents.current.store(Some(current.clone()));
+    current
+}
+
+/// The served versions of CustomResourceDefinitions.
+fn custom(_cx: &Context) -> Vec<Custom> {
+    Vec::new()
 }
 
 /// The media type of the Swagger document as protobuf, in the two spellings that are in use.
@@ -47,32 +82,74 @@ pub fn v2(cx: &mut Context) -> Result<Response, Status> {
         .map(accept::media_type)
         .find(|media| media == "application/json" || media == "*/*" || V2_PROTOBUF.contains(&media.as_str()))
         .is_some_and(|media| V2_PROTOBUF.contains(&media.as_str()));
-    let document = openapi(cx).v2();
+    let document = current(cx).openapi.v2();
     let etag = document.etag.trim_matches('"').to_string();
     let mut answer = if protobuf {
-        let body = cx.server.documents.openapi.swagger.get_or_init(|| {
-            // The document was just made out of a tree; reading it back happens once per process.
-            let tree = serde_json::from_slice(&document.json).expect("the document is JSON");
-            Bytes::from(gnostic::encode(&tree))
-        });
-        cached(cx, V2_PROTOBUF[0], body.clone(), &etag)
+        cached(cx, V2_PROTOBUF[0], swagger_protobuf(cx, &etag, &document.json), &etag)
     } else {
         cached(cx, "application/json", document.json.clone(), &etag)
     };
-    answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    if answer.status() == StatusCode::OK && takes_gzip(cx) {
+        answer =
+            zipped(answer, if protobuf { swagger_protobuf(cx, &etag, &document.json) } else { document.json.clone() });
+    }
+    answer.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    answer.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
     Ok(answer)
+}
+
+fn swagger_protobuf(cx: &Context, etag: &str, json: &Bytes) -> Bytes {
+    let mut kept = cx.server.documents.openapi.swagger.lock();
+    match kept.as_ref() {
+        Some((known, bytes)) if known == etag => bytes.clone(),
+        _ => {
+            // The document was just made out of a tree; reading it back happens once for each change.
+            let tree = serde_json::from_slice(json).expect("the document is JSON");
+            let bytes = Bytes::from(gnostic::encode(&tree));
+            *kept = Some((etag.to_string(), bytes.clone()));
+            bytes
+        }
+    }
+}
+
+/// Whether the client accepts gzip with a weight above zero.
+fn takes_gzip(cx: &Context) -> bool {
+    let header = cx.headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    header.split(',').any(|clause| {
+        let mut parts = clause.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let refused = parts.any(|part| part.strip_prefix("q=").is_some_and(|q| q.parse::<f32>() == Ok(0.0)));
+        (name.eq_ignore_ascii_case("gzip") || name == "*") && !refused
+    })
+}
+
+fn zipped(answer: Response, body: Bytes) -> Response {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&body).expect("writing to memory does not fail");
+    let zipped = encoder.finish().expect("writing to memory does not fail");
+    let (mut parts, _) = answer.into_parts();
+    parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    Response::from_parts(parts, Body::from(zipped))
 }
 
 /// `/openapi/v3` and below. A document asked for under its hash may be kept forever.
 ///
 /// # Errors
-/// 406 for everything but JSON.
-pub fn v3(cx: &mut Context, rest: &str) -> Result<Response, Status> {
+/// None of its own; extension servers answer for their documents.
+pub async fn v3(cx: &mut Context, rest: &str) -> Result<Response, Status> {
+    let current = current(cx);
     if rest.is_empty() {
-        produces(cx)?;
-        return Ok(response::json(StatusCode::OK, &openapi(cx).v3_index(), false));
+        return Ok(index(cx, &current));
     }
-    let Some(document) = openapi(cx).v3(rest) else {
+    if let Some(remote) = remote(cx, &current, rest) {
+        return Ok(forward::forward(cx, &remote, Body::empty()).await);
+    }
+    if !accepts_json(cx) {
+        let mut answer = Response::new(Body::empty());
+        *answer.status_mut() = StatusCode::NOT_ACCEPTABLE;
+        return Ok(answer);
+    }
+    let Some(document) = current.openapi.v3(rest) else {
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = StatusCode::NOT_FOUND;
         return Ok(answer);
@@ -93,6 +170,55 @@ pub fn v3(cx: &mut Context, rest: &str) -> Result<Response, Status> {
     headers.insert(VARY, HeaderValue::from_static("Accept"));
     if !asked.is_empty() {
         headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        let next_year = cx.server.clock.now() + jiff::SignedDuration::from_hours(365 * 24);
+        let expires = next_year.to_zoned(jiff::tz::TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S UTC").to_string();
+        if let Ok(value) = HeaderValue::from_str(&expires) {
+            headers.insert(EXPIRES, value);
+        }
     }
     Ok(answer)
+}
+
+/// The index: this server's documents, and those that only extension servers have. Upstream writes it as
+/// a file without a name, whose type its library guesses to be text.
+fn index(cx: &Context, current: &Current) -> Response {
+    let mut index = current.openapi.v3_index();
+    let routes = cx.server.aggregator.routes();
+    if let Some(paths) = index["paths"].as_object_mut() {
+        for service in routes.services.values().filter(|service| service.service.is_some()) {
+            let documents = cx.server.aggregator.documents(&service.name);
+            for (name, item) in documents.openapi.index.iter().flatten() {
+                paths.entry(name.clone()).or_insert_with(|| item.clone());
+            }
+        }
+    }
+    response::bytes(StatusCode::OK, "text/plain; charset=utf-8", index.to_string())
+}
+
+/// The extension server that has a document which this server does not have.
+fn remote(cx: &Context, current: &Current, name: &str) -> Option<Arc<crate::aggregator::routes::ApiService>> {
+    let routes = cx.server.aggregator.routes();
+    if routes.remotes == 0 {
+        return None;
+    }
+    if let Some(remote) = routes.remote(&format!("/{name}")) {
+        return Some(remote.clone());
+    }
+    if current.openapi.names().iter().any(|known| known == name) {
+        return None;
+    }
+    let mut remotes = routes.services.values().filter(|service| service.service.is_some());
+    remotes
+        .find(|service| {
+            let documents = cx.server.aggregator.documents(&service.name);
+            documents.openapi.index.as_ref().is_some_and(|index| index.contains_key(name))
+        })
+        .cloned()
+}
+
+fn accepts_json(cx: &Context) -> bool {
+    let accepts = cx.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media =
+        |clause: &str| matches!(accept::media_type(clause).as_str(), "application/json" | "application/*" | "*/*");
+    accepts.is_empty() || accepts.split(',').any(media)
 }

@@ -4,7 +4,6 @@
 //! (WebSocket, SPDY) is passed on as it came, and both connections are joined.
 
 mod target;
-mod translate;
 mod transport;
 
 use std::sync::Arc;
@@ -15,13 +14,12 @@ use axum::body::Body;
 use http::header::{CONNECTION, HOST, HeaderName, UPGRADE};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use proto::remotecommand::Streams;
 use serde_json::Value;
 
 use crate::cache::Freshness;
 use crate::handlers::get;
 use crate::registry::Served;
-use crate::response::{Response, websocket};
+use crate::response::Response;
 use crate::server::walk::Context;
 pub use transport::{Error, KubeletClient};
 
@@ -149,9 +147,6 @@ pub async fn log(cx: &mut Context, served: &Arc<Served>) -> Result<Response, Sta
         return Err(kubelet_error(answer).await);
     }
     let (parts, body) = answer.into_parts();
-    if websocket::is_requested(&cx.headers) {
-        return websocket::stream(cx, Body::new(body));
-    }
     let mut answer = Response::new(Body::new(body));
     let content_type =
         parts.headers.get(http::header::CONTENT_TYPE).cloned().unwrap_or(http::HeaderValue::from_static("text/plain"));
@@ -235,7 +230,6 @@ pub async fn stream(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     let (pod, target) = pod_and_kubelet(cx, served).await?;
     let (namespace, name) = (cx.info.namespace.clone(), cx.info.name.clone());
     let phase = pod.str_at(&["status", "phase"]).unwrap_or_default();
-    let (mut tunnel, mut streams) = (false, Streams::default());
     let path = match cx.info.subresource.as_str() {
         "portforward" => {
             if matches!(phase, "Succeeded" | "Failed") {
@@ -245,7 +239,6 @@ pub async fn stream(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
             }
             let query = passed_on(cx, &["ports"]);
             let query = query.replace("ports=", "port=");
-            tunnel = true;
             format!("/portForward/{namespace}/{name}?{query}")
         }
         verb => {
@@ -264,12 +257,6 @@ pub async fn stream(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
                     any |= ours != "tty";
                 }
             }
-            streams = Streams {
-                stdin: cx.query.flag("stdin"),
-                stdout: cx.query.flag("stdout"),
-                stderr: cx.query.flag("stderr") && !cx.query.flag("tty"),
-                tty: cx.query.flag("tty"),
-            };
             if !any {
                 return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
             }
@@ -287,10 +274,7 @@ pub async fn stream(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     if !wants_upgrade(&cx.headers) {
         return Err(Status::bad_request("Upgrade request required"));
     }
-    match translate::wanted(&cx.headers, tunnel) {
-        Some(protocol) => translate::forward(cx, &target, &path, protocol, streams).await,
-        None => forward(cx, &target, &path, body).await,
-    }
+    forward(cx, &target, &path, body).await
 }
 
 /// `nodes/proxy`, `pods/proxy`, `services/proxy`.

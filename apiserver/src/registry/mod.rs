@@ -4,6 +4,7 @@
 //! where a row cannot say it, a file per kind with [`Hooks`]. Storing and reading always happens in
 //! the storage version; `conversion.rs` turns one version into another.
 
+pub mod apiregistration;
 pub mod autoscaling;
 pub mod batch;
 pub mod certificates;

@@ -3,7 +3,7 @@
 //! One row per resource that differs; facts of upstream's `pkg/registry/*/*/strategy.go`. What a
 //! row cannot say is in the kind's [`Hooks`].
 
-use super::{Hooks, autoscaling, batch, certificates, core, rbac, storage};
+use super::{Hooks, apiregistration, autoscaling, batch, certificates, core, rbac, storage};
 
 /// What happens to `status` outside of the status subresource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +151,9 @@ pub fn of(group: &str, plural: &str) -> Rules {
         }
         ("admissionregistration.k8s.io", _) => conditional(spec_only),
         ("apiextensions.k8s.io", "customresourcedefinitions") => Rules { status_update: ResetMetadata, ..workload() },
-        ("apiregistration.k8s.io", "apiservices") => status_only,
+        ("apiregistration.k8s.io", "apiservices") => {
+            conditional(Rules { status_update: KeepSpecAndLabels, hooks: &apiregistration::ApiService, ..status_only })
+        }
         ("storagemigration.k8s.io" | "internal.apiserver.k8s.io", _) => {
             conditional(Rules { status_update: ResetMetadata, ..status_only })
         }

@@ -4,7 +4,6 @@ pub mod encode;
 pub mod indent;
 pub mod list;
 pub mod table;
-pub mod websocket;
 
 use apimachinery::status::Status;
 use axum::body::Body;

@@ -54,6 +54,8 @@ pub struct Server {
     pub kubelet: KubeletClient,
     /// Cancelled when the server stops: watches end then.
     pub shutdown: CancellationToken,
+    /// APIServices and the extension servers behind them.
+    pub aggregator: crate::aggregator::Aggregator,
     /// Documents made once: discovery and OpenAPI.
     pub documents: crate::endpoints::Documents,
     /// The cluster's own objects are there.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Metrics, Server, in_process};
 use crate::admission::Chain;
+use crate::aggregator::{self, Aggregator};
 use crate::authentication::{Authenticator, Verified, jwt, service_account, token_file};
 use crate::authorization::node::Node;
 use crate::authorization::rbac::Rbac;
@@ -134,6 +135,8 @@ impl Server {
         let _ = server.bound_port.set(addr.port());
         bootstrap::objects(&server).await;
         tasks.push(tokio::spawn(bootstrap::run(server.clone())));
+        tasks.push(tokio::spawn(aggregator::run(server.clone())));
+        server.aggregator.registered().await;
         tracing::info!(%addr, "Serving securely");
         Ok(Handle { addr, server, serving_cert_pem: pem, storage, tasks })
     }
@@ -150,7 +153,8 @@ impl Server {
         let server = build(config, storage.clone(), shutdown)?;
         load(&server).await;
         bootstrap::objects(&server).await;
-        let tasks = vec![tokio::spawn(bootstrap::run(server.clone()))];
+        let tasks = vec![tokio::spawn(bootstrap::run(server.clone())), tokio::spawn(aggregator::run(server.clone()))];
+        server.aggregator.registered().await;
         let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
         Ok(Handle { addr, server, serving_cert_pem: None, storage, tasks })
     }
@@ -237,12 +241,16 @@ fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken)
         bootstrap::checks(&checks, endpoint);
         checks
     };
+    let metrics = Metrics::new();
+    let front_proxy = |source| Error::Read { path: "the front-proxy certificate".to_string(), source };
+    let aggregator = Aggregator::new(&config.front_proxy, &metrics.registry).map_err(front_proxy)?;
     let server = Arc::new(Server {
         authorizer: authorizer(&config.authorization_modes, &rbac, &node),
         rbac,
         node,
         admission: Chain::new(&config),
-        metrics: Metrics::new(),
+        metrics,
+        aggregator,
         livez: checks("livez"),
         readyz: checks("readyz"),
         healthz: checks("healthz"),
@@ -262,6 +270,7 @@ fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken)
         config,
     });
     bootstrap::live_checks(&server, &storage);
+    aggregator::checks(&server);
     if let Some(tokens) = tokens {
         let weak = Arc::downgrade(&server);
         let lookup: service_account::Lookup = Arc::new(move |plural, namespace, name| {

@@ -21,7 +21,7 @@ use crate::authorization::{Attributes, Decision};
 use crate::request::accept::{self, Allowed, Format};
 use crate::request::{Query, RequestInfo, UserInfo};
 use crate::response::{self, Response};
-use crate::{endpoints, handlers};
+use crate::{aggregator, endpoints, handlers};
 
 /// Names a request in logs, here and at the client.
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -199,8 +199,11 @@ fn limit_in_flight(cx: &Context) -> Result<Option<tokio::sync::OwnedSemaphorePer
     }
 }
 
-/// To the resource's handler, or to what serves plain paths.
+/// To an extension server, to the resource's handler, or to what serves plain paths.
 async fn route(cx: &mut Context, body: Body) -> Result<Response, Status> {
+    if let Some(remote) = cx.server.aggregator.remote(&cx.path) {
+        return Ok(aggregator::forward::forward(cx, &remote, body).await);
+    }
     if cx.info.is_resource { handlers::dispatch(cx, body).await } else { endpoints::dispatch(cx, body).await }
 }
 

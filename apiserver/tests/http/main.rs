@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a fixture that fails fails its test")]
 
+mod aggregation;
 mod authorization;
 mod bad_input;
 mod golden;

@@ -27,8 +27,6 @@ pub struct NodeView {
     pub pods: i64,
     /// Sysctls beyond the safe ones that pods may set; a `*` at the end stands for any rest.
     pub allowed_sysctls: Vec<String>,
-    /// Conditions that say what the node is short of.
-    pub pressure: Vec<String>,
     /// Whether the kernel confines by AppArmor.
     pub apparmor: bool,
 }
@@ -66,7 +64,6 @@ const SAFE_SYSCTLS: &[&str] = &[
 
 /// Checks a pod against the node and the pods that are on it. `others` must not hold the pod itself.
 pub fn admit(pod: &Pod, others: &[&Pod], node: &NodeView) -> Result<(), Rejection> {
-    pressure(pod, node)?;
     own_checks(pod, node)?;
     fits(pod, others, node)?;
     marks(pod, others, node)
@@ -99,29 +96,6 @@ pub fn fits(pod: &Pod, others: &[&Pod], node: &NodeView) -> Result<(), Rejection
         }
     }
     Ok(())
-}
-
-/// Under pressure the node takes critical pods only; when short of memory alone, also those that said how
-/// much they need, or that tolerate it.
-fn pressure(pod: &Pod, node: &NodeView) -> Result<(), Rejection> {
-    if node.pressure.is_empty() || crate::eviction::is_critical(pod) {
-        return Ok(());
-    }
-    if node.pressure == ["MemoryPressure"] {
-        let taint = Taint {
-            key: "node.kubernetes.io/memory-pressure".into(),
-            effect: "NoSchedule".into(),
-            ..Default::default()
-        };
-        let tolerated = pod.pod_spec().tolerations.iter().flatten().any(|t| tolerates(t, &taint));
-        if tolerated || resources::qos_class(pod) != resources::Qos::BestEffort {
-            return Ok(());
-        }
-    }
-    Err(Rejection {
-        reason: crate::eviction::REASON.into(),
-        message: format!("The node had condition: [{}]. ", node.pressure.join(" ")),
-    })
 }
 
 fn own_checks(pod: &Pod, node: &NodeView) -> Result<(), Rejection> {
@@ -367,22 +341,6 @@ mod tests {
             let found = admit(&pod(spec.clone()), &[], &node()).err().map(|r| r.reason);
             assert_eq!(found.as_deref(), reason, "{spec}");
         }
-    }
-
-    #[test]
-    fn a_node_under_pressure_takes_what_it_must() {
-        let with =
-            |conditions: &[&str]| NodeView { pressure: conditions.iter().map(|c| (*c).to_owned()).collect(), ..node() };
-        let best_effort = pod(json!({"tolerations": []}));
-        let error = admit(&best_effort, &[], &with(&["MemoryPressure"])).unwrap_err();
-        assert_eq!(
-            (error.reason.as_str(), error.message.as_str()),
-            ("Evicted", "The node had condition: [MemoryPressure]. ")
-        );
-        assert!(admit(&pod(asks("1m")), &[], &with(&["MemoryPressure"])).is_ok());
-        assert!(admit(&pod(json!({})), &[], &with(&["MemoryPressure"])).is_ok());
-        assert!(admit(&pod(asks("1m")), &[], &with(&["DiskPressure"])).is_err());
-        assert!(admit(&pod(json!({"priority": 2_000_000_000})), &[], &with(&["DiskPressure"])).is_ok());
     }
 
     #[test]

@@ -87,11 +87,6 @@ impl Allocations {
         self.node.lock().marks = Some(marks);
     }
 
-    /// Takes notice of what the node is short of, as its conditions are called.
-    pub fn set_pressure(&self, conditions: Vec<String>) {
-        self.node.lock().pressure = conditions;
-    }
-
     /// Whether the pod may run here. One that was taken before, by an earlier kubelet too, still may.
     pub fn admit(&self, pod: &Arc<Pod>) -> Result<(), Rejection> {
         let node = self.node.lock().clone();

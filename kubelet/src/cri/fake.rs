@@ -213,10 +213,6 @@ impl RuntimeService for FakeRuntime {
         })
     }
 
-    async fn sandbox_image(&self) -> Result<Option<String>> {
-        Ok(None)
-    }
-
     async fn runtime_config(&self) -> Result<cri::RuntimeConfigResponse> {
         Err(Error { code: tonic::Code::Unimplemented, message: "unknown method".into() })
     }
@@ -450,11 +446,6 @@ impl ImageService for FakeRuntime {
             Some(found) => Ok(found.id.clone()),
             None => Err(not_found(&image.image)),
         }
-    }
-
-    async fn remove_image(&self, image: cri::ImageSpec) -> Result<()> {
-        self.enter("RemoveImage", &image.image)?.images.retain(|i| i.id != image.image);
-        Ok(())
     }
 
     async fn image_fs_info(&self) -> Result<cri::ImageFsInfoResponse> {

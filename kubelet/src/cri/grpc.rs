@@ -72,14 +72,6 @@ impl RuntimeService for Grpc {
         Ok(self.runtime.clone().status(request).await?.into_inner())
     }
 
-    async fn sandbox_image(&self) -> Result<Option<String>> {
-        let request = self.request(cri::StatusRequest { verbose: true });
-        let answer = self.runtime.clone().status(request).await?.into_inner();
-        // containerd shows its whole configuration here; what others show may be anything.
-        let config = answer.info.get("config").and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
-        Ok(config.and_then(|config| config["sandboxImage"].as_str().map(str::to_owned)))
-    }
-
     async fn runtime_config(&self) -> Result<cri::RuntimeConfigResponse> {
         let request = self.request(cri::RuntimeConfigRequest {});
         Ok(self.runtime.clone().runtime_config(request).await?.into_inner())
@@ -238,12 +230,6 @@ impl ImageService for Grpc {
         // No deadline: a large image takes as long as it takes, and the runtime gives up on no progress.
         let request = cri::PullImageRequest { image: Some(image), auth, sandbox_config: sandbox };
         Ok(self.images.clone().pull_image(request).await?.into_inner().image_ref)
-    }
-
-    async fn remove_image(&self, image: cri::ImageSpec) -> Result<()> {
-        let request = self.request(cri::RemoveImageRequest { image: Some(image) });
-        self.images.clone().remove_image(request).await?;
-        Ok(())
     }
 
     async fn image_fs_info(&self) -> Result<cri::ImageFsInfoResponse> {

@@ -51,8 +51,6 @@ pub trait RuntimeService: Send + Sync {
     async fn version(&self) -> Result<cri::VersionResponse>;
     /// Conditions and features.
     async fn status(&self) -> Result<cri::StatusResponse>;
-    /// The image of sandboxes, where the runtime says: no container shows that it is in use.
-    async fn sandbox_image(&self) -> Result<Option<String>>;
     /// The cgroup driver, where the runtime says.
     async fn runtime_config(&self) -> Result<cri::RuntimeConfigResponse>;
     /// Makes the namespaces and network of a pod; returns the sandbox id.
@@ -115,8 +113,6 @@ pub trait ImageService: Send + Sync {
         auth: Option<cri::AuthConfig>,
         sandbox: Option<cri::PodSandboxConfig>,
     ) -> Result<String>;
-    /// Forgets an image; idempotent.
-    async fn remove_image(&self, image: cri::ImageSpec) -> Result<()>;
     /// Usage of the file system that holds images.
     async fn image_fs_info(&self) -> Result<cri::ImageFsInfoResponse>;
 }

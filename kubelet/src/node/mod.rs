@@ -15,18 +15,14 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Events;
-use crate::eviction::Pressure;
 use facts::{Machine, Usage};
-use status::{Inputs, Reserved, RuntimeFacts};
+use status::{Inputs, Reserved, RuntimeFacts, Thresholds};
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// An unchanged status is written again after this time.
 const REPORT: Duration = Duration::from_secs(300);
 /// Pause after a failure to reach the API.
 const RETRY: Duration = Duration::from_millis(500);
-/// The first pause of those before the node is registered: an API server that starts at the same moment
-/// is there in a blink.
-const KNOCK: Duration = Duration::from_millis(10);
 
 /// What the node says of itself.
 #[derive(Clone, Debug)]
@@ -42,6 +38,7 @@ pub struct Config {
     pub provider_id: String,
     pub max_pods: i64,
     pub reserved: Reserved,
+    pub thresholds: Thresholds,
     pub version: String,
     pub root_dir: std::path::PathBuf,
     pub status_update_frequency: Duration,
@@ -56,7 +53,6 @@ pub struct Node {
     clock: SharedClock,
     events: Arc<dyn Events>,
     runtime: Arc<Mutex<RuntimeFacts>>,
-    pressure: Arc<Pressure>,
     changed: Arc<Notify>,
 }
 
@@ -70,10 +66,9 @@ impl Node {
         clock: SharedClock,
         events: Arc<dyn Events>,
         runtime: Arc<Mutex<RuntimeFacts>>,
-        pressure: Arc<Pressure>,
         changed: Arc<Notify>,
     ) -> Self {
-        Self { config, machine, client, clock, events, runtime, pressure, changed }
+        Self { config, machine, client, clock, events, runtime, changed }
     }
 
     /// A reference to the node, for events. Its uid is its name, as upstream has it.
@@ -121,8 +116,6 @@ impl Node {
     async fn build(&self, old: &Value) -> Value {
         let runtime = self.runtime.lock().clone();
         let usage = Usage::read(&self.config.root_dir);
-        let mut pressures = vec!["MemoryPressure", "DiskPressure", "PIDPressure"];
-        pressures.retain(|condition| self.pressure.is(condition));
         status::build(
             &Inputs {
                 machine: &self.machine,
@@ -133,7 +126,7 @@ impl Node {
                 port: self.config.port,
                 max_pods: self.config.max_pods,
                 reserved: &self.config.reserved,
-                pressures: &pressures,
+                thresholds: &self.config.thresholds,
                 version: &self.config.version,
                 now: self.clock.now(),
             },
@@ -143,11 +136,14 @@ impl Node {
 
     /// Creates the node, or puts labels of an existing one right.
     async fn register(&self) {
-        let mut pause = KNOCK;
-        while let Err(error) = self.try_register().await {
-            tracing::warn!(node = %self.config.name, error = %error.chain(), "unable to register node");
-            self.clock.sleep(pause).await;
-            pause = (pause * 2).min(RETRY);
+        loop {
+            match self.try_register().await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(node = %self.config.name, error = %error.chain(), "unable to register node")
+                }
+            }
+            self.clock.sleep(RETRY).await;
         }
     }
 

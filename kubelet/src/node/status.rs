@@ -62,16 +62,9 @@ pub struct Inputs<'a> {
     pub port: u16,
     pub max_pods: i64,
     pub reserved: &'a Reserved,
-    /// What the node is short of, as its conditions are called.
-    pub pressures: &'a [&'static str],
+    pub thresholds: &'a Thresholds,
     pub version: &'a str,
     pub now: Timestamp,
-}
-
-impl Inputs<'_> {
-    fn pressure(&self, condition: &str) -> bool {
-        self.pressures.contains(&condition)
-    }
 }
 
 /// The status; transition times are carried over from `old`.
@@ -188,8 +181,13 @@ pub fn runtime_errors(runtime: &RuntimeFacts) -> Vec<String> {
 }
 
 fn conditions(inputs: &Inputs<'_>, old: &Value) -> Vec<Value> {
-    let (memory, disk, pids) =
-        (inputs.pressure("MemoryPressure"), inputs.pressure("DiskPressure"), inputs.pressure("PIDPressure"));
+    let usage = inputs.usage;
+    let limits = inputs.thresholds;
+    let below = |available: i64, total: i64, share: f64| total > 0 && (available as f64) < total as f64 * share;
+    let memory = usage.memory_available < limits.memory_available;
+    let disk = below(usage.disk_available, usage.disk_capacity, limits.disk_available)
+        || below(usage.inodes_free, usage.inodes, limits.inodes_free);
+    let pids = usage.max_pids > 0 && usage.pids * 100 >= usage.max_pids * 95;
     let pick = |bad: bool, yes: (&'static str, &'static str), no: (&'static str, &'static str)| {
         let (reason, message) = if bad { yes } else { no };
         (bad, reason, message.to_owned())
@@ -278,10 +276,6 @@ mod tests {
     }
 
     fn status(runtime: &RuntimeFacts, usage: Usage, old: &Value) -> Value {
-        status_under(&[], runtime, usage, old)
-    }
-
-    fn status_under(pressures: &[&'static str], runtime: &RuntimeFacts, usage: Usage, old: &Value) -> Value {
         let machine = Machine { cpus: 4, memory: 8 << 30, huge_pages: vec![("2Mi".into(), 0)], ..Default::default() };
         let reserved = Reserved { cpu: 500, memory: 100 << 20, storage: 10 << 20 };
         let inputs = Inputs {
@@ -293,7 +287,7 @@ mod tests {
             port: 10250,
             max_pods: 110,
             reserved: &reserved,
-            pressures,
+            thresholds: &Thresholds::default(),
             version: "v1.36.2",
             now: Timestamp::from_second(1_800_000_000).unwrap(),
         };
@@ -340,7 +334,8 @@ mod tests {
         assert_eq!(of(&status(&runtime, FINE, &json!({})), "Ready"), ("False".into(), message.into()));
         runtime.status = Some(Err("gone".into()));
         assert_eq!(of(&status(&runtime, FINE, &json!({})), "Ready").1, "container runtime is down");
-        let pressed = status_under(&["DiskPressure", "MemoryPressure"], &ready(), FINE, &fine);
+        let full = Usage { disk_available: 1 << 20, memory_available: 1, ..FINE };
+        let pressed = status(&ready(), full, &fine);
         assert_eq!(of(&pressed, "DiskPressure").0, "True");
         assert_eq!(of(&pressed, "MemoryPressure").0, "True");
         assert_eq!(of(&pressed, "PIDPressure").0, "False");

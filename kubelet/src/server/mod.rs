@@ -6,6 +6,7 @@
 
 mod info;
 mod logs;
+mod ports;
 mod streaming;
 
 use std::net::SocketAddr;

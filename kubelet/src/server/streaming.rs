@@ -1,8 +1,10 @@
 //! Exec, attach and port-forward. The runtime serves the streams; the kubelet asks it for an address and
 //! stands between.
 //!
-//! Runtimes speak SPDY/3.1. A client that speaks it too gets bytes passed through; a WebSocket client gets
-//! its channels translated to SPDY streams, or its tunnel unwrapped (`proto::remotecommand`).
+//! Runtimes speak SPDY/3.1. A client that speaks it too gets bytes passed through. A WebSocket client
+//! (`v5.channel.k8s.io`, `v4.channel.k8s.io`) gets its channels translated to SPDY streams; a
+//! port-forward tunnel (`SPDY/3.1+portforward.k8s.io`) gets its messages unwrapped; plain port-forward
+//! channels are `ports`' work.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,15 +13,20 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::stream::SplitSink;
+use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use proto::cri;
-use proto::remotecommand::{self as channels, Protocol, Streams};
-use proto::spdy;
+use proto::remotecommand::{self as channels, Message};
+use proto::spdy::{self, Headers, Role, Session, Stream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role as WebSocketRole;
 
@@ -29,27 +36,40 @@ use crate::runtime::state::State as ContainerState;
 
 const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
 type Params = Path<HashMap<String, String>>;
+pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// The streams that a query asks for; a terminal has no separate error output.
-fn wanted(query: &[(String, String)]) -> Result<Streams, &'static str> {
-    let on =
-        |names: [&str; 2]| query.iter().any(|(k, v)| names.contains(&k.as_str()) && matches!(v.as_str(), "1" | "true"));
-    let tty = on(["tty", "tty"]);
-    let streams = Streams {
-        stdin: on(["input", "stdin"]),
-        stdout: on(["output", "stdout"]),
-        stderr: on(["error", "stderr"]) && !tty,
-        tty,
-    };
-    if !streams.stdin && !streams.stdout && !streams.stderr {
-        return Err("you must specify at least 1 of stdin, stdout, stderr");
+/// Which streams a client wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wanted {
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+    tty: bool,
+}
+
+impl Wanted {
+    /// From the query; a terminal has no separate error output.
+    fn read(query: &[(String, String)]) -> Result<Self, &'static str> {
+        let on = |names: [&str; 2]| {
+            query.iter().any(|(k, v)| names.contains(&k.as_str()) && matches!(v.as_str(), "1" | "true"))
+        };
+        let tty = on(["tty", "tty"]);
+        let wanted = Self {
+            stdin: on(["input", "stdin"]),
+            stdout: on(["output", "stdout"]),
+            stderr: on(["error", "stderr"]) && !tty,
+            tty,
+        };
+        if !wanted.stdin && !wanted.stdout && !wanted.stderr {
+            return Err("you must specify at least 1 of stdin, stdout, stderr");
+        }
+        Ok(wanted)
     }
-    Ok(streams)
 }
 
 pub(super) async fn exec(State(server): State<Arc<Server>>, Path(params): Params, request: Request) -> Response {
     let query = query(&request);
-    let wanted = match wanted(&query) {
+    let wanted = match Wanted::read(&query) {
         Ok(wanted) => wanted,
         Err(text) => return refuse(StatusCode::BAD_REQUEST, text),
     };
@@ -72,7 +92,7 @@ pub(super) async fn exec(State(server): State<Arc<Server>>, Path(params): Params
 }
 
 pub(super) async fn attach(State(server): State<Arc<Server>>, Path(params): Params, request: Request) -> Response {
-    let wanted = match wanted(&query(&request)) {
+    let wanted = match Wanted::read(&query(&request)) {
         Ok(wanted) => wanted,
         Err(text) => return refuse(StatusCode::BAD_REQUEST, text),
     };
@@ -83,7 +103,7 @@ pub(super) async fn attach(State(server): State<Arc<Server>>, Path(params): Para
     // Whether there is a terminal is the container's own property.
     let pod = server.workers.find(&params["namespace"], &params["pod"]);
     let tty = pod.and_then(|p| p.container(&params["container"])).and_then(|(_, c)| c.tty).unwrap_or(false);
-    let wanted = Streams { tty, stderr: wanted.stderr && !tty, ..wanted };
+    let wanted = Wanted { tty, stderr: wanted.stderr && !tty, ..wanted };
     let address = server.cri.attach(cri::AttachRequest {
         container_id: id,
         stdin: wanted.stdin,
@@ -168,7 +188,7 @@ async fn running_container(server: &Server, params: &HashMap<String, String>) ->
 /// Which way a client wants to be served.
 enum Upgrade {
     Spdy,
-    WebSocket(Protocol),
+    WebSocket(&'static str),
 }
 
 fn upgrade_of(headers: &HeaderMap, port_forward: bool) -> Result<Upgrade, Box<Response>> {
@@ -178,9 +198,10 @@ fn upgrade_of(headers: &HeaderMap, port_forward: bool) -> Result<Upgrade, Box<Re
     }
     if token.eq_ignore_ascii_case("websocket") {
         let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
-        let offered = offered.flat_map(|v| v.split(','));
-        let known = if port_forward { Protocol::PORT_FORWARD } else { Protocol::EXEC };
-        return match Protocol::negotiate(offered, known) {
+        let offered = offered.flat_map(|v| v.split(',')).map(str::trim);
+        let known: &[&'static str] =
+            if port_forward { &[channels::SPDY_TUNNEL, channels::V4] } else { &[channels::V5, channels::V4] };
+        return match channels::negotiate(offered, known) {
             Some(protocol) => Ok(Upgrade::WebSocket(protocol)),
             None => Err(Box::new(refuse(
                 StatusCode::FORBIDDEN,
@@ -195,7 +216,7 @@ fn upgrade_of(headers: &HeaderMap, port_forward: bool) -> Result<Upgrade, Box<Re
 }
 
 /// Connects a client to the runtime's streaming server at `address`.
-async fn connect(mut request: Request, address: &str, wanted: Option<Streams>) -> Response {
+async fn connect(mut request: Request, address: &str, wanted: Option<Wanted>) -> Response {
     let upgrade = match upgrade_of(request.headers(), wanted.is_none()) {
         Ok(upgrade) => upgrade,
         Err(response) => return *response,
@@ -236,18 +257,15 @@ async fn connect(mut request: Request, address: &str, wanted: Option<Streams>) -
             let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
             response = response
                 .header(header::UPGRADE, "websocket")
-                .header(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key));
-            if !protocol.name.is_empty() {
-                response = response.header(header::SEC_WEBSOCKET_PROTOCOL, protocol.name);
-            }
+                .header(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key))
+                .header(header::SEC_WEBSOCKET_PROTOCOL, protocol);
             tokio::spawn(async move {
                 let Ok(client) = client.await else { return };
                 let socket = WebSocketStream::from_raw_socket(TokioIo::new(client), WebSocketRole::Server, None).await;
-                let runtime = TokioIo::new(runtime);
                 match wanted {
-                    Some(wanted) => channels::translate(socket, protocol, runtime, wanted).await,
-                    None if protocol.name == channels::SPDY_TUNNEL => channels::tunnel(socket, runtime).await,
-                    None => channels::translate_ports(socket, protocol, runtime, ports).await,
+                    Some(wanted) => translate(socket, TokioIo::new(runtime), wanted).await,
+                    None if protocol == channels::SPDY_TUNNEL => tunnel(socket, runtime).await,
+                    None => super::ports::translate(socket, runtime, ports).await,
                 }
             });
         }
@@ -300,6 +318,147 @@ async fn dial(address: &str, protocols: &[HeaderValue]) -> Result<Dialed, String
     Ok(Dialed::Upgraded(upgraded, headers))
 }
 
+/// Opens a stream of a remote command session.
+async fn open(session: &Session, kind: &str) -> Result<Stream, spdy::Closed> {
+    session.open(Headers::from([("streamtype".to_owned(), vec![kind.to_owned()])])).await
+}
+
+/// WebSocket channels on one side, SPDY streams on the other.
+async fn translate<C, R>(socket: WebSocketStream<C>, runtime: R, wanted: Wanted)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    R: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let (session, _) = Session::start(runtime, Role::Client);
+    let (mut sink, mut source) = socket.split();
+    let opened = async {
+        // The order in which upstream's client opens them.
+        let error = open(&session, "error").await?;
+        let stdin = if wanted.stdin { Some(open(&session, "stdin").await?) } else { None };
+        let stdout = if wanted.stdout { Some(open(&session, "stdout").await?) } else { None };
+        let stderr = if wanted.stderr { Some(open(&session, "stderr").await?) } else { None };
+        let resize = if wanted.tty { Some(open(&session, "resize").await?) } else { None };
+        Ok::<_, spdy::Closed>((error, stdin, stdout, stderr, resize))
+    };
+    let Ok((error, stdin, stdout, stderr, resize)) = opened.await else {
+        hang_up(&mut sink).await;
+        return;
+    };
+    let (out, mut queue) = mpsc::channel::<Message>(64);
+    // An empty message tells the client that the session stands.
+    let first = if wanted.stdout {
+        channels::STDOUT
+    } else if wanted.stderr {
+        channels::STDERR
+    } else {
+        channels::ERROR
+    };
+    let _ = out.send(Message::Data(first, Bytes::new())).await;
+
+    let reading = async {
+        while let Some(Ok(message)) = source.next().await {
+            let data: Bytes = match message {
+                tungstenite::Message::Binary(data) => data,
+                tungstenite::Message::Close(_) => break,
+                _ => continue,
+            };
+            let sent = match Message::decode(data) {
+                Some(Message::Data(channels::STDIN, data)) => match &stdin {
+                    Some(stdin) => stdin.writer().send(data).await,
+                    None => Ok(()),
+                },
+                Some(Message::Data(channels::RESIZE, data)) => match &resize {
+                    Some(resize) => resize.writer().send(data).await,
+                    None => Ok(()),
+                },
+                Some(Message::Close(channels::STDIN)) => match &stdin {
+                    Some(stdin) => stdin.writer().close().await,
+                    None => Ok(()),
+                },
+                _ => Ok(()),
+            };
+            if sent.is_err() {
+                // The command has ended; what the client still says goes nowhere.
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let forwarding = async {
+        tokio::join!(forward(stdout, channels::STDOUT, out.clone()), forward(stderr, channels::STDERR, out.clone()),);
+        // The status comes last: clients stop reading when they have it.
+        forward(Some(error), channels::ERROR, out).await;
+    };
+    let writing = async {
+        while let Some(message) = queue.recv().await {
+            if sink.send(tungstenite::Message::Binary(message.encode())).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = reading => {}
+        ((), ()) = futures::future::join(forwarding, writing) => {}
+    }
+    drop(session);
+    hang_up(&mut sink).await;
+}
+
+/// Ends a WebSocket with a normal closure. A close frame without a code is an error to upstream's
+/// clients, whatever the Status before it said.
+pub(super) async fn hang_up<C>(sink: &mut SplitSink<WebSocketStream<C>, tungstenite::Message>)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    let frame = tungstenite::protocol::CloseFrame {
+        code: tungstenite::protocol::frame::coding::CloseCode::Normal,
+        reason: "".into(),
+    };
+    let _ = sink.send(tungstenite::Message::Close(Some(frame))).await;
+}
+
+async fn forward(stream: Option<Stream>, channel: u8, out: mpsc::Sender<Message>) {
+    let Some(mut stream) = stream else { return };
+    while let Some(data) = stream.recv().await {
+        if out.send(Message::Data(channel, data)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// SPDY bytes inside WebSocket messages on one side, plain on the other.
+async fn tunnel(socket: Socket, runtime: Upgraded) {
+    let (sink, mut source) = socket.split();
+    let (mut reader, mut writer) = tokio::io::split(TokioIo::new(runtime));
+    let inwards = async {
+        while let Some(Ok(message)) = source.next().await {
+            match message {
+                tungstenite::Message::Binary(data) => {
+                    if writer.write_all(&data).await.is_err() {
+                        return;
+                    }
+                }
+                tungstenite::Message::Close(_) => return,
+                _ => {}
+            }
+        }
+    };
+    let outwards = async {
+        let mut sink: SplitSink<Socket, tungstenite::Message> = sink;
+        let mut buffer = vec![0; 32 * 1024];
+        while let Ok(count) = reader.read(&mut buffer).await {
+            let data = Bytes::copy_from_slice(&buffer[..count]);
+            if count == 0 || sink.send(tungstenite::Message::Binary(data)).await.is_err() {
+                break;
+            }
+        }
+        hang_up(&mut sink).await;
+    };
+    tokio::select! {
+        () = inwards => {}
+        () = outwards => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,17 +467,85 @@ mod tests {
     fn wanted_streams() {
         let read = |text: &str| {
             let query: Vec<(String, String)> = url::form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-            wanted(&query)
+            Wanted::read(&query)
         };
         assert_eq!(
             read("input=1&output=1&error=1"),
-            Ok(Streams { stdin: true, stdout: true, stderr: true, tty: false })
+            Ok(Wanted { stdin: true, stdout: true, stderr: true, tty: false })
         );
         assert_eq!(
             read("stdout=true&stderr=true&tty=true"),
-            Ok(Streams { stdin: false, stdout: true, stderr: false, tty: true })
+            Ok(Wanted { stdin: false, stdout: true, stderr: false, tty: true })
         );
         assert!(read("tty=1").is_err());
+    }
+
+    /// A client and a runtime with [`translate`] between them.
+    async fn session(wanted: Wanted) -> (WebSocketStream<tokio::io::DuplexStream>, mpsc::Receiver<Stream>, Session) {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let server = WebSocketStream::from_raw_socket(far, WebSocketRole::Server, None).await;
+        tokio::spawn(translate(server, ours, wanted));
+        let (runtime, streams) = Session::start(theirs, Role::Server);
+        (WebSocketStream::from_raw_socket(near, WebSocketRole::Client, None).await, streams, runtime)
+    }
+
+    async fn next(client: &mut WebSocketStream<tokio::io::DuplexStream>) -> tungstenite::Message {
+        client.next().await.unwrap().unwrap()
+    }
+
+    fn data(channel: u8, bytes: &'static [u8]) -> tungstenite::Message {
+        tungstenite::Message::Binary(Message::Data(channel, Bytes::from_static(bytes)).encode())
+    }
+
+    #[tokio::test]
+    async fn a_command_gets_its_input_to_the_end_and_its_status_comes_last() {
+        let wanted = Wanted { stdin: true, stdout: true, stderr: true, tty: false };
+        let (mut client, mut streams, _runtime) = session(wanted).await;
+        let mut opened = HashMap::new();
+        for _ in 0..4 {
+            let stream = streams.recv().await.unwrap();
+            opened.insert(stream.header("streamtype").unwrap().to_owned(), stream);
+        }
+        assert_eq!(next(&mut client).await, data(channels::STDOUT, b""));
+        client.send(data(channels::STDIN, b"in")).await.unwrap();
+        let close = tungstenite::Message::Binary(Message::Close(channels::STDIN).encode());
+        client.send(close).await.unwrap();
+        let mut stdin = opened.remove("stdin").unwrap();
+        assert_eq!(stdin.recv().await.as_deref(), Some(&b"in"[..]));
+        assert_eq!(stdin.recv().await, None);
+        // The status is ready before the output is: it has to wait.
+        let end = async |name: &str, bytes: &'static [u8]| {
+            let writer = opened[name].writer();
+            writer.send(Bytes::from_static(bytes)).await.unwrap();
+            writer.close().await.unwrap();
+        };
+        end("error", b"status").await;
+        end("stderr", b"err").await;
+        assert_eq!(next(&mut client).await, data(channels::STDERR, b"err"));
+        end("stdout", b"out").await;
+        assert_eq!(next(&mut client).await, data(channels::STDOUT, b"out"));
+        assert_eq!(next(&mut client).await, data(channels::ERROR, b"status"));
+        match next(&mut client).await {
+            tungstenite::Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), 1000),
+            other => panic!("not a close: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_ends_the_session() {
+        let wanted = Wanted { stdin: true, stdout: true, stderr: false, tty: true };
+        let (mut client, mut streams, _runtime) = session(wanted).await;
+        let mut opened = Vec::new();
+        for _ in 0..4 {
+            opened.push(streams.recv().await.unwrap());
+        }
+        let kinds: Vec<&str> = opened.iter().map(|s| s.header("streamtype").unwrap()).collect();
+        assert_eq!(kinds, ["error", "stdin", "stdout", "resize"]);
+        client.send(data(channels::RESIZE, br#"{"Width":80,"Height":24}"#)).await.unwrap();
+        assert_eq!(opened[3].recv().await.as_deref(), Some(&br#"{"Width":80,"Height":24}"#[..]));
+        drop(client);
+        assert_eq!(opened[1].recv().await, None);
     }
 
     #[test]
@@ -333,8 +560,8 @@ mod tests {
         assert!(matches!(upgrade_of(&spdy, false), Ok(Upgrade::Spdy)));
         let socket =
             headers(&[("upgrade", "websocket"), ("sec-websocket-protocol", "v5.channel.k8s.io, v4.channel.k8s.io")]);
-        assert!(matches!(upgrade_of(&socket, false), Ok(Upgrade::WebSocket(Protocol { name: channels::V5 }))));
-        assert!(matches!(upgrade_of(&socket, true), Ok(Upgrade::WebSocket(Protocol { name: channels::V4 }))));
+        assert!(matches!(upgrade_of(&socket, false), Ok(Upgrade::WebSocket(channels::V5))));
+        assert!(matches!(upgrade_of(&socket, true), Ok(Upgrade::WebSocket(channels::V4))));
         assert!(upgrade_of(&HeaderMap::new(), false).is_err());
     }
 }

@@ -33,8 +33,9 @@ pub fn fill(pod: &Pod, inputs: &Inputs<'_>, status: &mut PodStatus) {
     let present = pod.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
     let mut out: Vec<PodCondition> =
         present.into_iter().filter(|c| !KUBELET_CONDITIONS.contains(&c.type_.as_str())).collect();
-    out.retain(|c| !inputs.extra.iter().any(|extra| extra.type_ == c.type_));
-    out.extend(inputs.extra.iter().cloned());
+    if !inputs.terminal {
+        out.extend(inputs.resize.iter().cloned());
+    }
     let containers_ready = containers_ready(pod, &statuses, &phase);
     let verdicts = [
         (READY_TO_START, Verdict(!sandbox_changed(pod, inputs.state).0, None, None)),

@@ -46,8 +46,8 @@ pub struct Inputs<'a> {
     pub actuated: &'a BTreeMap<String, ResourceRequirements>,
     /// What the pod's own cgroup is set to, where it has one.
     pub cgroup: Option<&'a CgroupConfig>,
-    /// Conditions that others in the kubelet speak of: resizes, evictions.
-    pub extra: &'a [PodCondition],
+    /// Conditions that speak of a resize.
+    pub resize: &'a [PodCondition],
     pub now: Timestamp,
 }
 

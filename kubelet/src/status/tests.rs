@@ -142,7 +142,7 @@ fn generate_at(pod: &Pod, containers: Vec<Container>, old: &PodStatus, terminal:
         failed: None,
         actuated: &Default::default(),
         cgroup: None,
-        extra: &[],
+        resize: &[],
         now: at(now),
     };
     serde_json::to_value(generate(pod, &inputs)).unwrap()

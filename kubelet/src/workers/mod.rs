@@ -25,7 +25,6 @@ use tokio_util::sync::CancellationToken;
 use crate::allocation::Allocations;
 use crate::api::{Api, Events};
 use crate::cgroup::Cgroups;
-use crate::eviction::Evictions;
 use crate::pod::{PodExt, Uid};
 use crate::settings::Settings;
 use crate::{probe, runtime, status, volume};
@@ -39,8 +38,6 @@ pub struct Parts {
     pub volumes: Arc<volume::Volumes>,
     pub cgroups: Arc<dyn Cgroups>,
     pub allocations: Arc<Allocations>,
-    /// Pods that have to go before their time.
-    pub evictions: Arc<Evictions>,
     pub api: Arc<dyn Api>,
     pub events: Arc<dyn Events>,
     pub clock: SharedClock,

@@ -53,7 +53,6 @@ fn kubelet(fake: &FakeRuntime, api: &Arc<FakeApi>, directory: &std::path::Path) 
         probes,
         cgroups,
         allocations,
-        evictions: Default::default(),
         api: api.clone(),
         events,
         clock,

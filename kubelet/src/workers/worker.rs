@@ -307,11 +307,8 @@ impl Worker {
         Some(Duration::from_secs(seconds).saturating_sub(age))
     }
 
-    /// Why the kubelet ends the pod, if it does: it has to make room, or was active for longer than it may.
+    /// Whether the pod has been active for longer than it may.
     fn deadline(&self, pod: &Pod) -> Failed {
-        if let Some(eviction) = self.parts.evictions.get(&self.uid) {
-            return Some((crate::eviction::REASON, eviction.message));
-        }
         let over = self.until_deadline(pod).is_some_and(|left| left.is_zero());
         over.then(|| ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline".to_owned()))
     }
@@ -320,9 +317,6 @@ impl Worker {
         let parts = &self.parts;
         let old = parts.statuses.get(&self.uid).or_else(|| pod.status.clone()).unwrap_or_default();
         let cgroup = parts.cgroups.current(pod).ok();
-        // A pod that has ended waits for no size any more.
-        let mut extra = if terminal { Vec::new() } else { parts.allocations.conditions(&self.uid) };
-        extra.extend(parts.evictions.get(&self.uid).and_then(|eviction| eviction.disrupted));
         let inputs = status::Inputs {
             state,
             old: &old,
@@ -334,7 +328,7 @@ impl Worker {
             failed: failed.as_ref().map(|(reason, message)| (*reason, message.as_str())),
             actuated: &parts.allocations.actuated(&self.uid),
             cgroup: cgroup.as_ref(),
-            extra: &extra,
+            resize: &parts.allocations.conditions(&self.uid),
             now: parts.clock.now(),
         };
         status::generate(pod, &inputs)
@@ -397,8 +391,7 @@ impl Worker {
             }
         }
         // Removed by force, or unknown: the spec's grace period still holds for the processes.
-        let grace = parts.evictions.get(&self.uid).map(|eviction| eviction.grace);
-        parts.runtime.kill_pod(desired.pod.as_deref(), &state, grace).await.map_err(|e| e.to_string())?;
+        parts.runtime.kill_pod(desired.pod.as_deref(), &state, None).await.map_err(|e| e.to_string())?;
         let state = parts.runtime.state(&self.uid).await.map_err(|e| e.to_string())?;
         if state.is_dead() { Ok(()) } else { Err("containers are still running".into()) }
     }
@@ -500,7 +493,6 @@ impl Worker {
         }
         parts.statuses.remove(&self.uid);
         parts.runtime.forget(&self.uid);
-        parts.evictions.forget(&self.uid);
     }
 }
 

@@ -52,11 +52,13 @@ impl Hooks for Pod {
                 count(new, old);
             }
             "resize" => {
-                resize(new, old);
+                let changed = new.clone();
+                restore(new, old);
+                for list in ["containers", "initContainers"] {
+                    resize(new, &changed, list);
+                }
                 count(new, old);
             }
-            // Where a pod runs is no change of what it is.
-            "binding" => {}
             _ => count(new, old),
         }
     }
@@ -91,47 +93,21 @@ fn restore(new: &mut Value, old: &Value) {
     }
 }
 
-/// Everything of the old pod but the sizes, of the pod and of its containers. Containers that were added,
-/// removed, renamed or moved are left in, for validation to refuse.
-fn resize(new: &mut Value, old: &Value) {
-    const LISTS: [&str; 2] = ["containers", "initContainers"];
-    let changed = new.clone();
-    if LISTS.iter().any(|list| changed.list_at(&["spec", list]).len() != old.list_at(&["spec", list]).len()) {
+fn resize(new: &mut Value, changed: &Value, list: &str) {
+    let wanted: Vec<Value> = changed.list_at(&["spec", list]).to_vec();
+    let Some(containers) = new.at_mut_or_create(&["spec"]).get_mut(list).and_then(Value::as_array_mut) else {
         return;
-    }
-    restore(new, old);
-    for list in LISTS {
-        let (wanted, known) = (changed.list_at(&["spec", list]), old.list_at(&["spec", list]));
-        if wanted.is_empty() {
+    };
+    for container in containers {
+        let Some(other) = wanted.iter().find(|other| other.get("name") == container.get("name")) else {
             continue;
-        }
-        let same = wanted.iter().zip(known).all(|(new, old)| new.get("name") == old.get("name"));
-        let merged = wanted.iter().zip(known).map(|(new, old)| if same { resized(new, old) } else { new.clone() });
-        new.set_at(&["spec", list], merged.collect::<Vec<Value>>().into());
-    }
-    match changed.at(&["spec", "resources"]).cloned() {
-        Some(resources) => new.set_at(&["spec", "resources"], resources),
-        None => {
-            new.remove_at(&["spec", "resources"]);
-        }
-    }
-}
-
-fn resized(new: &Value, old: &Value) -> Value {
-    let mut merged = old.clone();
-    if let Some(fields) = merged.as_object_mut() {
+        };
         for field in ["resources", "resizePolicy"] {
-            match new.get(field) {
-                Some(value) => {
-                    fields.insert(field.to_owned(), value.clone());
-                }
-                None => {
-                    fields.remove(field);
-                }
+            if let Some(value) = other.get(field) {
+                container[field] = value.clone();
             }
         }
     }
-    merged
 }
 
 fn count(new: &mut Value, old: &Value) {

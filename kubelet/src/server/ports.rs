@@ -3,12 +3,14 @@
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use proto::remotecommand::Message;
+use proto::spdy::{self, Headers, Role, Session, Stream};
 use tokio::sync::mpsc;
-use tokio_tungstenite::{WebSocketStream, tungstenite};
+use tokio_tungstenite::tungstenite;
 
-use super::{Message, Protocol, hang_up};
-use crate::spdy::{self, Headers, Role, Session, Stream};
+use super::streaming::Socket;
 
 /// The channels of the port at `index`: data and error.
 fn channels(index: usize) -> Option<(u8, u8)> {
@@ -17,12 +19,8 @@ fn channels(index: usize) -> Option<(u8, u8)> {
 }
 
 /// Joins the channels of a client with a runtime's port-forward session, until either side is done.
-pub async fn translate<C, R>(socket: WebSocketStream<C>, protocol: Protocol, runtime: R, ports: Vec<u16>)
-where
-    C: AsyncRead + AsyncWrite + Unpin,
-    R: AsyncRead + AsyncWrite + Send + 'static,
-{
-    let (session, _) = Session::start(runtime, Role::Client);
+pub(super) async fn translate(socket: Socket, runtime: Upgraded, ports: Vec<u16>) {
+    let (session, _) = Session::start(TokioIo::new(runtime), Role::Client);
     let (mut sink, mut source) = socket.split();
     let (out, mut queue) = mpsc::channel::<Message>(64);
     let mut writers = Vec::new();
@@ -41,10 +39,12 @@ where
     drop(out);
     let reading = async {
         while let Some(Ok(message)) = source.next().await {
-            if matches!(message, tungstenite::Message::Close(_)) {
-                return;
-            }
-            if let Some(Message::Data(channel, data)) = protocol.decode(message) {
+            let data = match message {
+                tungstenite::Message::Binary(data) => data,
+                tungstenite::Message::Close(_) => return,
+                _ => continue,
+            };
+            if let Some(Message::Data(channel, data)) = Message::decode(data) {
                 let index = usize::from(channel / 2);
                 if let Some(writer) = writers.get(index).filter(|_| channel % 2 == 0) {
                     // A port whose other end has closed swallows what is still sent to it.
@@ -55,7 +55,7 @@ where
     };
     let writing = async {
         while let Some(message) = queue.recv().await {
-            if sink.send(protocol.encode(&message)).await.is_err() {
+            if sink.send(tungstenite::Message::Binary(message.encode())).await.is_err() {
                 return;
             }
         }
@@ -65,7 +65,7 @@ where
         () = reading => {}
         _ = futures::future::join(forwarding, writing) => {}
     }
-    hang_up(&mut sink).await;
+    super::streaming::hang_up(&mut sink).await;
 }
 
 /// The error and the data stream of one forwarded connection. The client's side of the error stream is
