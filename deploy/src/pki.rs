@@ -16,6 +16,9 @@ const CLIENTS: &[(&str, &str, &[&str])] = &[
     ("kube-proxy", "system:kube-proxy", &[]),
 ];
 
+/// The certificate, and the name in it, with which the API server is the front proxy of extension servers.
+pub const FRONT_PROXY: &str = "front-proxy-client";
+
 /// The certificates of one cluster.
 pub struct Pki {
     dir: PathBuf,
@@ -32,6 +35,11 @@ impl Pki {
         pki.pair("apiserver", || Profile::server("kube-apiserver", &names))?;
         for (file, user, groups) in CLIENTS {
             pki.pair(file, || Profile::client(user, groups))?;
+        }
+        // An authority of its own: whoever it vouches for may say who any user is.
+        let front = Ca::load_or_create(dir, "front-proxy-ca", "front-proxy-ca")?;
+        if Pair::read(dir, FRONT_PROXY)?.is_none() {
+            front.issue(&Profile::client(FRONT_PROXY, &[]))?.write(dir, FRONT_PROXY)?;
         }
         Ok(pki)
     }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::grants;
 use crate::kubeconfig::{self, Access};
-use crate::pki::Pki;
+use crate::pki::{FRONT_PROXY, Pki};
 use crate::state::private_dir;
 
 /// Names of the `kubernetes` Service: pods reach the API server by them.
@@ -94,7 +94,7 @@ impl ServerFlags {
     }
 
     fn apiserver(&self, pki: &Pki) -> apiserver::Config {
-        use apiserver::config::{AuthorizationMode, KubeletClient, StorageBackend};
+        use apiserver::config::{AuthorizationMode, FrontProxy, KubeletClient, RequestHeader, StorageBackend};
         let defaults = apiserver::Config::default();
         apiserver::Config {
             bind_address: self.bind_address,
@@ -102,6 +102,21 @@ impl ServerFlags {
             advertise_address: self.advertise_address,
             tls_files: Some((pki.path("apiserver.crt"), pki.path("apiserver.key"))),
             client_ca_file: Some(pki.path("ca.crt")),
+            request_header: RequestHeader {
+                client_ca_file: Some(pki.path("front-proxy-ca.crt")),
+                allowed_names: vec![FRONT_PROXY.to_owned()],
+                username_headers: vec!["X-Remote-User".to_owned()],
+                uid_headers: vec!["X-Remote-Uid".to_owned()],
+                group_headers: vec!["X-Remote-Group".to_owned()],
+                extra_headers_prefixes: vec!["X-Remote-Extra-".to_owned()],
+            },
+            front_proxy: FrontProxy {
+                client_certificate: Some(pki.path("front-proxy-client.crt")),
+                client_key: Some(pki.path("front-proxy-client.key")),
+                // No kube-proxy runs where this server does: cluster IPs lead nowhere from here.
+                aggregator_routing: true,
+                ..FrontProxy::default()
+            },
             authorization_modes: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],
             storage: match self.store {
                 Store::Embedded => StorageBackend::Embedded { data_dir: self.data_dir.join("store") },
