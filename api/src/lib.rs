@@ -2,6 +2,7 @@
 
 pub mod canonical;
 pub mod check;
+pub mod custom;
 pub mod defaults;
 pub mod discovery;
 mod go_base64;

@@ -82,6 +82,8 @@ pub struct ObjectType {
     pub atomic: bool,
     /// Unknown fields are kept (`x-kubernetes-preserve-unknown-fields`, CRDs only).
     pub preserve_unknown: bool,
+    /// The type of fields that are not listed but kept (CRDs only).
+    pub unknown: Option<TypeId>,
     /// `x-kubernetes-embedded-resource`: holds `apiVersion`, `kind` and `metadata` of its own.
     pub embedded_resource: bool,
     /// Names of the required fields, in the order of the source.
@@ -328,7 +330,9 @@ impl<'a> TypeRef<'a> {
     /// The type of the child `key` of an object or map.
     pub fn child(self, key: &str) -> Option<TypeRef<'a>> {
         match self.ty() {
-            Type::Object(_) => self.field(key).map(|field| field.ty),
+            Type::Object(object) => {
+                self.field(key).map(|field| field.ty).or_else(|| object.unknown.map(|id| self.at(id)))
+            }
             Type::Map(map) => Some(self.at(map.value)),
             _ => None,
         }
@@ -382,22 +386,38 @@ pub struct FieldRef<'a> {
     pub ty: TypeRef<'a>,
 }
 
-/// A type that keeps its schema alive: how a CustomResourceDefinition's schema is held.
+/// A type that keeps its schema alive: how a CustomResourceDefinition's schema is held, and a
+/// built-in one where either may be.
 #[derive(Clone, Debug)]
 pub struct SharedType {
-    schema: Arc<Schema>,
+    schema: Held,
     id: TypeId,
+}
+
+#[derive(Clone, Debug)]
+enum Held {
+    BuiltIn(&'static Schema),
+    Shared(Arc<Schema>),
 }
 
 impl SharedType {
     /// `id` must come from `schema`.
     pub fn new(schema: Arc<Schema>, id: TypeId) -> Self {
-        Self { schema, id }
+        Self { schema: Held::Shared(schema), id }
     }
 
     /// Borrow for a walk.
     pub fn type_ref(&self) -> TypeRef<'_> {
-        self.schema.type_ref(self.id)
+        match &self.schema {
+            Held::BuiltIn(schema) => schema.type_ref(self.id),
+            Held::Shared(schema) => schema.type_ref(self.id),
+        }
+    }
+}
+
+impl From<TypeRef<'static>> for SharedType {
+    fn from(ty: TypeRef<'static>) -> Self {
+        Self { schema: Held::BuiltIn(ty.schema), id: ty.id }
     }
 }
 

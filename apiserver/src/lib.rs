@@ -13,6 +13,7 @@ pub mod cache;
 pub mod codec;
 pub mod config;
 pub mod endpoints;
+pub mod extensions;
 pub mod handlers;
 pub mod proxy;
 pub mod registry;

@@ -13,8 +13,11 @@ pub(super) type NameCheck = fn(&str, bool) -> Messages;
 
 /// `ValidateObjectMeta`.
 pub(super) fn create(object: &Value, namespaced: bool, check: NameCheck, errors: &mut ErrorList) {
-    let path = Path::new("metadata");
-    let meta = &object["metadata"];
+    create_at(&object["metadata"], namespaced, check, &Path::new("metadata"), errors);
+}
+
+/// As [`create`], of metadata anywhere.
+pub(super) fn create_at(meta: &Value, namespaced: bool, check: NameCheck, path: &Path, errors: &mut ErrorList) {
     let generate = meta.text("generateName");
     if !generate.is_empty() {
         messages(check(generate, true), generate, &path.child("generateName"), errors);
@@ -25,7 +28,7 @@ pub(super) fn create(object: &Value, namespaced: bool, check: NameCheck, errors:
     } else {
         messages(check(name, false), name, &path.child("name"), errors);
     }
-    common(meta, namespaced, &path, errors);
+    common(meta, namespaced, path, errors);
 }
 
 fn common(meta: &Value, namespaced: bool, path: &Path, errors: &mut ErrorList) {

@@ -204,7 +204,7 @@ fn client_config(config: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn url(text: &str, path: &Path, errors: &mut ErrorList) {
+pub(super) fn url(text: &str, path: &Path, errors: &mut ErrorList) {
     const FORM: &str = "; desired format: https://host[/path]";
     let (rest, fragment) = text.split_once('#').unwrap_or((text, ""));
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -239,7 +239,7 @@ fn url(text: &str, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn service(service: &Value, path: &Path, errors: &mut ErrorList) {
+pub(super) fn service(service: &Value, path: &Path, errors: &mut ErrorList) {
     // Upstream mixes the two up, which shows in the order only.
     for (name, shown) in [("namespace", "name"), ("name", "namespace")] {
         if service.text(name).is_empty() {

@@ -136,10 +136,10 @@ pub fn to_text(value: &Value) -> String {
     }
 }
 
-/// A float as Go's `%v` prints it: the shortest digits, an exponent below 1e-4 and from 1e21 on.
+/// A float as Go's `%v` prints it: the shortest digits, an exponent below 1e-4 and from 1e6 on.
 pub fn go_float(float: f64) -> String {
     let magnitude = float.abs();
-    if magnitude != 0.0 && !(1e-4..1e21).contains(&magnitude) {
+    if magnitude != 0.0 && !(1e-4..1e6).contains(&magnitude) {
         let text = format!("{float:e}");
         let Some((mantissa, exponent)) = text.split_once('e') else { return text };
         let (sign, digits) = exponent.strip_prefix('-').map_or(("+", exponent), |digits| ("-", digits));

@@ -29,7 +29,7 @@ impl Plugin for NamespaceLifecycle {
         _: &mut Value,
         _: Option<&Value>,
     ) -> Result<(), Status> {
-        let resource = attributes.served.resource;
+        let resource = &attributes.served.resource;
         if attributes.operation != Operation::Create
             || !resource.namespaced
             || attributes.namespace.is_empty()

@@ -117,7 +117,7 @@ impl Plugin for Priority {
         object: &Value,
         _: Option<&Value>,
     ) -> Result<(), Status> {
-        let resource = attributes.served.resource;
+        let resource = &attributes.served.resource;
         if resource.group != "scheduling.k8s.io"
             || resource.plural != "priorityclasses"
             || !matches!(attributes.operation, Operation::Create | Operation::Update)

@@ -24,7 +24,7 @@ impl Plugin for StorageObjectInUseProtection {
         object: &mut Value,
         _: Option<&Value>,
     ) -> Result<(), Status> {
-        let resource = attributes.served.resource;
+        let resource = &attributes.served.resource;
         let finalizer = match (resource.group.as_ref(), resource.plural.as_ref()) {
             ("", "persistentvolumes") => "kubernetes.io/pv-protection",
             ("", "persistentvolumeclaims") => "kubernetes.io/pvc-protection",

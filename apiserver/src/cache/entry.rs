@@ -41,6 +41,16 @@ impl Encodings {
         bytes
     }
 
+    /// The bytes kept under `key`.
+    pub fn get(&self, key: u32) -> Option<Bytes> {
+        self.0.lock().iter().find(|(k, _)| *k == key).map(|(_, bytes)| bytes.clone())
+    }
+
+    /// Keeps bytes under `key` unless there are some.
+    pub fn put(&self, key: u32, bytes: Bytes) {
+        self.get_or_make(key, || bytes);
+    }
+
     /// As [`Encodings::get_or_make`], for makers that can fail; failures are not kept.
     pub fn try_get_or_make<E>(&self, key: u32, make: impl FnOnce() -> Result<Bytes, E>) -> Result<Bytes, E> {
         let mut made = self.0.lock();

@@ -215,7 +215,8 @@ impl ResourceCache {
             return Ok(None);
         };
         let prepared = change.attachment.as_ref().and_then(|a| a.downcast_ref::<Prepared>());
-        if let Some(prepared) = prepared {
+        // A write through a resource that was registered anew meanwhile took other facts.
+        if let Some(prepared) = prepared.filter(|prepared| prepared.is_of(&self.spec)) {
             return Ok(Some(prepared.commit(&self.spec, &change.key, change.revision, change.create_revision)));
         }
         Entry::decode(&self.spec, change.key.clone(), change.revision, change.create_revision, value)
@@ -294,6 +295,12 @@ impl ResourceCache {
     /// One object as cached now, without waiting for anything. `None` also before loading.
     pub fn cached(&self, key: &str) -> Option<Arc<Entry>> {
         self.state.read().map.get(key).cloned()
+    }
+
+    /// The objects of a namespace as cached now, without waiting for anything.
+    pub fn cached_all(&self, namespace: &str) -> Vec<Arc<Entry>> {
+        let namespace = Some(namespace).filter(|namespace| !namespace.is_empty());
+        self.snapshot_now().range(namespace, None).cloned().collect()
     }
 
     /// One object, certainly as the store has it.

@@ -22,6 +22,8 @@ use crate::storage::{Revision, WriteOptions};
 
 /// An encoded object waiting for its revision.
 pub(super) struct Prepared {
+    /// Whose facts were taken.
+    spec: Arc<ResourceSpec>,
     stored: Bytes,
     slot: Slot,
     facts: Mutex<Option<Facts>>,
@@ -30,7 +32,7 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// Encodes `object` as it is stored: without a resource version.
-    fn new(spec: &ResourceSpec, key: &str, mut object: Cow<'_, Value>) -> Result<Arc<Prepared>> {
+    fn new(spec: &Arc<ResourceSpec>, key: &str, mut object: Cow<'_, Value>) -> Result<Arc<Prepared>> {
         let has_version = object.get("metadata").is_some_and(|metadata| metadata.get("resourceVersion").is_some());
         if has_version && let Some(metadata) = object.to_mut().get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("resourceVersion");
@@ -39,7 +41,13 @@ impl Prepared {
         let stored = Bytes::from(serde_json::to_vec(&*object).expect("a JSON tree encodes"));
         let slot = Slot::find(&stored)
             .ok_or_else(|| Error::Corrupt { key: key.to_owned(), why: "the object has no metadata".to_owned() })?;
-        Ok(Arc::new(Prepared { stored, slot, facts: Mutex::new(Some(facts)), entry: OnceLock::new() }))
+        let spec = spec.clone();
+        Ok(Arc::new(Prepared { spec, stored, slot, facts: Mutex::new(Some(facts)), entry: OnceLock::new() }))
+    }
+
+    /// Whether this was prepared for a resource as it is registered.
+    pub fn is_of(&self, spec: &Arc<ResourceSpec>) -> bool {
+        Arc::ptr_eq(&self.spec, spec)
     }
 
     /// The entry this became at `revision`; made once, whoever comes first.

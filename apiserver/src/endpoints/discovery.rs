@@ -12,6 +12,7 @@ use http::{HeaderValue, StatusCode};
 use serde_json::Value;
 
 use super::{cached, order, produces};
+use crate::registry::Served;
 use crate::request::accept;
 use crate::response::{self, Response, encode};
 use crate::server::walk::Context;
@@ -30,8 +31,12 @@ struct Document {
     etag: String,
 }
 
-fn rows(cx: &Context) -> Vec<&'static Resource> {
-    cx.server.registry.all().iter().map(|served| served.resource).collect()
+fn rows(cx: &Context) -> Vec<Arc<Served>> {
+    cx.server.registry.rows()
+}
+
+fn resources_of(rows: &[Arc<Served>]) -> Vec<&Resource> {
+    rows.iter().map(|served| served.resource.as_ref()).collect()
 }
 
 /// Whether the client prefers the aggregated form.
@@ -64,9 +69,10 @@ fn plain(cx: &Context, value: &Value) -> Result<Response, Status> {
 fn aggregated(cx: &Context, legacy: bool) -> Response {
     let documents = &cx.server.documents.discovery;
     let slot = if legacy { &documents.legacy } else { &documents.groups };
-    let generation = cx.server.aggregator.generation();
+    let generation = cx.server.aggregator.generation() + cx.server.registry.generation();
     let document = slot.load_full().filter(|document| document.generation == generation).unwrap_or_else(|| {
         let rows = rows(cx);
+        let rows = resources_of(&rows);
         let served = order::Served::new(&cx.server, &rows);
         let remote = |group: &str, version: &str| served.remote(&cx.server, group, version);
         let tree = api::discovery::aggregated(&rows, &served.aggregated(), legacy, remote);
@@ -102,7 +108,7 @@ pub fn groups(cx: &mut Context) -> Result<Response, Status> {
     if wants_aggregated(cx) {
         return Ok(aggregated(cx, false));
     }
-    plain(cx, &api::discovery::group_list(&order::Served::new(&cx.server, &rows(cx)).plain()))
+    plain(cx, &api::discovery::group_list(&order::Served::new(&cx.server, &resources_of(&rows(cx))).plain()))
 }
 
 /// `/apis/<group>`.
@@ -110,7 +116,7 @@ pub fn groups(cx: &mut Context) -> Result<Response, Status> {
 /// # Errors
 /// 406.
 pub fn group(cx: &mut Context, name: &str) -> Result<Response, Status> {
-    match api::discovery::group(&order::Served::new(&cx.server, &rows(cx)).plain(), name) {
+    match api::discovery::group(&order::Served::new(&cx.server, &resources_of(&rows(cx))).plain(), name) {
         Some(document) => plain(cx, &document),
         None => Ok(response::page_not_found()),
     }

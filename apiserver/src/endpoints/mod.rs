@@ -104,8 +104,8 @@ fn root_paths(cx: &Context) -> Vec<String> {
     ]
     .map(String::from)
     .to_vec();
-    for served in cx.server.registry.all() {
-        let resource = served.resource;
+    for served in cx.server.registry.rows() {
+        let resource = &served.resource;
         if resource.group.is_empty() {
             paths.push(format!("/api/{}", resource.version));
         } else {

@@ -37,7 +37,7 @@ struct Current {
 
 fn current(cx: &Context) -> Arc<Current> {
     let documents = &cx.server.documents.openapi;
-    let generation = cx.server.aggregator.generation();
+    let generation = cx.server.aggregator.generation() + cx.server.registry.generation();
     let before = documents.current.load_full();
     if let Some(current) = before.as_ref().filter(|current| current.generation == generation) {
         return current.clone();
@@ -50,7 +50,7 @@ fn current(cx: &Context) -> Arc<Current> {
     let openapi = match before {
         Some(before) => before.openapi.renewed(custom, parts),
         None => {
-            let rows = cx.server.registry.all().iter().map(|served| served.resource.clone()).collect();
+            let rows = cx.server.registry.all().iter().map(|served| served.resource.as_ref().clone()).collect();
             OpenApi::new(rows, Vec::new()).renewed(custom, parts)
         }
     };
@@ -60,8 +60,21 @@ fn current(cx: &Context) -> Arc<Current> {
 }
 
 /// The served versions of CustomResourceDefinitions.
-fn custom(_cx: &Context) -> Vec<Custom> {
-    Vec::new()
+fn custom(cx: &Context) -> Vec<Custom> {
+    let rows = cx.server.registry.rows();
+    let customs = rows.iter().filter_map(|served| Some((served, served.custom()?)));
+    customs
+        .map(|(served, custom)| {
+            let (definition, at) = (custom.definition.clone(), custom.at);
+            Custom {
+                row: served.resource.as_ref().clone(),
+                revision: format!("{:016x}", definition.fingerprint),
+                selectable_fields: custom.version().selectable_fields.clone(),
+                preserve_unknown_fields: definition.preserve_unknown,
+                schema: Arc::new(move || definition.schema_json(at)),
+            }
+        })
+        .collect()
 }
 
 /// The media type of the Swagger document as protobuf, in the two spellings that are in use.

@@ -27,18 +27,23 @@ pub fn decode(
     options: &WriteOptions,
 ) -> Result<serde_json::Value, Status> {
     let encoding = accept::body_encoding(&cx.headers)?;
+    if let Some(custom) = served.custom() {
+        let decoded = custom.decode(served, bytes, encoding, options.field_validation)?;
+        cx.warnings.extend(decoded.warnings);
+        return Ok(decoded.object);
+    }
     let expected = Expected {
         kind: GroupVersionKind::new(
             served.resource.group.to_string(),
             served.resource.version.to_string(),
             served.resource.kind.to_string(),
         ),
-        schema: served.schema,
+        schema: served.schema(),
     };
     let decoded = body::decode(bytes, encoding, &expected, options.field_validation)?;
     cx.warnings.extend(decoded.warnings);
     let mut object = decoded.object;
-    checks::default(served.resource, &mut object);
+    checks::default(&served.resource, &mut object);
     Ok(object)
 }
 
@@ -53,7 +58,7 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     let object = decode(cx, served, &bytes, &options)?;
     let manager = cx.field_manager(&options.field_manager);
     match store::create(cx, served, object, &options, Some(&manager)).await? {
-        Written::Stored { entry, .. } => entry_answer(cx, served, StatusCode::CREATED, &entry, format),
+        Written::Stored { entry, .. } => entry_answer(cx, served, StatusCode::CREATED, &entry, format).await,
         Written::Object { object, .. } => object_answer(cx, served, StatusCode::CREATED, &object, format),
     }
 }

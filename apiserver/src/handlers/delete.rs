@@ -108,11 +108,11 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
             };
             Ok(response::status(&Status::success(Some(details)), accept::Format { transform: None, ..format }))
         }
-        Deleted::Gone(object) => object_answer(cx, served, StatusCode::OK, &served.from_storage(object), format),
+        Deleted::Gone(object) => object_answer(cx, served, StatusCode::OK, &served.present(object).await?, format),
         Deleted::Marked(object) => {
             let accepted = options.orphan_dependents == Some(false);
             let code = if accepted { StatusCode::ACCEPTED } else { StatusCode::OK };
-            object_answer(cx, served, code, &served.from_storage(object), format)
+            object_answer(cx, served, code, &served.present(object).await?, format)
         }
     }
 }
@@ -352,6 +352,7 @@ pub async fn collection(cx: &mut Context, served: &Arc<Served>, body: Body) -> R
     let namespace = namespace(served, cx);
     let selection = Selection::new(served, &list_options, &namespace, "")?;
     let (entries, meta) = list::collect(served, &list_options, &selection).await?;
+    served.prepare(&entries).await?;
     let cx: &Context = cx;
     let options = &options;
     let items: Vec<Value> = stream::iter(entries)

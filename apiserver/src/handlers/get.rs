@@ -19,7 +19,7 @@ use crate::server::walk::Context;
 pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Status> {
     let format = format(cx, &ROUTE_OBJECT, Allowed::Transforms)?;
     let entry = read(cx, served, &namespace(served, cx), &cx.info.name).await?;
-    entry_answer(cx, served, StatusCode::OK, &entry, format)
+    entry_answer(cx, served, StatusCode::OK, &entry, format).await
 }
 
 /// One entry, or 404.

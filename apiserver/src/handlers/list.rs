@@ -24,6 +24,7 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
     let options = ListOptions::parse(&cx.query, false)?;
     let selection = Selection::new(served, &options, &namespace(served, cx), "")?;
     let (entries, meta) = collect(served, &options, &selection).await?;
+    served.prepare(&entries).await?;
     let (content_type, body) = list::body(served, entries, &meta, format, &table_options(cx)?)?;
     let mut answer = response::bytes(StatusCode::OK, content_type, bytes::Bytes::new());
     *answer.body_mut() = body;

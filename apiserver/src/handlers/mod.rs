@@ -74,13 +74,14 @@ pub fn object_answer(
 ///
 /// # Errors
 /// As [`object_answer`].
-pub fn entry_answer(
+pub async fn entry_answer(
     cx: &Context,
     served: &Served,
     code: StatusCode,
-    entry: &crate::cache::Entry,
+    entry: &Arc<crate::cache::Entry>,
     format: Format,
 ) -> Result<Response, Status> {
+    served.prepare(std::slice::from_ref(entry)).await?;
     let (content_type, body) = response::encode::entry(served, entry, format, &table_options(cx)?)?;
     Ok(response::bytes(code, content_type, body))
 }
@@ -91,14 +92,23 @@ pub fn entry_answer(
 /// 404 and 405 as upstream's routes give them, and what handlers answer.
 pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> {
     let info = cx.info.clone();
-    let Some(served) = cx.server.registry.find(&info.group, &info.version, &info.resource).cloned() else {
+    let Some(served) = cx.server.registry.find(&info.group, &info.version, &info.resource) else {
         if info.prefix == "apis" && !cx.server.registry.serves_group(&info.group) {
             return Ok(response::page_not_found());
         }
         return Err(unknown_resource());
     };
-    let resource = served.resource;
-    cx.warnings.extend(checks::deprecation(resource).map(str::to_string));
+    let resource = served.resource.clone();
+    cx.warnings.extend(checks::deprecation(&resource).map(str::to_string));
+    if let Some(custom) = served.custom() {
+        cx.warnings.extend(custom.version().deprecation.clone());
+        // Upstream hands such requests on to whoever else may serve them, which is nobody.
+        let in_namespace = !info.namespace.is_empty();
+        let everywhere = matches!(info.verb.as_str(), "list" | "watch");
+        if (in_namespace && !resource.namespaced) || (!in_namespace && resource.namespaced && !everywhere) {
+            return Ok(response::page_not_found());
+        }
+    }
     // `namespaces/x` sets both namespace and name; elsewhere a namespace needs a namespaced resource.
     let is_namespace = info.group.is_empty() && info.resource == "namespaces";
     let in_namespace = !info.namespace.is_empty() && !is_namespace;
@@ -112,7 +122,9 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
         return subresources::dispatch(cx, &served, body).await;
     }
     let named = info.parts.len() > 1;
-    let allow = |verb: &str| if resource.has_verb(verb) { Ok(()) } else { Err(method_not_allowed()) };
+    // While a definition goes, discovery hides verbs that are still served.
+    let allow =
+        |verb: &str| if resource.custom || resource.has_verb(verb) { Ok(()) } else { Err(method_not_allowed()) };
     match (cx.method.clone(), named) {
         (Method::GET, true) if info.verb == "watch" => {
             allow("watch")?;

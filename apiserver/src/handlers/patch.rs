@@ -29,6 +29,10 @@ const TYPES: [&str; 4] = [
     "application/apply-patch+yaml",
 ];
 
+/// Those of custom resources.
+const CUSTOM_TYPES: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+
 /// A patch whose format is known and whose text was read.
 enum Patch {
     Json(Value),
@@ -42,7 +46,7 @@ enum Patch {
 /// # Errors
 /// 415 for other formats, 400 and 422 for patches that do not parse or fit.
 pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
-    let (patch, options, kind) = read(cx, body).await?;
+    let (patch, options, kind) = read(cx, served, body).await?;
     let format = format(cx, &ROUTE_OBJECT, Allowed::Transforms)?;
     let name = cx.info.name.clone();
     let subresource = cx.info.subresource.clone();
@@ -102,15 +106,17 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
         Ok(new)
     };
     let written = store::update(cx, served, &update, applies, &change).await?;
-    update::answer(cx, served, written, format)
+    update::answer(cx, served, written, format).await
 }
 
 /// Reads the patch in the format the Content-Type names.
-async fn read(cx: &Context, body: Body) -> Result<(Patch, WriteOptions, WriteKind), Status> {
+async fn read(cx: &Context, served: &Served, body: Body) -> Result<(Patch, WriteOptions, WriteKind), Status> {
     let content_type =
         cx.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(media_type).unwrap_or_default();
-    let Some(at) = TYPES.iter().position(|known| *known == content_type) else {
-        return Err(Status::unsupported_media_type(&TYPES));
+    // Custom resources know no strategic merge.
+    let known: &[&str] = if served.custom().is_some() { &CUSTOM_TYPES } else { &TYPES };
+    let Some(at) = TYPES.iter().position(|name| *name == content_type && known.contains(name)) else {
+        return Err(Status::unsupported_media_type(known));
     };
     let bytes = body::read(body).await?;
     let kind = if at == 3 { WriteKind::Apply } else { WriteKind::Patch };
@@ -200,7 +206,7 @@ fn apply(patch: &Patch, served: &Served, object: &mut Value) -> Result<(), Statu
             patch::merge::apply(object, value.clone());
             Ok(())
         }
-        Patch::Strategic(value) => patch::strategic::apply(object, value.clone(), served.schema).map_err(|error| {
+        Patch::Strategic(value) => patch::strategic::apply(object, value.clone(), served.schema()).map_err(|error| {
             match &error {
                 patch::strategic::Error::Conflict { .. } => Status::conflict(&served.group_resource(), "", error),
                 // Upstream knows these as errors of the request; the rest are its own.
@@ -228,6 +234,11 @@ fn settle(
     options: &WriteOptions,
     strategic: bool,
 ) -> Result<(), Status> {
+    if let Some(custom) = served.custom() {
+        let warnings = custom.settle_patched(served, object, options.field_validation)?;
+        cx.warnings.extend(warnings);
+        return Ok(());
+    }
     let text = object.to_string();
     let invalid = |error: String| {
         let mut list = field::ErrorList::new();
@@ -235,7 +246,7 @@ fn settle(
         list.push(field::invalid(&field::Path::new("patch"), bad, error));
         Status::invalid(&GroupKind::default(), "", &list)
     };
-    let decoded = json::decode(text.as_bytes(), Some(served.schema)).map_err(|error| invalid(error.to_string()))?;
+    let decoded = json::decode(text.as_bytes(), Some(served.schema())).map_err(|error| invalid(error.to_string()))?;
     if !decoded.strict.is_empty() {
         match options.field_validation {
             FieldValidation::Strict => {
@@ -249,13 +260,13 @@ fn settle(
     if !object.is_object() {
         return Err(invalid("json: cannot unmarshal into Go value".to_string()));
     }
-    canonical::canonicalize(served.schema, object).map_err(|error| invalid(error.0))?;
+    canonical::canonicalize(served.schema(), object).map_err(|error| invalid(error.0))?;
     if object.api_version() != served.api_version() || object.kind() != served.resource.kind {
         let (api_version, kind) = (object.api_version().to_string(), object.kind().to_string());
         return Err(invalid(format!(
             "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
         )));
     }
-    checks::default(served.resource, object);
+    checks::default(&served.resource, object);
     Ok(())
 }

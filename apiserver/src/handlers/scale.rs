@@ -16,6 +16,7 @@ use super::subresources::{answer, decode, plain};
 use super::{get, method_not_allowed};
 use crate::codec::{body, canonical};
 use crate::registry::Served;
+use crate::registry::custom::{Scale, nested};
 use crate::request::accept::media_type;
 use crate::request::options::{WriteKind, WriteOptions};
 use crate::response::Response;
@@ -24,7 +25,33 @@ use crate::server::walk::Context;
 const KIND: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 
 /// The Scale of an object.
-fn of(object: &Value) -> Value {
+fn of(served: &Served, object: &Value) -> Result<Value, Status> {
+    let Some(custom) = served.custom() else { return Ok(of_paths(object)) };
+    let bad = |error: String| Status::failure(500, "", error);
+    let Some(paths) = &custom.version().scale else { return Ok(of_paths(object)) };
+    let number = |path: &str| nested(object, path, "int64", Value::as_i64).map_err(bad);
+    let mut plain = object.clone();
+    let replicas = number(&paths.spec_replicas_path)?;
+    plain.set_at(&["spec"], json!({"replicas": replicas.unwrap_or_default()}));
+    plain.set_at(&["status"], json!({"replicas": number(&paths.status_replicas_path)?.unwrap_or_default()}));
+    let mut scale = of_paths(&plain);
+    if let Some(path) = &paths.label_selector_path {
+        let selector = nested(object, path, "string", |value| value.as_str().map(str::to_owned)).map_err(bad)?;
+        if let Some(selector) = selector.filter(|selector| !selector.is_empty()) {
+            scale["status"]["selector"] = selector.into();
+        }
+    }
+    Ok(scale)
+}
+
+/// The replicas of a custom object; `None` when there are none to change.
+fn custom_replicas(served: &Served, object: &Value) -> Option<i64> {
+    let paths = served.custom()?.version().scale.as_ref()?;
+    nested(object, &paths.spec_replicas_path, "int64", Value::as_i64).ok().flatten()
+}
+
+/// The Scale of an object whose replicas are where those of built-in kinds are.
+fn of_paths(object: &Value) -> Value {
     let mut metadata = json!({
         "creationTimestamp": object.creation_timestamp(),
         "name": object.name(),
@@ -75,7 +102,16 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     if cx.method == Method::GET {
         plain(cx)?;
         let entry = get::read(cx, served, &cx.info.namespace, &name).await?;
-        return answer(cx, StatusCode::OK, &of(&served.from_storage(entry.tree())));
+        let object = served.from_storage(served.read(&entry).await?);
+        if let Some(paths) = served.custom().and_then(|custom| custom.version().scale.as_ref())
+            && custom_replicas(served, &object).is_none()
+        {
+            return Err(Status::internal(format!(
+                "the spec replicas field {:?} does not exist",
+                paths.spec_replicas_path
+            )));
+        }
+        return answer(cx, StatusCode::OK, &of(served, &object)?);
     }
     let bytes = body::read(body).await?;
     let content_type =
@@ -119,7 +155,7 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     };
     let change = move |_: &mut Context, current: Option<&Value>| {
         let current = current.ok_or_else(|| Status::not_found(&target.group_resource(), &change_name))?;
-        let scale = wanted.apply(of(current))?;
+        let scale = wanted.apply(of(&target, current)?)?;
         let mut errors = field::ErrorList::new();
         let replicas = scale.i64_at(&["spec", "replicas"]).unwrap_or_default();
         if replicas < 0 {
@@ -143,12 +179,15 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
             )));
         }
         let mut new = current.clone();
-        new.set_at(&["spec", "replicas"], replicas.into());
+        match target.custom().and_then(|custom| custom.version().scale.as_ref()) {
+            Some(paths) => new.set_at(&Scale::keys(&paths.spec_replicas_path), replicas.into()),
+            None => new.set_at(&["spec", "replicas"], replicas.into()),
+        }
         new.set_resource_version(scale.resource_version());
         Ok(new)
     };
     let written = store::update(cx, served, &update, false, &change).await?;
-    answer(cx, StatusCode::OK, &of(&written.object(served)))
+    answer(cx, StatusCode::OK, &of(served, &written.object(served).await?)?)
 }
 
 enum Wanted {
@@ -183,7 +222,7 @@ mod tests {
             "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "x"}}},
             "status": {"replicas": 2},
         });
-        let scale = of(&object);
+        let scale = of_paths(&object);
         assert_eq!(scale["spec"], json!({"replicas": 3}));
         assert_eq!(scale["status"], json!({"replicas": 2, "selector": "app=x"}));
         assert_eq!(scale["metadata"]["resourceVersion"], "4");

@@ -111,8 +111,8 @@ impl Selection {
 /// What upstream says of a field that no selector may name: kinds that registered their own
 /// conversion of labels say it differently from those that did not.
 fn unsupported(served: &Served, label: &str) -> String {
-    let resource = served.resource;
-    let own = !resource.selectable_fields.is_empty();
+    let resource = &served.resource;
+    let own = resource.custom || !resource.selectable_fields.is_empty();
     if own {
         return format!("field label not supported: {label}");
     }

@@ -37,10 +37,13 @@ pub enum Written {
 
 impl Written {
     /// The object in the served version.
-    pub fn object(&self, served: &Served) -> Value {
+    ///
+    /// # Errors
+    /// When what was stored cannot be converted back.
+    pub async fn object(&self, served: &Served) -> Result<Value, Status> {
         match self {
-            Written::Stored { entry, .. } => served.from_storage(entry.tree()),
-            Written::Object { object, .. } => object.clone(),
+            Written::Stored { entry, .. } => Ok(served.from_storage(served.read(entry).await?)),
+            Written::Object { object, .. } => Ok(object.clone()),
         }
     }
 
@@ -92,7 +95,7 @@ pub fn track(cx: &Context, served: &Served, subresource: &str, manager: &str, ol
         manager,
         api_version: &api_version,
         subresource,
-        ty: served.schema,
+        ty: served.schema(),
         reset: &reset,
         now: cx.server.clock.now(),
     };
@@ -118,7 +121,7 @@ pub fn apply(
         manager,
         api_version: &api_version,
         subresource,
-        ty: served.schema,
+        ty: served.schema(),
         reset: &reset,
         now: cx.server.clock.now(),
     };
@@ -182,6 +185,13 @@ pub async fn create(
         user: &cx.user,
         dry_run: options.dry_run,
     };
+    if served.custom().is_some_and(|custom| custom.terminating) {
+        return Err(Status::forbidden(
+            &served.group_resource(),
+            object.name(),
+            "create not allowed while custom resource definition is terminating",
+        ));
+    }
     let admission = &cx.server.admission;
     admission.mutate(&cx.server, &attributes, &mut object, None).await?;
     let hooks = served.rules.hooks;
@@ -194,8 +204,12 @@ pub async fn create(
     if generated {
         object.set_name(&random::generate_name(&base));
     }
-    if served.rules.status == StatusRule::Reset {
-        object.set_at(&["status"], json!({}));
+    match served.rules.status {
+        StatusRule::Reset => object.set_at(&["status"], json!({})),
+        StatusRule::Removed => {
+            object.remove_at(&["status"]);
+        }
+        StatusRule::Plain | StatusRule::KeepOnUpdate => {}
     }
     object.remove_at(&["metadata", "generation"]);
     match served.rules.generation {
@@ -207,7 +221,7 @@ pub async fn create(
     }
     hooks.prepare_create(&hook, &mut object);
     finish(served, &mut object);
-    let errors = checks::create(served.storage, &object);
+    let errors = checks::create(served, &object);
     if !errors.is_empty() {
         return Err(invalid(served, object.name(), &errors));
     }
@@ -232,11 +246,15 @@ pub async fn create(
                 Err(error) => Err(error),
             }
         } else {
-            cache.create(&key, &object, CreateOptions { ttl }).await
+            match served.custom() {
+                None => cache.create(&key, &object, CreateOptions { ttl }).await,
+                Some(_) => cache.create(&key, served.write(object.clone()).await?, CreateOptions { ttl }).await,
+            }
         };
         match result {
             Ok(entry) => {
                 keep(reservation);
+                served.wrote(&entry);
                 return Ok(Written::Stored { entry, created: true });
             }
             Err(Error::Exists { .. }) if generated => {
@@ -268,8 +286,12 @@ fn keep(reservation: Option<Box<dyn Reservation>>) {
 
 /// Brings an object back into canonical form after it was changed on the way.
 fn finish(served: &Served, object: &mut Value) {
+    if served.custom().is_some() {
+        // Nothing but metadata has a form of its own, and that was settled when it was decoded.
+        return;
+    }
     let (api_version, kind) = (object.api_version().to_string(), object.kind().to_string());
-    api::canonicalize(served.storage_schema, object);
+    api::canonicalize(served.storage_schema(), object);
     object.set_api_version(&api_version);
     object.set_kind(&kind);
 }
@@ -341,7 +363,7 @@ async fn attempt(
 ) -> Result<Option<Written>, Status> {
     let group_resource = served.group_resource();
     let name = update.name;
-    let old_stored = current.tree();
+    let old_stored = served.read(current).await?;
     let old = served.from_storage(old_stored.clone());
     let mut new = change(cx, Some(&old))?;
     place(cx, served, &mut new)?;
@@ -398,7 +420,7 @@ async fn attempt(
     new.set_resource_version(old.resource_version());
     before_update(served, &hook, &mut new, &old_stored);
     finish(served, &mut new);
-    let errors = checks::update(served.storage, update.subresource, &new, &old_stored);
+    let errors = checks::update(served, update.subresource, &new, &old_stored);
     if !errors.is_empty() {
         return Err(invalid(served, name, &errors));
     }
@@ -427,9 +449,11 @@ async fn attempt(
         };
     }
     let ttl = hooks.ttl(&cx.server);
+    let new = served.write(new).await?;
     match cache.update(current, new, CreateOptions { ttl }).await {
         Ok(entry) => {
             keep(reservation);
+            served.wrote(&entry);
             Ok(Some(Written::Stored { entry, created: false }))
         }
         Err(Error::Conflict { .. } | Error::NotFound { .. }) if lost => Ok(None),
@@ -476,13 +500,14 @@ fn before_update(served: &Served, hook: &HookContext<'_>, new: &mut Value, old: 
             GenerationRule::Fields(fields) | GenerationRule::FieldsFromZero(fields) => {
                 fields.iter().any(|field| new.get(*field) != old.get(*field))
             }
-            GenerationRule::AllAndLabels => {
+            GenerationRule::AllAndLabels | GenerationRule::AllButMetadata => {
                 let rest = |object: &Value| {
                     let mut object = object.clone();
                     object.as_object_mut().map(|map| map.remove("metadata"));
                     object
                 };
-                rest(new) != rest(old) || new.labels() != old.labels()
+                let labels = rules.generation == GenerationRule::AllAndLabels && new.labels() != old.labels();
+                labels || rest(new) != rest(old)
             }
         };
         if changed {

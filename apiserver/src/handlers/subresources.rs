@@ -28,6 +28,9 @@ pub async fn dispatch(cx: &mut Context, served: &Arc<Served>, body: Body) -> Res
     let info = cx.info.clone();
     let name = info.subresource.as_str();
     let Some(subresource) = served.resource.subresource(name) else {
+        if served.custom().is_some() {
+            return Err(Status::not_found(&served.group_resource(), &info.name));
+        }
         return Err(unknown_resource());
     };
     if info.parts.len() > 3 && name != "proxy" {

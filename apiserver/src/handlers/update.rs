@@ -58,14 +58,14 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     };
     let change = move |_: &mut Context, _: Option<&serde_json::Value>| Ok(object.clone());
     let written = store::update(cx, served, &update, served.rules.create_on_update, &change).await?;
-    answer(cx, served, written, format)
+    answer(cx, served, written, format).await
 }
 
 /// A write's answer.
 ///
 /// # Errors
 /// When the object has no form that the client takes.
-pub fn answer(
+pub async fn answer(
     cx: &Context,
     served: &Served,
     written: Written,
@@ -73,7 +73,7 @@ pub fn answer(
 ) -> Result<Response, Status> {
     let code = if written.created() { StatusCode::CREATED } else { StatusCode::OK };
     match written {
-        Written::Stored { entry, .. } => entry_answer(cx, served, code, &entry, format),
+        Written::Stored { entry, .. } => entry_answer(cx, served, code, &entry, format).await,
         Written::Object { object, .. } => object_answer(cx, served, code, &object, format),
     }
 }

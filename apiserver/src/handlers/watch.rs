@@ -88,10 +88,13 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
     // Two branches only end it, and need no poll of their own while events come.
     let deadline = tokio::time::sleep(timeout);
     let shutdown = cx.server.shutdown.clone().cancelled_owned();
+    // Rows of a definition end when it changes or goes: upstream closes their watches, too.
+    let served_no_more = served.custom().map(|custom| custom.definition.ended.clone()).unwrap_or_default();
     let end = async move {
         tokio::select! {
             () = deadline => {}
             () = shutdown => {}
+            () = served_no_more.cancelled_owned() => {}
         }
         drop(counted);
     };
@@ -129,7 +132,7 @@ impl Frames {
             (Encoding::Protobuf, Some(Transform::PartialObjectMetadata("v1"))) => 4,
             _ => return None,
         };
-        Some((u32::from(self.served.ordinal) << 4) | kind)
+        Some((self.served.ordinal << 4) | kind)
     }
 
     fn table(&self) -> table::Options {
@@ -158,7 +161,9 @@ impl Frames {
                     "apiVersion": self.served.api_version(),
                     "metadata": metadata,
                 });
-                api::canonicalize(self.served.schema, &mut object);
+                if self.served.custom().is_none() {
+                    api::canonicalize(self.served.schema(), &mut object);
+                }
                 object["kind"] = self.served.resource.kind.as_ref().into();
                 object["apiVersion"] = self.served.api_version().into();
                 object
@@ -226,10 +231,20 @@ impl Running {
         if self.ended {
             return None;
         }
+        if let Err(status) = self.prepare_state().await {
+            self.ended = true;
+            return Some((Ok(self.frames.error(&status)), self));
+        }
         let bytes = match self.state_chunk() {
             Some(bytes) => bytes,
             None => match self.watch.next().await {
-                Ok(Item::Events(events)) => self.events(&events),
+                Ok(Item::Events(events)) => match self.prepare_events(&events).await {
+                    Ok(()) => self.events(&events),
+                    Err(status) => {
+                        self.ended = true;
+                        self.frames.error(&status)
+                    }
+                },
                 Ok(Item::Bookmark(revision)) => self.frames.bookmark(revision, false),
                 Err(error) => {
                     self.ended = true;
@@ -238,6 +253,26 @@ impl Running {
             },
         };
         Some((Ok(bytes), self))
+    }
+
+    /// Has what may need a conversion converted before it is framed.
+    async fn prepare_events(&self, events: &[(EventType, Arc<Event>)]) -> Result<(), Status> {
+        if self.frames.served.custom().is_none() {
+            return Ok(());
+        }
+        let entries: Vec<Arc<Entry>> = events.iter().map(|(kind, event)| event.entry(*kind).clone()).collect();
+        self.frames.served.prepare(&entries).await
+    }
+
+    async fn prepare_state(&self) -> Result<(), Status> {
+        let Some(state) = self.state.as_ref().filter(|state| state.next.is_none()) else { return Ok(()) };
+        if self.frames.served.custom().is_none() {
+            return Ok(());
+        }
+        let namespace = Some(self.selection.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+        let entries: Vec<Arc<Entry>> =
+            state.snapshot.range(namespace, None).filter(|entry| self.selection.matches(entry)).cloned().collect();
+        self.frames.served.prepare(&entries).await
     }
 
     /// The next piece of the state to begin with; `None` once all of it was sent.

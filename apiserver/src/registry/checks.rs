@@ -4,6 +4,8 @@ use api::Resource;
 use apimachinery::field::ErrorList;
 use serde_json::Value;
 
+use super::Served;
+
 /// What a decoded object of a served version becomes before anybody looks at it: fields that
 /// mirror each other are filled in, then defaults.
 pub fn default(resource: &Resource, object: &mut Value) {
@@ -12,12 +14,19 @@ pub fn default(resource: &Resource, object: &mut Value) {
 }
 
 /// What is wrong with a new object.
-pub fn create(resource: &Resource, object: &Value) -> ErrorList {
-    api::validation::create(resource, object)
+pub fn create(served: &Served, object: &Value) -> ErrorList {
+    match served.custom() {
+        Some(custom) => custom.validate_create(object),
+        None => api::validation::create(&served.storage, object),
+    }
 }
 
 /// What is wrong with a changed object.
-pub fn update(resource: &Resource, subresource: &str, new: &Value, old: &Value) -> ErrorList {
+pub fn update(served: &Served, subresource: &str, new: &Value, old: &Value) -> ErrorList {
+    if let Some(custom) = served.custom() {
+        return custom.validate_update(subresource, new, old);
+    }
+    let resource = &served.storage;
     match subresource {
         "" | "scale" => api::validation::update(resource, new, old),
         // A binding was checked as what it is; the pod changes only where it may.

@@ -4,6 +4,7 @@
 //! where a row cannot say it, a file per kind with [`Hooks`]. Storing and reading always happens in
 //! the storage version; `conversion.rs` turns one version into another.
 
+pub mod apiextensions;
 pub mod apiregistration;
 pub mod autoscaling;
 pub mod batch;
@@ -11,6 +12,7 @@ pub mod certificates;
 pub mod checks;
 pub mod conversion;
 pub mod core;
+pub mod custom;
 mod devices;
 pub mod fields;
 pub mod hooks;
@@ -25,33 +27,65 @@ use std::sync::Arc;
 use api::Resource;
 use apimachinery::gvk::{GroupKind, GroupResource};
 use apimachinery::schema::TypeRef;
+use apimachinery::status::Status;
+use arc_swap::{ArcSwap, Guard};
 use serde_json::Value;
+use smallvec::SmallVec;
 
-use crate::cache::{Cache, ResourceCache, ResourceSpec};
+use crate::cache::{Cache, Entry, ResourceCache, ResourceSpec};
 use crate::config::Config;
 use crate::storage::Durability;
+pub use custom::Custom;
 pub use hooks::Hooks;
 pub use rules::Rules;
 
-/// One resource in one served version.
+/// One resource in one served version: a row of the table, or of a CustomResourceDefinition.
 pub struct Served {
     /// The row of this version.
-    pub resource: &'static Resource,
-    /// Its type.
-    pub schema: TypeRef<'static>,
-    /// The row of the version that is stored; this one's where nothing is stored.
-    pub storage: &'static Resource,
-    /// Its type.
-    pub storage_schema: TypeRef<'static>,
+    pub resource: Arc<Resource>,
+    /// The row of the version that the pipeline works in: what is stored, for built-in kinds; this
+    /// one, for custom ones and where nothing is stored.
+    pub storage: Arc<Resource>,
+    types: Types,
     /// Where objects are; `None` for reviews and bindings.
     pub cache: Option<Arc<ResourceCache>>,
     /// What differs from the generic walk.
     pub rules: Rules,
-    /// A small number for each served row, in keys of derived encodings.
-    pub ordinal: u16,
+    /// A number for each served row, never used twice, in keys of derived encodings: below 2^26.
+    pub ordinal: u32,
+}
+
+/// Where the row's types come from.
+enum Types {
+    Table { served: TypeRef<'static>, storage: TypeRef<'static> },
+    Custom(Custom),
 }
 
 impl Served {
+    /// The type of this version.
+    pub fn schema(&self) -> TypeRef<'_> {
+        match &self.types {
+            Types::Table { served, .. } => *served,
+            Types::Custom(custom) => custom.schema(),
+        }
+    }
+
+    /// The type of the version that the pipeline works in.
+    pub fn storage_schema(&self) -> TypeRef<'_> {
+        match &self.types {
+            Types::Table { storage, .. } => *storage,
+            Types::Custom(custom) => custom.schema(),
+        }
+    }
+
+    /// What there is to know about a row made from a CustomResourceDefinition.
+    pub fn custom(&self) -> Option<&Custom> {
+        match &self.types {
+            Types::Table { .. } => None,
+            Types::Custom(custom) => Some(custom),
+        }
+    }
+
     /// `apps/v1`.
     pub fn api_version(&self) -> String {
         self.resource.api_version()
@@ -67,19 +101,72 @@ impl Served {
         GroupKind::new(self.resource.group.to_string(), self.resource.kind.to_string())
     }
 
-    /// Whether what is stored is what is served.
+    /// Whether what the pipeline works in is what is served.
     pub fn is_storage_version(&self) -> bool {
-        std::ptr::eq(self.resource, self.storage)
+        Arc::ptr_eq(&self.resource, &self.storage)
     }
 
-    /// An object of the storage version in this one.
+    /// An object of the version that the pipeline works in, in this one.
     pub fn from_storage(&self, object: Value) -> Value {
-        if self.is_storage_version() { object } else { conversion::convert(object, self.storage, self.resource) }
+        if self.is_storage_version() { object } else { conversion::convert(object, &self.storage, &self.resource) }
     }
 
-    /// An object of this version in the storage version.
+    /// An object of this version, in the one that the pipeline works in.
     pub fn to_storage(&self, object: Value) -> Value {
-        if self.is_storage_version() { object } else { conversion::convert(object, self.resource, self.storage) }
+        if self.is_storage_version() { object } else { conversion::convert(object, &self.resource, &self.storage) }
+    }
+
+    /// A stored object's tree in the version that the pipeline works in.
+    ///
+    /// # Errors
+    /// When a conversion webhook fails; built-in kinds never do.
+    pub async fn read(&self, entry: &Arc<Entry>) -> Result<Value, Status> {
+        match self.custom() {
+            None => Ok(entry.tree()),
+            Some(custom) => custom.read(self, entry).await,
+        }
+    }
+
+    /// An object of the pipeline as it is to be stored.
+    ///
+    /// # Errors
+    /// As [`Served::read`].
+    pub async fn write(&self, object: Value) -> Result<Value, Status> {
+        match self.custom() {
+            None => Ok(object),
+            Some(custom) => custom.write(object).await,
+        }
+    }
+
+    /// Notes that an entry was just written through this row, so that it needs no decoding to be
+    /// read in the same version.
+    pub fn wrote(&self, entry: &Entry) {
+        if let Some(custom) = self.custom() {
+            custom.wrote(self, entry);
+        }
+    }
+
+    /// A stored tree as this version serves it.
+    ///
+    /// # Errors
+    /// As [`Served::read`].
+    pub async fn present(&self, object: Value) -> Result<Value, Status> {
+        match self.custom() {
+            None => Ok(self.from_storage(object)),
+            Some(custom) => custom.present(object).await,
+        }
+    }
+
+    /// Makes sure that entries can be encoded in this version without waiting for anybody: custom
+    /// resources may have to be converted by a webhook first.
+    ///
+    /// # Errors
+    /// As [`Served::read`].
+    pub async fn prepare(&self, entries: &[Arc<Entry>]) -> Result<(), Status> {
+        match self.custom() {
+            None => Ok(()),
+            Some(custom) => custom.prepare(self, entries).await,
+        }
     }
 
     /// The storage key of an object.
@@ -89,6 +176,9 @@ impl Served {
 
     /// The internal Go type that a few of upstream's messages name.
     pub fn go_name(&self, list: bool) -> String {
+        if self.resource.custom {
+            return if list { "*unstructured.UnstructuredList" } else { "*unstructured.Unstructured" }.to_string();
+        }
         let package = match self.resource.group.as_ref() {
             "" => "core",
             group => group.split('.').next().unwrap_or(group),
@@ -98,11 +188,25 @@ impl Served {
     }
 }
 
-/// All served resources.
+/// Group, version and plural in one, so that looking a row up allocates nothing.
+type Path = SmallVec<[u8; 96]>;
+
+fn path(group: &str, version: &str, plural: &str) -> Path {
+    let mut path = Path::new();
+    for part in [group, version, plural] {
+        path.extend_from_slice(part.as_bytes());
+        path.push(b'/');
+    }
+    path
+}
+
+/// All served resources: the table's, fixed for the life of the server, and those of
+/// CustomResourceDefinitions, a snapshot that is replaced as a whole.
 pub struct Registry {
-    served: HashMap<(String, String, String), Arc<Served>>,
+    served: HashMap<Path, Arc<Served>, ahash::RandomState>,
     groups: BTreeSet<(String, String)>,
     order: Vec<Arc<Served>>,
+    custom: ArcSwap<custom::Rows>,
 }
 
 /// Resources whose acknowledged writes may be lost with the machine: heartbeats and news.
@@ -112,63 +216,89 @@ impl Registry {
     /// Builds the rows that `--runtime-config` leaves on.
     pub fn new(config: &Config, cache: &Arc<Cache>) -> Self {
         let table = api::table();
-        let mut registry = Self { served: HashMap::new(), groups: BTreeSet::new(), order: Vec::new() };
-        for (ordinal, resource) in table.resources().iter().enumerate() {
+        let rows: Vec<Arc<Resource>> = table.resources().iter().cloned().map(Arc::new).collect();
+        let mut registry = Self {
+            served: HashMap::default(),
+            groups: BTreeSet::new(),
+            order: Vec::new(),
+            custom: ArcSwap::from_pointee(custom::Rows::new(rows.len())),
+        };
+        for (ordinal, resource) in rows.iter().enumerate() {
             let Some(schema) = resource.type_ref() else { continue };
             if !enabled(config, resource) {
                 continue;
             }
-            let storage = resource
-                .storage_version
-                .as_ref()
-                .and_then(|(group, version)| {
-                    // Events of events.k8s.io are stored as those of the core group.
-                    table.find_resource(group, version, &resource.plural)
-                })
-                .unwrap_or(resource);
+            let storage = resource.storage_version.as_ref().and_then(|(group, version)| {
+                // Events of events.k8s.io are stored as those of the core group.
+                let of = |row: &&Arc<Resource>| {
+                    row.group == *group && row.version == *version && row.plural == resource.plural
+                };
+                rows.iter().find(of)
+            });
+            let storage = storage.unwrap_or(resource);
             let stored = resource.storage_version.is_some();
             let served = Arc::new(Served {
-                resource,
-                schema,
-                storage,
-                storage_schema: storage.type_ref().unwrap_or(schema),
+                resource: resource.clone(),
+                storage: storage.clone(),
+                types: Types::Table { served: schema, storage: storage.type_ref().unwrap_or(schema) },
                 cache: stored.then(|| cache.register(spec(config, storage))),
                 rules: rules::of(&resource.group, &resource.plural),
-                ordinal: u16::try_from(ordinal).expect("there are fewer than 65,536 resources"),
+                ordinal: u32::try_from(ordinal).expect("there are fewer than 2^26 resources"),
             });
             registry.groups.insert((resource.group.to_string(), resource.version.to_string()));
-            registry.served.insert(
-                (resource.group.to_string(), resource.version.to_string(), resource.plural.to_string()),
-                served.clone(),
-            );
+            registry.served.insert(path(&resource.group, &resource.version, &resource.plural), served.clone());
             registry.order.push(served);
         }
         registry
     }
 
     /// A served resource.
-    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Served>> {
-        self.served.get(&(group.to_string(), version.to_string(), plural.to_string()))
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Served>> {
+        let path = path(group, version, plural);
+        self.served.get(&path).cloned().or_else(|| self.custom.load().find(&path).cloned())
     }
 
-    /// The resource in whatever version is served first, for the server's own use.
+    /// The built-in resource in whatever version is served first, for the server's own use.
     pub fn any_version(&self, group: &str, plural: &str) -> Option<&Arc<Served>> {
         self.order.iter().find(|served| served.resource.group == group && served.resource.plural == plural)
     }
 
     /// Whether a group and version is served at all.
     pub fn serves(&self, group: &str, version: &str) -> bool {
-        self.groups.contains(&(group.to_string(), version.to_string()))
+        self.groups.contains(&(group.to_string(), version.to_string())) || self.custom.load().serves(group, version)
     }
 
-    /// Whether any version of a group is served.
+    /// Whether any version of a group is built in.
     pub fn serves_group(&self, group: &str) -> bool {
         self.groups.iter().any(|(have, _)| have == group)
     }
 
-    /// Every served row, in the order of discovery.
+    /// Every built-in row, in the order of discovery.
     pub fn all(&self) -> &[Arc<Served>] {
         &self.order
+    }
+
+    /// Every row that discovery shows, in its order: built-in ones, then custom ones.
+    pub fn rows(&self) -> Vec<Arc<Served>> {
+        let mut rows = self.order.clone();
+        rows.extend(self.custom.load().discovered());
+        rows
+    }
+
+    /// The custom rows of this moment.
+    pub fn custom(&self) -> Guard<Arc<custom::Rows>> {
+        self.custom.load()
+    }
+
+    /// Replaces the custom rows. One caller at a time: the loop that follows the definitions.
+    pub fn set_custom(&self, rows: custom::Rows) {
+        self.custom.store(Arc::new(rows));
+    }
+
+    /// Changes whenever what [`Registry::rows`] answers may have changed: documents made from the
+    /// rows are good for as long as this stays.
+    pub fn generation(&self) -> u64 {
+        self.custom.load().generation()
     }
 }
 
@@ -192,7 +322,22 @@ pub fn enabled(config: &Config, resource: &Resource) -> bool {
         .unwrap_or(resource.enabled_by_default)
 }
 
-fn spec(config: &Config, storage: &'static Resource) -> ResourceSpec {
+impl Served {
+    /// The row of one version of a definition.
+    pub fn custom_row(
+        resource: Resource,
+        custom: Custom,
+        cache: Arc<ResourceCache>,
+        rules: Rules,
+        ordinal: u32,
+    ) -> Arc<Served> {
+        let resource = Arc::new(resource);
+        let types = Types::Custom(custom);
+        Arc::new(Served { storage: resource.clone(), resource, types, cache: Some(cache), rules, ordinal })
+    }
+}
+
+fn spec(config: &Config, storage: &Resource) -> ResourceSpec {
     let prefix = format!("{}/{}/", config.etcd_prefix.trim_end_matches('/'), storage.storage_prefix);
     let mut spec = ResourceSpec::new(&storage.group, &storage.plural, &prefix, storage.namespaced);
     spec.fields = fields::selectable(storage);

@@ -3,7 +3,7 @@
 //! One row per resource that differs; facts of upstream's `pkg/registry/*/*/strategy.go`. What a
 //! row cannot say is in the kind's [`Hooks`].
 
-use super::{Hooks, apiregistration, autoscaling, batch, certificates, core, rbac, storage};
+use super::{Hooks, apiextensions, apiregistration, autoscaling, batch, certificates, core, rbac, storage};
 
 /// What happens to `status` outside of the status subresource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub enum StatusRule {
     Plain,
     /// Emptied on create, kept on update.
     Reset,
+    /// Taken out on create, kept on update (custom resources).
+    Removed,
     /// Taken on create, kept on update (nodes report themselves).
     KeepOnUpdate,
 }
@@ -27,6 +29,8 @@ pub enum GenerationRule {
     Fields(&'static [&'static str]),
     /// Zero at create, one more when any of these changes.
     FieldsFromZero(&'static [&'static str]),
+    /// One at create, one more when anything but metadata changes.
+    AllButMetadata,
     /// One at create, one more when anything but metadata, or the labels, changes.
     AllAndLabels,
 }
@@ -75,6 +79,18 @@ const SPEC: GenerationRule = GenerationRule::Fields(&["spec"]);
 
 const fn workload() -> Rules {
     Rules { status: StatusRule::Reset, generation: SPEC, ..DEFAULT }
+}
+
+/// The rules of a custom resource, with or without a status of its own.
+pub fn custom(status: bool) -> Rules {
+    Rules {
+        status: if status { StatusRule::Removed } else { StatusRule::Plain },
+        generation: GenerationRule::AllButMetadata,
+        status_update: StatusUpdate::ResetMetadata,
+        unconditional_update: false,
+        hooks: &super::custom::CustomResource,
+        ..DEFAULT
+    }
 }
 
 /// The rules of a resource.
@@ -150,7 +166,9 @@ pub fn of(group: &str, plural: &str) -> Rules {
             conditional(Rules { generation: Fields(&["webhooks"]), ..DEFAULT })
         }
         ("admissionregistration.k8s.io", _) => conditional(spec_only),
-        ("apiextensions.k8s.io", "customresourcedefinitions") => Rules { status_update: ResetMetadata, ..workload() },
+        ("apiextensions.k8s.io", "customresourcedefinitions") => {
+            Rules { hooks: &apiextensions::CustomResourceDefinition, ..workload() }
+        }
         ("apiregistration.k8s.io", "apiservices") => {
             conditional(Rules { status_update: KeepSpecAndLabels, hooks: &apiregistration::ApiService, ..status_only })
         }

@@ -91,16 +91,20 @@ pub fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Bytes {
 }
 
 /// Which derived form of an entry is kept under which number (see `cache::Encodings`).
-fn form(served: &Served, kind: u32) -> u32 {
-    (u32::from(served.ordinal) << 4) | kind
+pub fn form(served: &Served, kind: u32) -> u32 {
+    (served.ordinal << 4) | kind
 }
 
-const FORM_JSON: u32 = 1;
+/// The form of an entry's JSON in the version served.
+pub const FORM_JSON: u32 = 1;
 const FORM_PROTOBUF: u32 = 2;
 const FORM_META_JSON: u32 = 3;
 
 /// An entry's JSON in the version served.
 pub fn entry_json(served: &Served, entry: &Entry) -> Bytes {
+    if let Some(custom) = served.custom() {
+        return entry.encodings.get_or_make(form(served, FORM_JSON), || custom.local_form(entry));
+    }
     if served.is_storage_version() {
         return entry.json().clone();
     }
@@ -112,13 +116,19 @@ pub fn entry_json(served: &Served, entry: &Entry) -> Bytes {
 
 /// An entry's tree in the version served.
 pub fn entry_tree(served: &Served, entry: &Entry) -> Value {
+    if served.custom().is_some() {
+        return serde_json::from_slice(&entry_json(served, entry)).expect("these bytes were encoded from a tree");
+    }
     served.from_storage(entry.tree())
 }
 
 /// An entry as a bare protobuf message.
 pub fn entry_protobuf(served: &Served, entry: &Entry) -> Result<Bytes, Status> {
+    if served.custom().is_some() {
+        return Err(no_protobuf(served));
+    }
     entry.encodings.try_get_or_make(form(served, FORM_PROTOBUF), || {
-        api::protobuf::encode(served.schema, &entry_tree(served, entry)).map(Bytes::from).map_err(Status::internal)
+        api::protobuf::encode(served.schema(), &entry_tree(served, entry)).map(Bytes::from).map_err(Status::internal)
     })
 }
 
@@ -201,6 +211,18 @@ pub fn tree(
         Some(Transform::PartialObjectMetadataList(_)) => Err(not_a_list(served)),
         Some(Transform::Table(version)) => value(&table.of_object(served, object, version)?, format),
     }
+}
+
+/// Custom objects have no protobuf form.
+fn no_protobuf(served: &Served) -> Status {
+    Status::failure(
+        406,
+        apimachinery::status::reason::NOT_ACCEPTABLE,
+        format!(
+            "object {} does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message",
+            served.go_name(false)
+        ),
+    )
 }
 
 fn not_a_list(served: &Served) -> Status {

@@ -84,10 +84,15 @@ impl Options {
         version: &str,
     ) -> Result<Value, Status> {
         let printer = printers::find(&served.resource.group, &served.resource.plural);
+        let custom = served.custom().map(|custom| custom.columns());
         let rows: Vec<Value> = objects
             .map(|object| {
-                let mut row = json!({"cells": (printer.row)(&object, self.now)});
-                let conditions = (printer.conditions)(&object);
+                let cells = match custom {
+                    Some(columns) => columns.cells(&object, self.now),
+                    None => (printer.row)(&object, self.now),
+                };
+                let mut row = json!({"cells": cells});
+                let conditions = if custom.is_some() { Vec::new() } else { (printer.conditions)(&object) };
                 if !conditions.is_empty() {
                     row["conditions"] = conditions.into();
                 }
@@ -101,7 +106,9 @@ impl Options {
                 row
             })
             .collect();
-        let columns: Value = if self.with_columns {
+        let columns: Value = if let Some(columns) = custom.filter(|_| self.with_columns) {
+            columns.definitions().into()
+        } else if self.with_columns {
             printer.columns.iter().map(|column| column.to_value(api::openapi::field_description)).collect()
         } else {
             Value::Null

@@ -23,7 +23,7 @@ use crate::authentication::{Authenticator, Verified, jwt, service_account, token
 use crate::authorization::node::Node;
 use crate::authorization::rbac::Rbac;
 use crate::authorization::{AlwaysAllow, AlwaysDeny, Authorizer, Masters, Union};
-use crate::bootstrap;
+use crate::{bootstrap, extensions};
 use crate::cache::{Cache, RingLimits};
 use crate::config::{AuthorizationMode, Config, StorageBackend};
 use crate::proxy::KubeletClient;
@@ -115,6 +115,7 @@ impl Server {
     ) -> Result<Handle, Error> {
         let server = build(config, storage.clone(), shutdown.clone())?;
         load(&server).await;
+        extensions::start(&server).await;
         let (tls, pem) = serving_config(&server)?;
         let mut addresses = vec![SocketAddr::new(server.config.bind_address, server.config.secure_port)];
         addresses.extend(server.config.extra_bind.iter().copied());
@@ -152,6 +153,7 @@ impl Server {
     ) -> Result<Handle, Error> {
         let server = build(config, storage.clone(), shutdown)?;
         load(&server).await;
+        extensions::start(&server).await;
         bootstrap::objects(&server).await;
         let tasks = vec![tokio::spawn(bootstrap::run(server.clone())), tokio::spawn(aggregator::run(server.clone()))];
         server.aggregator.registered().await;

@@ -6,9 +6,11 @@
 
 pub mod ips;
 pub mod ports;
+mod resolve;
 
 pub use ips::IpAllocator;
 pub use ports::PortAllocator;
+pub use resolve::resolve;
 
 use crate::config::Config;
 

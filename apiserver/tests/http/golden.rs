@@ -42,7 +42,7 @@ async fn golden_objects_never_break_the_server() {
         else {
             continue;
         };
-        let resource = served.resource;
+        let resource = &served.resource;
         let root = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{version}") };
         let place = if resource.namespaced { "/namespaces/default" } else { "" };
         let collection = format!("{root}{place}/{}", resource.plural);

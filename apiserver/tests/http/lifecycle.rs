@@ -214,7 +214,7 @@ async fn every_resource_lists_in_every_form() {
     let resources: Vec<_> = server.handle.server.registry.all().to_vec();
     let mut seen = 0;
     for served in resources {
-        let resource = served.resource;
+        let resource = &served.resource;
         if !resource.has_verb("list") {
             continue;
         }

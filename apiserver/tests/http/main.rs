@@ -5,6 +5,7 @@
 mod aggregation;
 mod authorization;
 mod bad_input;
+mod custom;
 mod golden;
 mod lifecycle;
 

@@ -1,0 +1,218 @@
+//! Bodies, patched objects and stored objects of custom resources, brought into form: metadata as
+//! Go would read it, unknown fields pruned, nulls without a place dropped, defaults set.
+
+use api::custom::{Node, default, meta, prune};
+use apimachinery::field::{self, Path};
+use apimachinery::gvk::{GroupKind, GroupVersion};
+use apimachinery::object::ObjectExt as _;
+use apimachinery::status::Status;
+use apimachinery::{json, yaml};
+use serde_json::{Number, Value};
+
+use super::{Custom, Definition};
+use crate::codec::body::Decoded;
+use crate::registry::Served;
+use crate::request::accept::Encoding;
+use crate::request::options::FieldValidation;
+
+/// What upstream's `unstructuredSchemaCoercer` does, without defaults. Answers unknown fields.
+fn coerce(
+    definition: &Definition,
+    at: Option<usize>,
+    object: &mut Value,
+    options: meta::Options,
+) -> Result<Vec<String>, String> {
+    let Some(map) = object.as_object_mut() else { return Ok(Vec::new()) };
+    let mut unknown = meta::settle(map, &Path::nil(), options)?;
+    let node = at.and_then(|at| definition.node(at));
+    let kept: Vec<(&str, Value)> = ["apiVersion", "kind", "metadata"]
+        .into_iter()
+        .filter_map(|name| map.get(name).map(|value| (name, value.clone())))
+        .collect();
+    if !definition.preserve_unknown {
+        let empty = Node::default();
+        unknown.extend(prune::prune(object, node.unwrap_or(&empty), true, options.report));
+        default::prune_nulls(object, node);
+    }
+    if let Some(node) = node {
+        unknown.extend(meta::coerce(object, node, false, options).map_err(|error| error.to_string())?);
+    }
+    if let Some(map) = object.as_object_mut() {
+        // Metadata follows rules of its own, whatever the schema says of it.
+        for (name, value) in kept {
+            map.insert(name.to_string(), value);
+        }
+    }
+    Ok(unknown)
+}
+
+/// A stored object of version `at`, as upstream reads it from etcd: malformed metadata is dropped,
+/// and defaults that came with a later schema are set.
+pub(super) fn settle_stored(definition: &Definition, at: usize, mut object: Value) -> Value {
+    let options = meta::Options { drop_invalid: true, report: false };
+    if let Err(error) = coerce(definition, Some(at), &mut object, options) {
+        tracing::warn!(definition = definition.name, %error, "a stored object does not fit its schema");
+    }
+    if object.generation() == 0 {
+        object.set_generation(1);
+    }
+    if let Some(node) = definition.node(at) {
+        default::apply(&mut object, node);
+    }
+    object
+}
+
+/// A converted object of version `at`.
+///
+/// # Errors
+/// When its metadata or embedded resources are malformed.
+pub(super) fn settle_converted(definition: &Definition, at: usize, object: &mut Value) -> Result<(), String> {
+    coerce(definition, Some(at), object, meta::Options::default()).map(drop)
+}
+
+/// Floats without a fraction become integers: so they are once they were stored and read again.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            if let Some(float) = number.as_f64()
+                && float.fract() == 0.0
+                && float.abs() < 9e18
+            {
+                *number = Number::from(float as i64);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
+}
+
+impl Custom {
+    /// Decodes a body.
+    ///
+    /// # Errors
+    /// 400 in upstream's words; 415 for encodings that custom resources do not have.
+    pub fn decode(
+        &self,
+        served: &Served,
+        bytes: &[u8],
+        encoding: Encoding,
+        validation: FieldValidation,
+    ) -> Result<Decoded, Status> {
+        let kind = &self.definition.kind;
+        let unrecognized = |error: String| {
+            let head: String = bytes.iter().take(30).map(|byte| format!("{byte:02x}")).collect();
+            let more = if bytes.len() > 30 { " ..." } else { "" };
+            Status::bad_request(format!(
+                "the object provided is unrecognized (must be of type {kind}): {error} ({head}{more})"
+            ))
+        };
+        let (mut object, mut strict) = match encoding {
+            Encoding::Json => {
+                let decoded = json::decode(bytes, None)
+                    .map_err(|error| unrecognized(format!("couldn't get version/kind; json parse error: {error}")))?;
+                (decoded.value, decoded.strict)
+            }
+            Encoding::Yaml => {
+                let decoded =
+                    yaml::decode(&String::from_utf8_lossy(bytes)).map_err(|error| unrecognized(error.to_string()))?;
+                (decoded.value, decoded.strict.into_iter().map(|error| error.to_string()).collect())
+            }
+            _ => {
+                return Err(unrecognized(format!(
+                    "object {} does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message",
+                    served.go_name(false)
+                )));
+            }
+        };
+        if !object.is_object() {
+            return Err(unrecognized(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }".to_string(),
+            ));
+        }
+        let (api_version, own_kind) = (object.api_version().to_string(), object.kind().to_string());
+        let shown_kind = if own_kind.is_empty() { kind.clone() } else { own_kind.clone() };
+        let version = match GroupVersion::parse(&api_version) {
+            Ok(version) if !version.version.is_empty() => version.version,
+            _ => self.version().name.clone(),
+        };
+        let cannot = |error: String| {
+            Status::bad_request(format!(
+                "{shown_kind} in version {version:?} cannot be handled as a {kind}: {error}"
+            ))
+        };
+        if own_kind.is_empty() {
+            let text = String::from_utf8_lossy(bytes);
+            return Err(cannot(format!("Object 'Kind' is missing in '{text}'")));
+        }
+        whole_numbers(&mut object);
+        let expected = self.definition.api_version(self.at);
+        let same = api_version == expected && own_kind == *kind;
+        let report = validation != FieldValidation::Ignore;
+        let options = meta::Options { drop_invalid: false, report };
+        if same {
+            strict.extend(unknown(coerce(&self.definition, Some(self.at), &mut object, options).map_err(cannot)?));
+        }
+        if validation == FieldValidation::Strict && !strict.is_empty() {
+            return Err(cannot(format!("strict decoding error: {}", strict.join(", "))));
+        }
+        if api_version != expected {
+            return Err(Status::bad_request(format!(
+                "the API version in the data ({api_version}) does not match the expected API version ({expected})"
+            )));
+        }
+        if let Some(node) = self.node().filter(|_| same) {
+            default::apply(&mut object, node);
+        }
+        if validation != FieldValidation::Warn {
+            strict.clear();
+        }
+        Ok(Decoded { object, warnings: strict })
+    }
+
+    /// Brings what a patch made into form; answers warnings.
+    ///
+    /// # Errors
+    /// 422 as upstream answers patches whose result does not decode.
+    pub fn settle_patched(
+        &self,
+        _served: &Served,
+        object: &mut Value,
+        validation: FieldValidation,
+    ) -> Result<Vec<String>, Status> {
+        let text = object.to_string();
+        let invalid = |error: String| {
+            let mut list = field::ErrorList::new();
+            list.push(field::invalid(&Path::new("patch"), text.as_str(), error));
+            Status::invalid(&GroupKind::default(), "", &list)
+        };
+        if !object.is_object() {
+            return Err(invalid("json: cannot unmarshal into Go value of type map[string]interface {}".to_string()));
+        }
+        if object.kind().is_empty() {
+            return Err(invalid(format!("Object 'Kind' is missing in '{text}'")));
+        }
+        whole_numbers(object);
+        let report = validation != FieldValidation::Ignore;
+        let same = object.kind() == self.definition.kind && self.definition.version_of(object) == Some(self.at);
+        let mut strict = Vec::new();
+        if same {
+            let options = meta::Options { drop_invalid: false, report };
+            strict = unknown(coerce(&self.definition, Some(self.at), object, options).map_err(&invalid)?).collect();
+            if let Some(node) = self.node() {
+                default::apply(object, node);
+            }
+        }
+        match validation {
+            FieldValidation::Strict if !strict.is_empty() => {
+                Err(invalid(format!("strict decoding error: {}", strict.join(", "))))
+            }
+            FieldValidation::Warn => Ok(strict),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+fn unknown(paths: Vec<String>) -> impl Iterator<Item = String> {
+    paths.into_iter().map(|path| format!("unknown field \"{path}\""))
+}

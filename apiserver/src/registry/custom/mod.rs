@@ -1,0 +1,153 @@
+//! Rows made from CustomResourceDefinitions: what `table.rs` is to built-in kinds, at run time.
+//!
+//! A [`Definition`] is one object of `apiextensions.k8s.io`, read once and shared by the rows of its
+//! versions; schemas are compiled when the first object of a version comes by, so a thousand
+//! definitions that nobody uses cost little more than their bytes. [`Rows`] is the snapshot the
+//! registry serves from; `crate::extensions` follows the definitions and replaces it.
+
+mod convert;
+mod decode;
+mod definition;
+mod rows;
+mod strategy;
+
+use std::sync::Arc;
+
+use api::custom::Node;
+use api::custom::columns::Columns;
+use apimachinery::object::ObjectExt as _;
+use apimachinery::schema::TypeRef;
+use apimachinery::status::Status;
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::Served;
+use crate::cache::Entry;
+use crate::response::encode::{FORM_JSON, form};
+pub use convert::Reviewer;
+pub use definition::{Definition, Scale, Version, Webhook};
+pub use strategy::{CustomResource, nested};
+pub use rows::{Row, Rows};
+
+/// What a row made from a definition knows besides its [`api::Resource`].
+pub struct Custom {
+    pub definition: Arc<Definition>,
+    /// Which of the definition's versions this row serves.
+    pub at: usize,
+    /// The definition is being deleted: nothing new may be created.
+    pub terminating: bool,
+}
+
+impl Custom {
+    /// The version served.
+    pub fn version(&self) -> &Version {
+        &self.definition.versions[self.at]
+    }
+
+    /// The schema of the version; `None` without one.
+    pub fn node(&self) -> Option<&Node> {
+        self.definition.node(self.at)
+    }
+
+    /// The version as a type, for server-side apply.
+    pub fn schema(&self) -> TypeRef<'_> {
+        self.definition.type_ref(self.at)
+    }
+
+    /// The columns of Tables.
+    pub fn columns(&self) -> &Columns {
+        self.definition.columns(self.at)
+    }
+
+    /// Notes that an entry was written through this row, pruned and defaulted as it must be.
+    pub fn wrote(&self, served: &Served, entry: &Entry) {
+        if self.at == self.definition.storage {
+            entry.encodings.put(form(served, FORM_JSON), entry.json().clone());
+        }
+    }
+
+    /// An entry's JSON in this version, without asking anybody. Entries that a webhook has to
+    /// convert are seen to by [`Custom::prepare`] first; if one was not, it is shown as it is stored.
+    pub fn local_form(&self, entry: &Entry) -> Bytes {
+        let stored = entry.tree();
+        let at = self.definition.version_of(&stored);
+        let mut tree = decode::settle_stored(&self.definition, at.unwrap_or(self.at), stored.clone());
+        if at != Some(self.at) && !self.definition.has_webhook() {
+            tree = convert::rename(&self.definition, tree, self.at);
+        }
+        if tree == stored {
+            return entry.json().clone();
+        }
+        Bytes::from(serde_json::to_vec(&tree).expect("a JSON tree encodes"))
+    }
+
+    /// Converts those of the entries that a webhook has to convert, all at once.
+    ///
+    /// # Errors
+    /// When the webhook fails.
+    pub async fn prepare(&self, served: &Served, entries: &[Arc<Entry>]) -> Result<(), Status> {
+        if !self.definition.has_webhook() {
+            return Ok(());
+        }
+        let key = form(served, FORM_JSON);
+        let mut waiting = Vec::new();
+        for entry in entries.iter().filter(|entry| entry.encodings.get(key).is_none()) {
+            let stored = entry.tree();
+            match self.definition.version_of(&stored) {
+                Some(at) if at != self.at => {
+                    waiting.push((entry, decode::settle_stored(&self.definition, at, stored)));
+                }
+                _ => entry.encodings.put(key, self.local_form(entry)),
+            }
+        }
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let (entries, trees): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
+        let converted = convert::convert(&self.definition, trees, self.at).await?;
+        for (entry, tree) in entries.into_iter().zip(converted) {
+            let bytes = serde_json::to_vec(&tree).expect("a JSON tree encodes");
+            entry.encodings.put(key, Bytes::from(bytes));
+        }
+        Ok(())
+    }
+
+    /// A stored object's tree in this version.
+    ///
+    /// # Errors
+    /// When a webhook fails to convert it.
+    pub async fn read(&self, served: &Served, entry: &Arc<Entry>) -> Result<Value, Status> {
+        self.prepare(served, std::slice::from_ref(entry)).await?;
+        Ok(crate::response::encode::entry_tree(served, entry))
+    }
+
+    /// A stored tree in this version.
+    ///
+    /// # Errors
+    /// As [`Custom::read`].
+    pub async fn present(&self, stored: Value) -> Result<Value, Status> {
+        let Some(at) = self.definition.version_of(&stored) else { return Ok(stored) };
+        let tree = decode::settle_stored(&self.definition, at, stored);
+        self.convert(tree, at, self.at).await
+    }
+
+    /// An object of this version as it is to be stored.
+    ///
+    /// # Errors
+    /// As [`Custom::read`].
+    pub async fn write(&self, object: Value) -> Result<Value, Status> {
+        self.convert(object, self.at, self.definition.storage).await
+    }
+
+    async fn convert(&self, object: Value, from: usize, to: usize) -> Result<Value, Status> {
+        if from == to {
+            return Ok(object);
+        }
+        if !self.definition.has_webhook() {
+            return Ok(convert::rename(&self.definition, object, to));
+        }
+        let name = object.name().to_string();
+        let mut converted = convert::convert(&self.definition, vec![object], to).await?;
+        converted.pop().ok_or_else(|| Status::internal(format!("{name} was not converted")))
+    }
+}
