@@ -127,7 +127,7 @@ pub fn group(cx: &mut Context, name: &str) -> Result<Response, Status> {
 /// # Errors
 /// 404 and 406.
 pub fn resources(cx: &mut Context, group: &str, version: &str) -> Result<Response, Status> {
-    match api::discovery::resource_list(&rows(cx), group, version) {
+    match api::discovery::resource_list(&resources_of(&rows(cx)), group, version) {
         Some(document) => plain(cx, &document),
         None if group.is_empty() || cx.server.registry.serves_group(group) => {
             Err(Status::generic(404, "", &GroupResource::default(), "", ""))

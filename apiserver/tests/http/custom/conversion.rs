@@ -41,3 +41,100 @@ async fn without_a_webhook_only_the_name_changes() {
     let read = server.get("/apis/example.com/v1/foos/x").await.body;
     assert_eq!(read["apiVersion"], "example.com/v1");
 }
+
+/// A webhook on a port of its own: its URL, and its authority as `caBundle`.
+async fn webhook(convert: fn(Value) -> Value) -> (String, String) {
+    use axum::routing::post;
+    use base64::Engine as _;
+    let authority = component_base::pki::Ca::new("hooks").unwrap();
+    let pair = authority.issue(&component_base::pki::Profile::server("hook", &["127.0.0.1"])).unwrap();
+    let serving = component_base::tls::ServingCert::from_pair(&pair).unwrap();
+    let tls = component_base::tls::server_config(serving, component_base::tls::ClientAuth::None).unwrap();
+    let answer = move |body: String| async move {
+        let review: Value = serde_json::from_str(&body).unwrap();
+        let wanted = review["request"]["desiredAPIVersion"].clone();
+        let objects: Vec<Value> = review["request"]["objects"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|object| {
+                let mut object = convert(object.clone());
+                object["apiVersion"] = wanted.clone();
+                object
+            })
+            .collect();
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview",
+            "response": {"uid": review["request"]["uid"], "result": {"status": "Success"}, "convertedObjects": objects},
+        })
+        .to_string()
+    };
+    let router = axum::Router::new().route("/convert", post(answer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/convert", listener.local_addr().unwrap());
+    let options = component_base::serving::Options::default();
+    let stop = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(component_base::serving::serve(listener, Some(tls), router, options, stop));
+    let bundle = base64::engine::general_purpose::STANDARD.encode(authority.cert_pem());
+    (url, bundle)
+}
+
+/// `spec.host` of v1 is `spec.address` of v2.
+fn rename_field(mut object: Value) -> Value {
+    let spec = object["spec"].as_object_mut().unwrap();
+    if let Some(host) = spec.remove("host") {
+        spec.insert("address".to_string(), host);
+    } else if let Some(address) = spec.remove("address") {
+        spec.insert("host".to_string(), address);
+    }
+    object["metadata"]["labels"] = json!({"converted": "true"});
+    object["metadata"]["generation"] = 77.into();
+    object
+}
+
+async fn converting(convert: fn(Value) -> Value) -> Fixture {
+    let server = Fixture::new().await;
+    let (url, bundle) = webhook(convert).await;
+    let mut crd = two_versions();
+    crd["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
+        "clientConfig": {"url": url, "caBundle": bundle}, "conversionReviewVersions": ["v1"]}});
+    establish(&server, &crd).await;
+    server
+}
+
+#[tokio::test]
+async fn a_webhook_converts() {
+    let server = converting(rename_field).await;
+    let foo = json!({"apiVersion": "example.com/v2", "kind": "Foo", "metadata": {"name": "x"}, "spec": {"address": "h"}});
+    let made = server.post("/apis/example.com/v2/foos", &foo).await;
+    assert_eq!((made.code, &made.body["spec"]), (201, &json!({"address": "h"})), "{}", made.text);
+    let stored = server.get("/apis/example.com/v1/foos/x").await.body;
+    assert_eq!(stored["spec"], json!({"host": "h"}));
+    // Labels are the webhook's to change, the rest of the metadata is not.
+    assert_eq!(stored["metadata"]["labels"], json!({"converted": "true"}));
+    assert_eq!(stored["metadata"]["generation"], 1);
+    assert_eq!(server.get("/apis/example.com/v2/foos").await.body["items"][0]["spec"], json!({"address": "h"}));
+    let patch = json!({"spec": {"address": "i"}}).to_string();
+    let patched = server.ask("PATCH", "/apis/example.com/v2/foos/x", "application/merge-patch+json", patch).await;
+    assert_eq!((patched.code, &patched.body["spec"]), (200, &json!({"address": "i"})), "{}", patched.text);
+    assert_eq!(server.get("/apis/example.com/v1/foos/x").await.body["spec"], json!({"host": "i"}));
+}
+
+#[tokio::test]
+async fn what_a_webhook_may_not_change() {
+    let server = converting(|mut object| {
+        object["metadata"]["name"] = "other".into();
+        object
+    })
+    .await;
+    let foo = json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": "x"}, "spec": {}});
+    assert_eq!(server.post("/apis/example.com/v1/foos", &foo).await.code, 201);
+    let read = server.get("/apis/example.com/v2/foos/x").await;
+    assert_eq!(
+        (read.code, read.message()),
+        (
+            500,
+            "conversion webhook for example.com/v1, Kind=Foo returned invalid object: must have the same name: x != other"
+        )
+    );
+}
