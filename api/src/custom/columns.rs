@@ -126,7 +126,17 @@ mod tests {
             "s": "text", "map": {"a": 1}, "i": 2.5, "n": 1.5, "b": true, "d": "2026-01-01T23:59:00Z"}});
         assert_eq!(
             columns.cells(&object, now),
-            [json!("x"), json!("text"), json!("{\"a\":1}"), json!(2), json!(1.5), json!(true), json!("60s"), json!(null), json!(null)]
+            [
+                json!("x"),
+                json!("text"),
+                json!("{\"a\":1}"),
+                json!(2),
+                json!(1.5),
+                json!(true),
+                json!("60s"),
+                json!(null),
+                json!(null)
+            ]
         );
         assert_eq!(columns.definitions()[3]["priority"], 1);
         assert_eq!(Columns::of_version(&json!({})).definitions()[1]["name"], "Age");

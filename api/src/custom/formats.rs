@@ -121,8 +121,7 @@ fn is_request_uri(text: &str) -> bool {
     let escapes_are_right = |text: &str| {
         let bytes = text.as_bytes();
         (0..bytes.len()).all(|at| {
-            bytes[at] != b'%'
-                || bytes.get(at + 1..at + 3).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit))
+            bytes[at] != b'%' || bytes.get(at + 1..at + 3).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit))
         })
     };
     if text.starts_with('/') {
@@ -174,9 +173,9 @@ fn is_email(text: &str) -> bool {
         !part.is_empty()
             && part.split('.').all(|atom| {
                 !atom.is_empty()
-                    && atom.chars().all(|c| {
-                        c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || !c.is_ascii()
-                    })
+                    && atom
+                        .chars()
+                        .all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || !c.is_ascii())
             })
     };
     let quoted = local.len() >= 2 && local.starts_with('"') && local.ends_with('"');
@@ -257,7 +256,8 @@ fn is_isbn13(text: &str) -> bool {
     if plain.len() != 13 || !plain.bytes().all(|b| b.is_ascii_digit()) {
         return false;
     }
-    let sum: u32 = digits(&plain).iter().enumerate().map(|(at, digit)| if at % 2 == 0 { *digit } else { 3 * digit }).sum();
+    let sum: u32 =
+        digits(&plain).iter().enumerate().map(|(at, digit)| if at % 2 == 0 { *digit } else { 3 * digit }).sum();
     sum % 10 == 0
 }
 
@@ -324,9 +324,10 @@ fn is_duration(text: &str) -> bool {
     WORDS.captures_iter(text).any(|found| {
         let unit = found[2].to_lowercase();
         UNITS.iter().any(|names| {
-            names.iter().enumerate().any(|(at, name)| {
-                (at + 1 == names.len() && unit.starts_with(name)) || unit.eq_ignore_ascii_case(name)
-            })
+            names
+                .iter()
+                .enumerate()
+                .any(|(at, name)| (at + 1 == names.len() && unit.starts_with(name)) || unit.eq_ignore_ascii_case(name))
         })
     })
 }

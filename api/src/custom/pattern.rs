@@ -78,7 +78,12 @@ fn translate(pattern: &str) -> String {
                 Some(other) => {
                     out.push('\\');
                     // Go lets any punctuation be escaped; this engine knows fewer, and refuses some.
-                    if other.is_ascii_punctuation() && matches!(other, '<' | '>' | '/' | '"' | '\'' | '`' | ',' | ';' | '=' | '@' | '_' | '!' | '%' | ':') {
+                    if other.is_ascii_punctuation()
+                        && matches!(
+                            other,
+                            '<' | '>' | '/' | '"' | '\'' | '`' | ',' | ';' | '=' | '@' | '_' | '!' | '%' | ':'
+                        )
+                    {
                         out.pop();
                     }
                     out.push(other);

@@ -37,9 +37,8 @@ impl<'a> Correlated<'a> {
     fn map_key(&self, item: &'a Value) -> Option<Vec<Option<&'a Value>>> {
         let item = item.as_object()?;
         let item_node = self.node.items.as_deref();
-        let of = |name: &str| {
-            item.get(name).or_else(|| item_node.and_then(|node| node.property(name)?.default.as_deref()))
-        };
+        let of =
+            |name: &str| item.get(name).or_else(|| item_node.and_then(|node| node.property(name)?.default.as_deref()));
         Some(self.node.list_map_keys.iter().map(|name| of(name)).collect())
     }
 
@@ -67,7 +66,8 @@ impl<'a> Correlated<'a> {
                 })
             }
             (Value::Object(old), Value::Object(new)) => {
-                old.len() == new.len() && new.keys().all(|name| self.key(name).is_some_and(|child| child.is_unchanged()))
+                old.len() == new.len()
+                    && new.keys().all(|name| self.key(name).is_some_and(|child| child.is_unchanged()))
             }
             (old, new) => old == new,
         }

@@ -319,8 +319,7 @@ impl Programs {
     fn expressions(&self, path: &Path, new: &Value, old: Option<&Value>, ratchet: Ratchet<'_>, run: &mut Run) {
         let kind = self.kind.as_str();
         if self.uncompilable {
-            let why =
-                "rule compiler initialization error: failed to convert to declType for CEL validation rules";
+            let why = "rule compiler initialization error: failed to convert to declType for CEL validation rules";
             run.findings.errors.push(field::invalid(path, kind, why));
             return;
         }
@@ -379,11 +378,8 @@ impl Programs {
                     continue;
                 }
             }
-            let at = if compiled.field_path.is_empty() {
-                path.clone()
-            } else {
-                path.child(compiled.field_path.clone())
-            };
+            let at =
+                if compiled.field_path.is_empty() { path.clone() } else { path.child(compiled.field_path.clone()) };
             let forgiven = !compiled.uses_old_self && ratchet.forgives();
             let detail = match compiled.message.as_ref().map(|program| message(program, rule, &variables, run)) {
                 Some(Err(why)) => {
@@ -541,7 +537,10 @@ mod tests {
         let wrong = json!({"min": 3, "max": 1});
         for (rule, expected) in [
             (json!({"rule": "self.min <= self.max"}), "spec: Invalid value: failed rule: self.min <= self.max"),
-            (json!({"rule": "self.min <= self.max", "message": "min is above max"}), "spec: Invalid value: min is above max"),
+            (
+                json!({"rule": "self.min <= self.max", "message": "min is above max"}),
+                "spec: Invalid value: min is above max",
+            ),
             (
                 json!({"rule": "self.min <= self.max", "messageExpression": "'min is ' + string(self.min)", "fieldPath": ".min"}),
                 "spec.min: Invalid value: min is 3",

@@ -139,9 +139,8 @@ impl Node {
     pub fn compile(schema: &Value) -> Node {
         let text = |name: &str| schema.get(name).and_then(Value::as_str).unwrap_or_default();
         let flag = |name: &str| schema.get(name).and_then(Value::as_bool).unwrap_or_default();
-        let mut properties: Vec<(Box<str>, Node)> = members(schema, "properties")
-            .map(|(name, schema)| (name.as_str().into(), Node::compile(schema)))
-            .collect();
+        let mut properties: Vec<(Box<str>, Node)> =
+            members(schema, "properties").map(|(name, schema)| (name.as_str().into(), Node::compile(schema))).collect();
         properties.sort_by(|a, b| a.0.cmp(&b.0));
         let additional = match schema.get("additionalProperties") {
             Some(Value::Bool(allowed)) => Additional::Allowed(*allowed),
@@ -175,9 +174,9 @@ impl Node {
             values: None,
         };
         node.values = values(schema, node.kind);
-        let (defaults, rules) = node
-            .children()
-            .fold((false, false), |(defaults, rules), child| (defaults || child.has_defaults, rules || child.has_rules));
+        let (defaults, rules) = node.children().fold((false, false), |(defaults, rules), child| {
+            (defaults || child.has_defaults, rules || child.has_rules)
+        });
         node.has_defaults |= defaults;
         node.has_rules |= rules;
         if let Some(values) = &node.values {

@@ -154,7 +154,9 @@ impl Builder {
                 };
                 let kind = match node.list_type {
                     ListType::Set => ListKind::Set,
-                    ListType::Map => ListKind::Map(node.list_map_keys.iter().map(|key| key.to_string().into()).collect()),
+                    ListType::Map => {
+                        ListKind::Map(node.list_map_keys.iter().map(|key| key.to_string().into()).collect())
+                    }
                     ListType::Unset | ListType::Atomic => ListKind::Atomic,
                 };
                 self.schema.add(Type::List(ListInfo { item, kind, wrapped: false, marked: false }))

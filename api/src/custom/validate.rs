@@ -32,7 +32,10 @@ enum Code {
     Required,
     Enum(Vec<String>),
     TooLong(i64),
-    TooMany { actual: i64, max: i64 },
+    TooMany {
+        actual: i64,
+        max: i64,
+    },
     Type,
     Other,
     /// Of no field: `anyOf` and its likes, and numbers out of range.
@@ -199,13 +202,10 @@ fn check_type(node: &Node, value: &Value, path: &str) -> Outcome {
         Value::Null => ("null", ""),
     };
     let wants = |name: &str| wanted.contains(&name);
-    let float_as_integer =
-        kind == "number" && value.as_f64().is_some_and(is_whole) && wants("integer");
+    let float_as_integer = kind == "number" && value.as_f64().is_some_and(is_whole) && wants("integer");
     let integer_as_float = kind == "integer" && wants("number");
     let textual = matches!(kind, "string" | "array");
-    if !textual
-        && !format.is_empty()
-        && !(wants(kind) || own_format == format || float_as_integer || integer_as_float)
+    if !textual && !format.is_empty() && !(wants(kind) || own_format == format || float_as_integer || integer_as_float)
     {
         return one(wrong_type(path, format, own_format));
     }
@@ -384,8 +384,7 @@ fn numbers(node: &Node, number: &serde_json::Number, path: &str) -> Outcome {
                     (false, false) => "less than or equal to",
                     (false, true) => "less than",
                 };
-                let message =
-                    format!("{path} in body should be {relation} {}", shown(bound, as_integer.is_some()));
+                let message = format!("{path} in body should be {relation} {}", shown(bound, as_integer.is_some()));
                 checks.push(Some(Error::new(Code::Other, path, value.clone(), message)));
             }
         };

@@ -81,8 +81,7 @@ async fn instances(server: &Arc<Server>, name: &str) -> Result<(), Status> {
     };
     let Some(cache) = served.cache.clone() else { return Ok(()) };
     let snapshot = cache.snapshot(Freshness::Consistent).await.map_err(crate::handlers::errors::of_read)?;
-    let namespaces: BTreeSet<String> =
-        snapshot.range(None, None).map(|entry| entry.namespace().to_string()).collect();
+    let namespaces: BTreeSet<String> = snapshot.range(None, None).map(|entry| entry.namespace().to_string()).collect();
     drop(snapshot);
     for namespace in namespaces {
         let place = if namespace.is_empty() { String::new() } else { format!("/namespaces/{namespace}") };
@@ -93,12 +92,8 @@ async fn instances(server: &Arc<Server>, name: &str) -> Result<(), Status> {
 }
 
 async fn none_left(cache: &Arc<ResourceCache>) -> Result<(), crate::cache::Error> {
-    let request = WatchRequest {
-        matcher: None,
-        scope: Scope::All,
-        start: Start::State(Freshness::Consistent),
-        bookmarks: None,
-    };
+    let request =
+        WatchRequest { matcher: None, scope: Scope::All, start: Start::State(Freshness::Consistent), bookmarks: None };
     let mut watch = cache.watch(request).await?;
     let mut left = watch.initial.take().map_or(0, |state| state.len());
     while left > 0 {

@@ -18,7 +18,9 @@ use http::Method;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::cache::{Entry, EventType, Freshness, Item, ResourceCache, ResourceSpec, SelectableField, Start, WatchRequest};
+use crate::cache::{
+    Entry, EventType, Freshness, Item, ResourceCache, ResourceSpec, SelectableField, Start, WatchRequest,
+};
 use crate::registry::custom::{Custom, Definition, Reviewer, Row};
 use crate::registry::{Served, rules};
 use crate::server::{Server, in_process};
@@ -174,20 +176,16 @@ impl Follower {
         let registry = &self.server.registry;
         let mut rows = (**registry.custom()).clone();
         let old = rows.row(name).cloned();
-        let definition = if established || accepted {
-            Definition::read(entry, tree, &self.reviewer)
-        } else {
-            None
-        };
+        let definition = if established || accepted { Definition::read(entry, tree, &self.reviewer) } else { None };
         let Some(definition) = definition else {
             if old.is_some() {
                 self.withdraw(name);
             }
             return;
         };
-        let same = old.as_ref().filter(|old| {
-            old.definition.fingerprint == definition.fingerprint && old.definition.uid == definition.uid
-        });
+        let same = old
+            .as_ref()
+            .filter(|old| old.definition.fingerprint == definition.fingerprint && old.definition.uid == definition.uid);
         let definition = match same {
             Some(old) => {
                 old.definition.refresh(entry);

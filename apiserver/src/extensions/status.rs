@@ -88,10 +88,7 @@ pub fn compute<'a>(definition: &Value, taken: impl Iterator<Item = &'a Value>, n
 
 /// Names that nobody else of the group has become this definition's; answers reason and message
 /// of the last conflict.
-fn accept_names<'a>(
-    definition: &mut Value,
-    taken: impl Iterator<Item = &'a Value>,
-) -> Option<(&'static str, String)> {
+fn accept_names<'a>(definition: &mut Value, taken: impl Iterator<Item = &'a Value>) -> Option<(&'static str, String)> {
     let mut resources = BTreeSet::new();
     let mut kinds = BTreeSet::new();
     for names in taken {
@@ -104,7 +101,11 @@ fn accept_names<'a>(
     let mut accepted = definition.at(&["status", "acceptedNames"]).cloned().unwrap_or_else(|| json!({}));
     let mut conflict = None;
     let fresh = |wanted: &str, have: &str, used: &BTreeSet<String>| {
-        if wanted == have || !used.contains(wanted) { Ok(()) } else { Err(format!("{} is already in use", quote(wanted))) }
+        if wanted == have || !used.contains(wanted) {
+            Ok(())
+        } else {
+            Err(format!("{} is already in use", quote(wanted)))
+        }
     };
     let mut single = |name: &str, reason: &'static str, used: &BTreeSet<String>, accepted: &mut Value| {
         let wanted = requested.str_at(&[name]).unwrap_or_default();
@@ -247,7 +248,8 @@ mod tests {
         assert_eq!(first["status"]["acceptedNames"]["listKind"], "FooList");
         assert_eq!(compute(&first, std::iter::once(&first["status"]["acceptedNames"]), "2026-01-02T00:00:00Z"), None);
 
-        let second = compute(&definition("bars", "Foo"), std::iter::once(&first["status"]["acceptedNames"]), NOW).expect("a new status");
+        let second = compute(&definition("bars", "Foo"), std::iter::once(&first["status"]["acceptedNames"]), NOW)
+            .expect("a new status");
         assert!(!is_true(&second, "NamesAccepted") && !is_true(&second, "Established"));
         let condition = find(&second, "NamesAccepted").expect("a condition");
         assert_eq!(condition["reason"], "ListKindConflict");

@@ -23,7 +23,6 @@ use crate::authentication::{Authenticator, Verified, jwt, service_account, token
 use crate::authorization::node::Node;
 use crate::authorization::rbac::Rbac;
 use crate::authorization::{AlwaysAllow, AlwaysDeny, Authorizer, Masters, Union};
-use crate::{bootstrap, extensions};
 use crate::cache::{Cache, RingLimits};
 use crate::config::{AuthorizationMode, Config, StorageBackend};
 use crate::proxy::KubeletClient;
@@ -31,6 +30,7 @@ use crate::registry::Registry;
 use crate::request::UserInfo;
 use crate::services::Allocators;
 use crate::storage::{self, Storage};
+use crate::{bootstrap, extensions};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]

@@ -308,11 +308,7 @@ fn versions(spec: &Value, options: &Options, path: &Path, errors: &mut ErrorList
         errors.push(field::invalid(&versions_path, shown(), "must contain unique version names"));
     }
     if stored != 1 {
-        errors.push(field::invalid(
-            &versions_path,
-            shown(),
-            "must have exactly one version marked as storage version",
-        ));
+        errors.push(field::invalid(&versions_path, shown(), "must have exactly one version marked as storage version"));
     }
 }
 

@@ -104,7 +104,8 @@ impl Checker {
             return;
         };
         // Paths of fields were checked against the schema itself before.
-        let node = Node::compile(&json!({"x-kubernetes-validations": list, "x-kubernetes-embedded-resource": at.embedded}));
+        let node =
+            Node::compile(&json!({"x-kubernetes-validations": list, "x-kubernetes-embedded-resource": at.embedded}));
         let compiled = rules::compile(&node.rules, &node, decl);
         for (i, (rule, compiled)) in list.iter().zip(&compiled).enumerate() {
             let path = path.index(i);

@@ -181,14 +181,7 @@ fn is_int_or_string_pattern(schema: &Value) -> bool {
     schema.get("anyOf") == Some(&json!([{"type": "integer"}, {"type": "string"}]))
 }
 
-fn values(
-    schema: &Value,
-    skip_any: bool,
-    skip_first_all: bool,
-    level: Level,
-    path: &Path,
-    errors: &mut ErrorList,
-) {
+fn values(schema: &Value, skip_any: bool, skip_first_all: bool, level: Level, path: &Path, errors: &mut ErrorList) {
     if !skip_any {
         for (i, branch) in schema.list("anyOf").iter().enumerate() {
             nested(branch, false, level, &path.child("anyOf").index(i), errors);
@@ -237,8 +230,7 @@ fn nested(schema: &Value, skip_any: bool, level: Level, path: &Path, errors: &mu
     forbid("title", !schema.text("title").is_empty(), "empty");
     forbid("description", !schema.text("description").is_empty(), "empty");
     forbid("nullable", schema.flag("nullable"), "false");
-    for name in
-        ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource", "x-kubernetes-int-or-string"]
+    for name in ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource", "x-kubernetes-int-or-string"]
     {
         forbid(name, schema.flag(name), "false");
     }

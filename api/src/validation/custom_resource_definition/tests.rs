@@ -62,7 +62,9 @@ fn names_and_versions() {
     });
     assert_eq!(
         protected,
-        ["metadata.annotations[api-approved.kubernetes.io]: Required value: protected groups must have approval annotation \"api-approved.kubernetes.io\", see https://github.com/kubernetes/enhancements/pull/1111"]
+        [
+            "metadata.annotations[api-approved.kubernetes.io]: Required value: protected groups must have approval annotation \"api-approved.kubernetes.io\", see https://github.com/kubernetes/enhancements/pull/1111"
+        ]
     );
 }
 
@@ -70,7 +72,10 @@ fn names_and_versions() {
 fn structural_schemas() {
     const ROOT: &str = "spec.validation.openAPIV3Schema";
     for (schema, expected) in [
-        (json!({"type": "object", "properties": {"a": {}}}), vec![format!("{ROOT}.properties[a].type: Required value: must not be empty for specified object fields")]),
+        (
+            json!({"type": "object", "properties": {"a": {}}}),
+            vec![format!("{ROOT}.properties[a].type: Required value: must not be empty for specified object fields")],
+        ),
         (json!({"properties": {}}), vec![format!("{ROOT}.type: Required value: must not be empty at the root")]),
         (
             json!({"type": "object", "properties": {"a": {"type": "array"}}}),
@@ -80,16 +85,22 @@ fn structural_schemas() {
             json!({"type": "object", "properties": {"a": {"type": "object", "anyOf": [{"properties": {"b": {"type": "string"}}}]}}}),
             vec![
                 format!("{ROOT}.properties[a].anyOf[0].properties[b].type: Forbidden: must be empty to be structural"),
-                format!("{ROOT}.properties[a].properties[b]: Required value: because it is defined in {ROOT}.properties[a].anyOf[0].properties[b]"),
+                format!(
+                    "{ROOT}.properties[a].properties[b]: Required value: because it is defined in {ROOT}.properties[a].anyOf[0].properties[b]"
+                ),
             ],
         ),
         (
             json!({"type": "object", "properties": {"a": {"type": "string", "uniqueItems": true}}}),
-            vec![format!("{ROOT}.properties[a].uniqueItems: Forbidden: uniqueItems cannot be set to true since the runtime complexity becomes quadratic")],
+            vec![format!(
+                "{ROOT}.properties[a].uniqueItems: Forbidden: uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
+            )],
         ),
         (
             json!({"type": "object", "properties": {"a": {"type": "string", "default": 1}}}),
-            vec![format!("{ROOT}.properties[a].default: Invalid value: \"integer\": {ROOT}.properties[a].default in body must be of type string: \"integer\"")],
+            vec![format!(
+                "{ROOT}.properties[a].default: Invalid value: \"integer\": {ROOT}.properties[a].default in body must be of type string: \"integer\""
+            )],
         ),
         (
             json!({"type": "object", "properties": {"a": {"type": "object", "default": {"x": 1}}}}),
@@ -97,18 +108,27 @@ fn structural_schemas() {
         ),
         (
             json!({"type": "object", "properties": {"a": {"type": "array", "x-kubernetes-list-type": "map", "items": {"type": "object"}}}}),
-            vec![format!("{ROOT}.properties[a].x-kubernetes-list-map-keys: Required value: must not be empty if x-kubernetes-list-type is map")],
+            vec![format!(
+                "{ROOT}.properties[a].x-kubernetes-list-map-keys: Required value: must not be empty if x-kubernetes-list-type is map"
+            )],
         ),
         (
             json!({"type": "object", "properties": {"a": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
                 "items": {"type": "object", "properties": {"k": {"type": "string"}}}}}}),
-            vec![format!("{ROOT}.properties[a].items.properties[k].default: Required value: this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property")],
+            vec![format!(
+                "{ROOT}.properties[a].items.properties[k].default: Required value: this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
+            )],
         ),
         (
             json!({"type": "object", "properties": {"metadata": {"type": "object", "properties": {"labels": {"type": "object"}}}}}),
-            vec![format!("{ROOT}.properties[metadata]: Forbidden: must not specify anything other than name and generateName, but metadata is implicitly specified")],
+            vec![format!(
+                "{ROOT}.properties[metadata]: Forbidden: must not specify anything other than name and generateName, but metadata is implicitly specified"
+            )],
         ),
-        (json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 5}}}}}), vec![]),
+        (
+            json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 5}}}}}),
+            vec![],
+        ),
         (
             json!({"type": "object", "properties": {"a": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]}}}),
             vec![],
@@ -141,20 +161,26 @@ fn rules_compile_and_cost_little() {
 fn columns_scale_and_selectable_fields() {
     let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {"a": {"type": "string"}, "o": {"type": "object"}}}}}});
     assert_eq!(
-        errors(&definition(json!({"schema": schema, "additionalPrinterColumns": [{"name": "A", "type": "text", "jsonPath": "spec.a"}]}))),
+        errors(&definition(
+            json!({"schema": schema, "additionalPrinterColumns": [{"name": "A", "type": "text", "jsonPath": "spec.a"}]})
+        )),
         [
             "spec.additionalPrinterColumns[0].type: Invalid value: \"text\": must be one of boolean,date,integer,number,string",
             "spec.additionalPrinterColumns[0].JSONPath: Invalid value: \"spec.a\": must be a simple json path starting with .",
         ]
     );
     assert_eq!(
-        errors(&definition(json!({"schema": schema, "subresources": {"scale": {"specReplicasPath": ".status.x", "statusReplicasPath": ""}}}))),
+        errors(&definition(
+            json!({"schema": schema, "subresources": {"scale": {"specReplicasPath": ".status.x", "statusReplicasPath": ""}}})
+        )),
         [
             "spec.subresources.scale.specReplicasPath: Invalid value: \".status.x\": should be a json path under .spec",
             "spec.subresources.scale.statusReplicasPath: Required value",
         ]
     );
-    let found = errors(&definition(json!({"schema": schema, "selectableFields": [{"jsonPath": ".spec.o"}, {"jsonPath": ".spec.x"}]})));
+    let found = errors(&definition(
+        json!({"schema": schema, "selectableFields": [{"jsonPath": ".spec.o"}, {"jsonPath": ".spec.x"}]}),
+    ));
     assert!(found[0].contains("must point to a field of type string, boolean or integer"), "{found:?}");
     assert!(found[1].ends_with("is an invalid path: does not refer to a valid field"), "{found:?}");
 }

@@ -137,9 +137,7 @@ impl Custom {
             _ => self.version().name.clone(),
         };
         let cannot = |error: String| {
-            Status::bad_request(format!(
-                "{shown_kind} in version {version:?} cannot be handled as a {kind}: {error}"
-            ))
+            Status::bad_request(format!("{shown_kind} in version {version:?} cannot be handled as a {kind}: {error}"))
         };
         if own_kind.is_empty() {
             let text = String::from_utf8_lossy(bytes);

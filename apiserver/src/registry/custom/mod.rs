@@ -26,8 +26,8 @@ use crate::cache::Entry;
 use crate::response::encode::{FORM_JSON, form};
 pub use convert::Reviewer;
 pub use definition::{Definition, Scale, Version, Webhook};
-pub use strategy::{CustomResource, nested};
 pub use rows::{Row, Rows};
+pub use strategy::{CustomResource, nested};
 
 /// What a row made from a definition knows besides its [`api::Resource`].
 pub struct Custom {

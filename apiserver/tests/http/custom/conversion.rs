@@ -105,7 +105,8 @@ async fn converting(convert: fn(Value) -> Value) -> Fixture {
 #[tokio::test]
 async fn a_webhook_converts() {
     let server = converting(rename_field).await;
-    let foo = json!({"apiVersion": "example.com/v2", "kind": "Foo", "metadata": {"name": "x"}, "spec": {"address": "h"}});
+    let foo =
+        json!({"apiVersion": "example.com/v2", "kind": "Foo", "metadata": {"name": "x"}, "spec": {"address": "h"}});
     let made = server.post("/apis/example.com/v2/foos", &foo).await;
     assert_eq!((made.code, &made.body["spec"]), (201, &json!({"address": "h"})), "{}", made.text);
     let stored = server.get("/apis/example.com/v1/foos/x").await.body;

@@ -15,8 +15,7 @@ async fn is_discovered_and_served_at_once() {
     let mut crd = definition("foos", "Foo", "Namespaced", any());
     crd["spec"]["names"]["shortNames"] = json!(["fo"]);
     crd["spec"]["names"]["categories"] = json!(["all"]);
-    crd["spec"]["versions"][0]["subresources"] =
-        json!({"status": {}, "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}});
+    crd["spec"]["versions"][0]["subresources"] = json!({"status": {}, "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}});
     establish(&server, &crd).await;
 
     let stored = server.get(&format!("{DEFINITIONS}/foos.example.com")).await.body;

@@ -42,7 +42,8 @@ async fn patch(server: &Fixture, path: &str, kind: &str, body: Value) -> crate::
 #[tokio::test]
 async fn every_verb() {
     let server = server().await;
-    let made = server.post(FOOS, &object("Foo", "a", json!({"spec": {"color": "red"}, "status": {"phase": "x"}}))).await;
+    let made =
+        server.post(FOOS, &object("Foo", "a", json!({"spec": {"color": "red"}, "status": {"phase": "x"}}))).await;
     assert_eq!(made.code, 201, "{}", made.text);
     assert_eq!(made.body["metadata"]["generation"], 1);
     assert_eq!(made.body.get("status"), None, "a create sets no status");
@@ -108,7 +109,8 @@ async fn status_and_scale() {
     assert_eq!(scale["spec"], json!({"replicas": 2}));
     assert_eq!(scale["status"], json!({"replicas": 1, "selector": "a=b"}));
     let scaled =
-        patch(&server, &format!("{path}/scale"), "application/merge-patch+json", json!({"spec": {"replicas": 5}})).await;
+        patch(&server, &format!("{path}/scale"), "application/merge-patch+json", json!({"spec": {"replicas": 5}}))
+            .await;
     assert_eq!((scaled.code, &scaled.body["spec"]["replicas"]), (200, &json!(5)), "{}", scaled.text);
     assert_eq!(server.get(&path).await.body["spec"]["replicas"], 5);
 
@@ -117,7 +119,11 @@ async fn status_and_scale() {
     assert_eq!(none.code, 500);
     assert!(none.message().contains("the spec replicas field \".spec.replicas\" does not exist"), "{}", none.text);
     let negative = server.post(FOOS, &object("Foo", "c", json!({"spec": {"replicas": -1}}))).await;
-    assert!(negative.message().contains(".spec.replicas: Invalid value: -1: should be a non-negative integer"), "{}", negative.text);
+    assert!(
+        negative.message().contains(".spec.replicas: Invalid value: -1: should be a non-negative integer"),
+        "{}",
+        negative.text
+    );
 }
 
 #[tokio::test]

@@ -35,7 +35,11 @@ async fn unknown_fields_go_and_are_told() {
     let bad = json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": "y", "labels": {"a": 1}}});
     let made = server.post(FOOS, &bad).await;
     assert_eq!(made.code, 400);
-    assert!(made.message().contains("json: cannot unmarshal number into Go struct field ObjectMeta.labels of type string"), "{}", made.text);
+    assert!(
+        made.message().contains("json: cannot unmarshal number into Go struct field ObjectMeta.labels of type string"),
+        "{}",
+        made.text
+    );
 }
 
 #[tokio::test]
