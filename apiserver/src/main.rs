@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use apiserver::config::flags::flag_set;
 use apiserver::{Config, Server};
-use component_base::{logging, signals, tls};
+use component_base::{logging, memory, signals, tls};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    memory::small_pages();
     let flags = flag_set().parse_or_exit(std::env::args().skip(1));
     logging::init(&logging::Options::from_flags(&flags));
     tls::install_default_provider();

@@ -8,6 +8,7 @@ pub mod featuregate;
 pub mod flags;
 pub mod health;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod pki;
 pub mod serving;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use component_base::{logging, signals};
+use component_base::{logging, memory, signals};
 use controller_manager::{Config, config};
 
 #[global_allocator]
@@ -10,6 +10,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    memory::small_pages();
     match start().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use component_base::{logging, signals};
+use component_base::{logging, memory, signals};
 use deploy::down::run_down;
 use deploy::plan::Plan;
 use deploy::progress::Progress;
@@ -92,6 +92,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Down { keep_images } => run_down(&state, keep_images, &Progress::default()).await?,
         Command::Server(flags) => {
+            memory::small_pages();
             logging::init(&logging::Options { verbosity: flags.verbosity, ..Default::default() });
             server::run(flags, signals::shutdown()).await?;
         }

@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
-use component_base::{logging, signals};
+use component_base::{logging, memory, signals};
 use kubelet::config::Config;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    memory::small_pages();
     let config = match Config::from_args(std::env::args().skip(1)) {
         Ok(config) => config,
         Err(kubelet::config::Error::Flags(component_base::flags::Error::Help)) => {

@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use client::Client;
-use component_base::{logging, signals, version};
+use component_base::{logging, memory, signals, version};
 use proxy::Config;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    memory::small_pages();
     let parsed = proxy::config::flags().parse_or_exit(std::env::args().skip(1));
     let config = match Config::from_flags(&parsed) {
         Ok(config) => config,

@@ -11,7 +11,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::selection::Selection;
-use super::{errors, format, list, namespace, object_answer};
+use super::{errors, format, list, namespace, object_answer, table_options};
 use crate::admission::{Attributes, Operation};
 use crate::cache::{CreateOptions, Entry, Error, Freshness};
 use crate::codec::body::{self, Expected};
@@ -19,7 +19,7 @@ use crate::registry::Served;
 use crate::registry::hooks::HookContext;
 use crate::request::accept::{self, Allowed, ROUTE_OBJECT};
 use crate::request::options::{DeleteOptions, FieldValidation, ListOptions, Propagation};
-use crate::response::{self, Response, encode, list::strip};
+use crate::response::{self, Response};
 use crate::server::walk::Context;
 
 const ORPHAN: &str = "orphan";
@@ -45,8 +45,8 @@ const RETURNED: [(&str, &str); 16] = [
     ("apiregistration.k8s.io", ""),
 ];
 
-/// Concurrent deletes of a collection.
-const WORKERS: usize = 32;
+/// Deletes of a collection that are under way at once: as many share one sync of the store.
+const WORKERS: usize = 256;
 
 /// What became of an object.
 enum Deleted {
@@ -355,20 +355,21 @@ pub async fn collection(cx: &mut Context, served: &Arc<Served>, body: Body) -> R
     served.prepare(&entries).await?;
     let cx: &Context = cx;
     let options = &options;
-    let items: Vec<Value> = stream::iter(entries)
+    let entries: Vec<Arc<Entry>> = stream::iter(entries)
         .map(|entry| async move {
             match delete(cx, served, entry.namespace(), entry.name(), options).await {
                 Ok(_) => {}
                 Err(status) if status.is_not_found() => {}
                 Err(status) => return Err(status),
             }
-            Ok(strip(encode::entry_tree(served, &entry)))
+            Ok(entry)
         })
         .buffered(WORKERS)
         .try_collect()
         .await?;
-    let list = response::list::list_value(served, items, &meta);
     let plain = accept::Format { transform: None, ..format };
-    let (content_type, body) = encode::value(&list, plain)?;
-    Ok(response::bytes(StatusCode::OK, content_type, body))
+    let (content_type, body) = response::list::body(served, entries, &meta, plain, &table_options(cx)?)?;
+    let mut answer = response::bytes(StatusCode::OK, content_type, bytes::Bytes::new());
+    *answer.body_mut() = body;
+    Ok(answer)
 }

@@ -111,8 +111,8 @@ fn whole(value: &Value, format: Format) -> Result<(&'static str, Body), Status> 
     Ok((content_type, Body::from(body)))
 }
 
-/// A list as one tree, for answers that are no plain reads (deletecollection).
-pub fn list_value(served: &Served, items: Vec<Value>, meta: &ListMeta) -> Value {
+/// A list as one tree.
+fn list_value(served: &Served, items: Vec<Value>, meta: &ListMeta) -> Value {
     json!({
         "kind": served.resource.list_kind,
         "apiVersion": served.api_version(),

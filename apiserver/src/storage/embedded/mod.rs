@@ -37,7 +37,7 @@ mod writer;
 
 use index::{Index, Version};
 use record::{Record, number};
-use writer::{Action, Operation, Queue, RELAXED_WRITES, Writer};
+use writer::{Action, Commits, Operation, Queue, RELAXED_WRITES, Writer};
 
 /// Keys of the `meta` keyspace.
 const COMPACTED: &str = "compacted";
@@ -114,6 +114,7 @@ struct Shared {
     index: RwLock<Index>,
     delivered: Delivered,
     queue: Queue,
+    commits: Mutex<Commits>,
     sinks: Sinks,
     /// Bytes of tables after the last full compaction, or at the start.
     settled: AtomicU64,
@@ -186,6 +187,7 @@ impl Embedded {
             values,
             meta,
             queue: Queue::default(),
+            commits: Mutex::default(),
             sinks: Sinks::default(),
             settled: AtomicU64::new(0),
             failure: Mutex::new(None),
@@ -228,8 +230,13 @@ impl Embedded {
     ) -> Result<Revision> {
         let (reply, answer) = oneshot::channel();
         let key: Arc<str> = key.into();
-        let reply = Some(reply);
-        self.shared.queue.push(Operation { key, action, durability, attachment, reply })?;
+        let mut operation = Some(Operation { key, action, durability, attachment, reply: Some(reply) });
+        if may_block() {
+            operation = operation.and_then(|operation| self.shared.commit_alone(operation));
+        }
+        if let Some(operation) = operation {
+            self.shared.queue.push(operation)?;
+        }
         answer.await.unwrap_or(Err(Error::Closed))
     }
 }
@@ -245,16 +252,19 @@ impl Drop for Embedded {
     }
 }
 
-/// Runs the writer. Should it panic, nobody must wait for it: the store fails, and says so.
+/// Runs the writer.
 fn run(writer: Writer) {
     let shared = writer.shared.clone();
     if std::panic::catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
-        let error = Error::Unavailable("the writer panicked".to_owned());
-        tracing::error!(%error, "the store stops");
-        *shared.failure.lock() = Some(error);
-        shared.queue.abandon();
+        shared.fail_after_panic();
         shared.closed.send_replace(true);
     }
+}
+
+/// Whether the runtime that this is called in goes on while one of its threads waits for the disk.
+fn may_block() -> bool {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
 }
 
 /// Takes the directory for this process. fjall has a lock as well, but takes it only after its
@@ -297,6 +307,14 @@ fn open_database(options: &Options) -> Result<Database> {
 }
 
 impl Shared {
+    /// A commit panicked: nobody must wait for it or after it. The store fails, and says so.
+    fn fail_after_panic(&self) {
+        let error = Error::Unavailable("the writer panicked".to_owned());
+        tracing::error!(%error, "the store stops");
+        *self.failure.lock() = Some(error);
+        self.queue.abandon();
+    }
+
     fn value(&self, revision: Revision) -> Result<Bytes> {
         match self.values.get(revision.to_be_bytes()).map_err(disk)? {
             Some(value) => Ok(Bytes::copy_from_slice(&value)),

@@ -5,10 +5,14 @@
 //! index moves, the sinks (the watch cache) see the changes, and only then the requests are
 //! answered. So what is acknowledged is durable, and visible to every read that begins afterwards.
 //!
+//! Where only one request writes there is nothing to group: it commits on its own thread, which spares it
+//! the way to the writer's and back. Whoever commits holds [`Shared::commits`], so there is still one order.
+//!
 //! Between batches the same thread deletes expired keys and drops history that is too old, in small
 //! steps, so that neither ever holds up writes for long.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -120,6 +124,12 @@ impl Queue {
         self.filled.notify_one();
     }
 
+    /// Whether nothing waits, and something still may.
+    fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        state.operations.is_empty() && !state.closed
+    }
+
     /// Refuses what comes and drops what waits, which tells those who wait.
     pub fn abandon(&self) {
         let mut state = self.state.lock();
@@ -127,32 +137,31 @@ impl Queue {
     }
 }
 
-pub(super) struct Writer {
-    pub shared: Arc<Shared>,
+/// The right to commit, and what is known from the commits before.
+///
+/// This lock is held across I/O, on purpose: it is the order of writes. Readers never take it.
+#[derive(Debug, Default)]
+pub(super) struct Commits {
     /// Since when, and how many, relaxed writes are not synced.
     unsynced: Option<(Instant, u64)>,
-    compacting: Vec<(Revision, oneshot::Sender<()>)>,
-    /// Milliseconds since 1970 when history is looked at next.
-    next_compaction: u64,
     /// How long a sync takes, smoothed.
     sync_time: Duration,
     /// How many writers there are, going by the last batch and those who queued meanwhile.
     in_flight: usize,
+}
+
+pub(super) struct Writer {
+    pub shared: Arc<Shared>,
+    compacting: Vec<(Revision, oneshot::Sender<()>)>,
+    /// Milliseconds since 1970 when history is looked at next.
+    next_compaction: u64,
     /// The thread that gives space back, while there is one.
     reclaiming: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Writer {
     pub fn new(shared: Arc<Shared>) -> Writer {
-        Writer {
-            shared,
-            unsynced: None,
-            compacting: Vec::new(),
-            next_compaction: 0,
-            sync_time: Duration::ZERO,
-            in_flight: 0,
-            reclaiming: None,
-        }
+        Writer { shared, compacting: Vec::new(), next_compaction: 0, reclaiming: None }
     }
 
     /// Runs until the queue is closed and empty.
@@ -164,19 +173,23 @@ impl Writer {
                 self.compacting.push((revision, done));
             }
             if !operations.is_empty() {
-                self.commit(operations);
+                self.shared.commit(&mut self.shared.commits.lock(), operations);
             } else if closed {
                 break;
             }
             let ticked = !ticks.is_empty();
             self.expire();
             self.compact(ticked);
-            self.sync_relaxed();
+            self.shared.sync_relaxed(&mut self.shared.commits.lock());
             for tick in ticks {
                 let _ = tick.send(());
             }
         }
-        self.shared.close();
+        {
+            // Whoever commits alone has finished then, and nobody begins any more: the queue is closed.
+            let _last = self.shared.commits.lock();
+            self.shared.close();
+        }
         self.shared.closed.send_replace(true);
         // A process that ends does not wait for this; one that opens the store again must.
         if let Some(reclaiming) = self.reclaiming.take() {
@@ -206,7 +219,10 @@ impl Writer {
 
     #[allow(clippy::type_complexity)]
     fn wait(&self) -> (Vec<Operation>, Vec<(Revision, oneshot::Sender<()>)>, Vec<oneshot::Sender<()>>, bool) {
-        let timeout = self.next_deadline();
+        let (timeout, expected) = {
+            let commits = self.shared.commits.lock();
+            (self.next_deadline(&commits), (commits.in_flight, commits.sync_time))
+        };
         let queue = &self.shared.queue;
         let mut state = queue.state.lock();
         let nothing =
@@ -214,7 +230,8 @@ impl Writer {
         if nothing(&state) && !timeout.is_zero() {
             queue.filled.wait_for(&mut state, timeout);
         }
-        self.gather(&mut state);
+        let (in_flight, sync_time) = expected;
+        self.gather(&mut state, in_flight, sync_time);
         let mut bytes = 0;
         let mut count = 0;
         while count < state.operations.len() && count < BATCH_OPERATIONS && bytes < BATCH_BYTES {
@@ -230,13 +247,13 @@ impl Writer {
     /// Clients that write in a loop otherwise split into two halves, one waiting for the sync of the
     /// other, and every sync carries half of what it could. The moment is a fraction of a sync, so it
     /// costs little where they do not come back, and a lone writer never waits.
-    fn gather(&self, state: &mut parking_lot::MutexGuard<'_, QueueState>) {
-        if self.in_flight < GATHER_FROM || state.operations.is_empty() {
+    fn gather(&self, state: &mut parking_lot::MutexGuard<'_, QueueState>, in_flight: usize, sync_time: Duration) {
+        if in_flight < GATHER_FROM || state.operations.is_empty() {
             return;
         }
-        let until = Instant::now() + (self.sync_time / 4).min(LONGEST_GATHER);
+        let until = Instant::now() + (sync_time / 4).min(LONGEST_GATHER);
         let queue = &self.shared.queue;
-        while state.operations.len() < self.in_flight && !state.closed {
+        while state.operations.len() < in_flight && !state.closed {
             if queue.filled.wait_until(state, until).timed_out() {
                 return;
             }
@@ -244,7 +261,7 @@ impl Writer {
     }
 
     /// How long there is nothing to do unless a request comes.
-    fn next_deadline(&self) -> Duration {
+    fn next_deadline(&self, commits: &Commits) -> Duration {
         if !self.compacting.is_empty() {
             return Duration::ZERO;
         }
@@ -254,15 +271,112 @@ impl Writer {
             at = at.min(expiry);
         }
         let mut timeout = Duration::from_millis(at.saturating_sub(now));
-        if let Some((since, _)) = self.unsynced {
+        if let Some((since, _)) = commits.unsynced {
             timeout = timeout.min(RELAXED_FOR.saturating_sub(since.elapsed()));
         }
         timeout
     }
 
-    /// Decides and commits a batch, publishes its changes, answers.
-    fn commit(&mut self, operations: Vec<Operation>) {
+    fn expire(&mut self) {
+        let now = (self.shared.options.clock)();
+        let mut due = Vec::new();
+        {
+            let mut index = self.shared.index.write();
+            while due.len() < BATCH_OPERATIONS {
+                let Some((key, revision)) = index.take_expired(now) else { break };
+                due.push(Operation {
+                    key,
+                    action: Action::Delete { expected: revision },
+                    durability: Durability::Relaxed,
+                    attachment: None,
+                    reply: None,
+                });
+            }
+        }
+        if !due.is_empty() {
+            self.shared.commit(&mut self.shared.commits.lock(), due);
+        }
+    }
+
+    /// Moves the compacted revision by age when it is time (or `now`), and drops a step of what is
+    /// superfluous.
+    fn compact(&mut self, now: bool) {
         let shared = self.shared.clone();
+        let time = (shared.options.clock)();
+        if time >= self.next_compaction || now {
+            let window = shared.window_ms.load(Ordering::Relaxed);
+            self.next_compaction = time + (window / 10).clamp(100, 60_000);
+            let mut index = shared.index.write();
+            if let Some(revision) = index.revision_before(time.saturating_sub(window)) {
+                index.compact(revision);
+            }
+        }
+        let mut dropped = false;
+        loop {
+            let (gone, compacted, current) = {
+                let mut index = shared.index.write();
+                (index.take_obsolete(COMPACT_STEP), index.compacted, index.current)
+            };
+            if gone.is_empty() {
+                if dropped {
+                    self.reclaim();
+                }
+                for (_, done) in self.compacting.drain(..) {
+                    let _ = done.send(());
+                }
+                return;
+            }
+            dropped = true;
+            let mut batch = shared.db.batch();
+            for revision in gone {
+                batch.remove(&shared.log, revision.to_be_bytes());
+                batch.remove(&shared.values, revision.to_be_bytes());
+            }
+            batch.insert(&shared.meta, COMPACTED, compacted.to_be_bytes());
+            // The log may lose its newest record (a delete); the sequence must not go back.
+            batch.insert(&shared.meta, REVISION, current.to_be_bytes());
+            // Not synced: were it lost, its deletes would be lost with it, and would be redone.
+            if let Err(error) = shared.persist(&mut shared.commits.lock(), batch, false, 0) {
+                tracing::warn!(%error, "history cannot be compacted");
+                return;
+            }
+            // Requests go first; a tick is a test's, which wants it finished.
+            if !now && !shared.queue.state.lock().operations.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Commits one operation on the caller's thread, if nobody else writes; gives it back otherwise.
+    ///
+    /// Blocks for a sync: the runtime's other tasks go on meanwhile, on another thread.
+    pub fn commit_alone(&self, operation: Operation) -> Option<Operation> {
+        let ttl = match &operation.action {
+            Action::Create { ttl, .. } | Action::Update { ttl, .. } => ttl.is_some(),
+            Action::Delete { .. } => false,
+        };
+        // What is to be synced or to expire later is the writer's to remember.
+        if ttl || operation.durability != Durability::Synced {
+            return Some(operation);
+        }
+        let Some(mut commits) = self.commits.try_lock() else { return Some(operation) };
+        // The queue is looked at under the lock: once it is closed and empty the writer waits for the lock,
+        // and nobody may commit after it.
+        if commits.in_flight > 1 || !self.queue.is_idle() {
+            return Some(operation);
+        }
+        let work = AssertUnwindSafe(|| self.commit(&mut commits, vec![operation]));
+        if std::panic::catch_unwind(|| tokio::task::block_in_place(work)).is_err() {
+            self.fail_after_panic();
+        }
+        None
+    }
+
+    /// Decides and commits a batch, publishes its changes, answers.
+    fn commit(&self, commits: &mut Commits, operations: Vec<Operation>) {
+        let shared = self;
         let now = (shared.options.clock)();
         let mut batch = shared.db.batch();
         let mut changes: Vec<Change> = Vec::with_capacity(operations.len());
@@ -324,8 +438,8 @@ impl Writer {
             }
         }
         if !changes.is_empty() {
-            let persisted = self.persist(batch, sync, changes.len() as u64);
-            self.in_flight = replies.len() + shared.queue.state.lock().operations.len();
+            let persisted = self.persist(commits, batch, sync, changes.len() as u64);
+            commits.in_flight = replies.len() + shared.queue.state.lock().operations.len();
             if let Err(error) = persisted {
                 for (reply, decided) in replies {
                     // Also what was refused: it was decided on state that never came to be.
@@ -349,11 +463,11 @@ impl Writer {
         }
     }
 
-    fn persist(&mut self, batch: fjall::OwnedWriteBatch, sync: bool, writes: u64) -> Result<()> {
-        if let Some(error) = self.shared.failure.lock().clone() {
+    fn persist(&self, commits: &mut Commits, batch: fjall::OwnedWriteBatch, sync: bool, writes: u64) -> Result<()> {
+        if let Some(error) = self.failure.lock().clone() {
             return Err(error);
         }
-        let sync = sync && self.shared.options.sync;
+        let sync = sync && self.options.sync;
         let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
         let start = Instant::now();
         if let Err(error) = batch.durability(Some(mode)).commit() {
@@ -361,99 +475,29 @@ impl Writer {
             // acknowledged before a restart has read back what is really there.
             let error = Error::Unavailable(format!("a commit failed: {error}"));
             tracing::error!(%error, "the store stops taking writes");
-            *self.shared.failure.lock() = Some(error.clone());
+            *self.failure.lock() = Some(error.clone());
             return Err(error);
         }
         if sync {
-            self.unsynced = None;
-            self.sync_time = (self.sync_time * 7 + start.elapsed()) / 8;
-        } else if self.shared.options.sync {
-            let (_, count) = self.unsynced.get_or_insert((Instant::now(), 0));
+            commits.unsynced = None;
+            commits.sync_time = (commits.sync_time * 7 + start.elapsed()) / 8;
+        } else if self.options.sync {
+            let (_, count) = commits.unsynced.get_or_insert((Instant::now(), 0));
             *count += writes;
         }
         Ok(())
     }
 
-    fn sync_relaxed(&mut self) {
-        let Some((since, count)) = self.unsynced else { return };
+    fn sync_relaxed(&self, commits: &mut Commits) {
+        let Some((since, count)) = commits.unsynced else { return };
         if since.elapsed() < RELAXED_FOR && count < RELAXED_WRITES {
             return;
         }
-        self.unsynced = None;
-        if let Err(error) = self.shared.db.persist(PersistMode::SyncData) {
+        commits.unsynced = None;
+        if let Err(error) = self.db.persist(PersistMode::SyncData) {
             let error = Error::Unavailable(format!("a sync failed: {error}"));
             tracing::error!(%error, "the store stops taking writes");
-            *self.shared.failure.lock() = Some(error);
-        }
-    }
-
-    fn expire(&mut self) {
-        let now = (self.shared.options.clock)();
-        let mut due = Vec::new();
-        {
-            let mut index = self.shared.index.write();
-            while due.len() < BATCH_OPERATIONS {
-                let Some((key, revision)) = index.take_expired(now) else { break };
-                due.push(Operation {
-                    key,
-                    action: Action::Delete { expected: revision },
-                    durability: Durability::Relaxed,
-                    attachment: None,
-                    reply: None,
-                });
-            }
-        }
-        if !due.is_empty() {
-            self.commit(due);
-        }
-    }
-
-    /// Moves the compacted revision by age when it is time (or `now`), and drops a step of what is
-    /// superfluous.
-    fn compact(&mut self, now: bool) {
-        let shared = self.shared.clone();
-        let time = (shared.options.clock)();
-        if time >= self.next_compaction || now {
-            let window = shared.window_ms.load(Ordering::Relaxed);
-            self.next_compaction = time + (window / 10).clamp(100, 60_000);
-            let mut index = shared.index.write();
-            if let Some(revision) = index.revision_before(time.saturating_sub(window)) {
-                index.compact(revision);
-            }
-        }
-        let mut dropped = false;
-        loop {
-            let (gone, compacted, current) = {
-                let mut index = shared.index.write();
-                (index.take_obsolete(COMPACT_STEP), index.compacted, index.current)
-            };
-            if gone.is_empty() {
-                if dropped {
-                    self.reclaim();
-                }
-                for (_, done) in self.compacting.drain(..) {
-                    let _ = done.send(());
-                }
-                return;
-            }
-            dropped = true;
-            let mut batch = shared.db.batch();
-            for revision in gone {
-                batch.remove(&shared.log, revision.to_be_bytes());
-                batch.remove(&shared.values, revision.to_be_bytes());
-            }
-            batch.insert(&shared.meta, COMPACTED, compacted.to_be_bytes());
-            // The log may lose its newest record (a delete); the sequence must not go back.
-            batch.insert(&shared.meta, REVISION, current.to_be_bytes());
-            // Not synced: were it lost, its deletes would be lost with it, and would be redone.
-            if let Err(error) = self.persist(batch, false, 0) {
-                tracing::warn!(%error, "history cannot be compacted");
-                return;
-            }
-            // Requests go first; a tick is a test's, which wants it finished.
-            if !now && !shared.queue.state.lock().operations.is_empty() {
-                return;
-            }
+            *self.failure.lock() = Some(error);
         }
     }
 }
