@@ -10,7 +10,7 @@ use component_base::{logging, memory, signals, tls};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    memory::small_pages();
+    memory::frugal();
     let flags = flag_set().parse_or_exit(std::env::args().skip(1));
     logging::init(&logging::Options::from_flags(&flags));
     tls::install_default_provider();

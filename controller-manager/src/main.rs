@@ -10,7 +10,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    memory::small_pages();
+    memory::frugal();
     match start().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -92,7 +92,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Down { keep_images } => run_down(&state, keep_images, &Progress::default()).await?,
         Command::Server(flags) => {
-            memory::small_pages();
+            memory::frugal();
             logging::init(&logging::Options { verbosity: flags.verbosity, ..Default::default() });
             server::run(flags, signals::shutdown()).await?;
         }

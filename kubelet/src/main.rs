@@ -9,7 +9,7 @@ use kubelet::config::Config;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    memory::small_pages();
+    memory::frugal();
     let config = match Config::from_args(std::env::args().skip(1)) {
         Ok(config) => config,
         Err(kubelet::config::Error::Flags(component_base::flags::Error::Help)) => {

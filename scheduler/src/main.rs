@@ -10,7 +10,7 @@ use scheduler::Config;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    memory::small_pages();
+    memory::frugal();
     let parsed = scheduler::config::flags().parse_or_exit(std::env::args().skip(1));
     let config = match Config::from_flags(&parsed) {
         Ok(config) => config,

@@ -64,12 +64,15 @@ pub fn body(
     match format.transform {
         None => match format.encoding {
             Encoding::Json => Ok((media_type, json_body(served, entries, meta, format.pretty))),
-            Encoding::Protobuf => Ok((media_type, protobuf_body(served, &entries, meta)?)),
+            Encoding::Protobuf => Ok((media_type, protobuf_body(served, entries, meta)?)),
             _ => {
                 let items = entries.iter().map(|entry| strip(encode::entry_tree(served, entry))).collect::<Vec<_>>();
                 whole(&list_value(served, items, meta), format)
             }
         },
+        Some(Transform::Table(version)) if format.encoding == Encoding::Json && !format.pretty => {
+            Ok((media_type, table_body(served, entries, meta, version, *table)?))
+        }
         Some(Transform::Table(version)) => {
             let trees = entries.iter().map(|entry| encode::entry_tree(served, entry));
             whole(&table.of_list(served, trees, meta, version)?, format)
@@ -147,64 +150,29 @@ fn json_body(served: &Arc<Served>, entries: Vec<Arc<Entry>>, meta: &ListMeta, pr
         // Nothing stands inside of an empty array, not even a new line.
         buffer.truncate(buffer.trim_ascii_end().len());
     }
-    struct State {
-        served: Arc<Served>,
-        entries: std::vec::IntoIter<Arc<Entry>>,
-        buffer: Vec<u8>,
-        /// The item at hand, before it is indented.
-        item: Vec<u8>,
-        pretty: bool,
-        any: bool,
-        done: bool,
-        prefix: String,
-    }
-    let state = State {
-        served: served.clone(),
-        entries: entries.into_iter(),
-        buffer,
-        item: Vec::new(),
-        pretty,
-        any: false,
-        done: false,
-        prefix,
+    let tail: &[u8] = match (pretty, entries.is_empty()) {
+        (true, false) => b"\n  ]\n}\n",
+        (true, true) => b"]\n}\n",
+        (false, _) => b"]}\n",
     };
-    Body::from_stream(stream::unfold(state, |mut state| async move {
-        if state.done {
-            return None;
+    let served = served.clone();
+    let (mut any, mut item) = (false, Vec::new());
+    in_chunks(buffer, entries, tail.to_vec(), move |buffer, entry| {
+        let json = encode::entry_json(&served, entry);
+        let first = !std::mem::replace(&mut any, true);
+        if !first {
+            buffer.push(b',');
         }
-        let mut buffer = std::mem::take(&mut state.buffer);
-        buffer.reserve(CHUNK.saturating_sub(buffer.len()).min(CHUNK));
-        loop {
-            let Some(entry) = state.entries.next() else {
-                match (state.pretty, state.any) {
-                    (true, true) => buffer.extend_from_slice(b"\n  ]\n}\n"),
-                    (true, false) => buffer.extend_from_slice(b"]\n}\n"),
-                    (false, _) => buffer.extend_from_slice(b"]}\n"),
-                }
-                state.done = true;
-                break;
-            };
-            let json = encode::entry_json(&state.served, &entry);
-            if state.any {
-                buffer.push(b',');
-            }
-            if state.pretty {
-                if state.any {
-                    indent::line(&mut buffer, ITEM_DEPTH);
-                }
-                state.item.clear();
-                append_item(&mut state.item, &json, state.prefix.as_bytes());
-                indent::append(&mut buffer, &state.item, ITEM_DEPTH);
-            } else {
-                append_item(&mut buffer, &json, state.prefix.as_bytes());
-            }
-            state.any = true;
-            if buffer.len() >= CHUNK {
-                break;
-            }
+        if !pretty {
+            return append_item(buffer, &json, prefix.as_bytes());
         }
-        Some((Ok::<_, std::convert::Infallible>(Bytes::from(buffer)), state))
-    }))
+        if !first {
+            indent::line(buffer, ITEM_DEPTH);
+        }
+        item.clear();
+        append_item(&mut item, &json, prefix.as_bytes());
+        indent::append(buffer, &item, ITEM_DEPTH);
+    })
 }
 
 /// Appends an object without its `apiVersion` and `kind`.
@@ -283,8 +251,53 @@ fn value_end(json: &[u8], start: usize) -> usize {
     }
 }
 
-fn protobuf_body(served: &Served, entries: &[Arc<Entry>], meta: &ListMeta) -> Result<Body, Status> {
-    let messages = entries.iter().map(|entry| encode::entry_protobuf(served, entry)).collect::<Result<Vec<_>, _>>()?;
+/// A Table, a row at a time: thousands of trees at once would take ten times the memory of their objects.
+fn table_body(
+    served: &Arc<Served>,
+    entries: Vec<Arc<Entry>>,
+    meta: &ListMeta,
+    version: &'static str,
+    table: super::table::Options,
+) -> Result<Body, Status> {
+    const END: &[u8] = b"]}\n";
+    let mut head = encode::json_bytes(&table.of_list(served, std::iter::empty(), meta, version)?, false);
+    // Members are sorted, so the rows, of which there are none yet, stand last.
+    debug_assert!(head.ends_with(b"\"rows\":[]}\n"));
+    head.truncate(head.len() - END.len());
+    let served = served.clone();
+    let mut any = false;
+    Ok(in_chunks(head, entries, END.to_vec(), move |buffer, entry| {
+        if std::mem::replace(&mut any, true) {
+            buffer.push(b',');
+        }
+        let row = table.row(&served, encode::entry_tree(&served, entry), version);
+        serde_json::to_writer(&mut *buffer, &row).expect("a JSON tree encodes");
+    }))
+}
+
+/// A body of `head`, what `append` makes of each entry, and `tail`, sent as it is made.
+fn in_chunks(
+    head: Vec<u8>,
+    entries: Vec<Arc<Entry>>,
+    tail: Vec<u8>,
+    append: impl FnMut(&mut Vec<u8>, &Entry) + Send + 'static,
+) -> Body {
+    let state = Some((head, entries.into_iter(), tail, append));
+    Body::from_stream(stream::unfold(state, |state| async move {
+        let (mut buffer, mut entries, tail, mut append) = state?;
+        while buffer.len() < CHUNK {
+            let Some(entry) = entries.next() else {
+                buffer.extend_from_slice(&tail);
+                return Some((Ok::<_, std::convert::Infallible>(Bytes::from(buffer)), None));
+            };
+            append(&mut buffer, &entry);
+        }
+        let next = (Vec::with_capacity(CHUNK + CHUNK / 8), entries, tail, append);
+        Some((Ok(Bytes::from(buffer)), Some(next)))
+    }))
+}
+
+fn protobuf_body(served: &Arc<Served>, entries: Vec<Arc<Entry>>, meta: &ListMeta) -> Result<Body, Status> {
     let mut list_meta = Vec::new();
     // selfLink (1) is always written, empty.
     encode::field(&mut list_meta, 1, b"");
@@ -292,19 +305,26 @@ fn protobuf_body(served: &Served, entries: &[Arc<Entry>], meta: &ListMeta) -> Re
     encode::field(&mut list_meta, 3, meta.continue_token.as_bytes());
     if let Some(remaining) = meta.remaining {
         list_meta.push(4 << 3);
-        let mut number = remaining as u64;
-        while number >= 0x80 {
-            list_meta.push((number as u8) | 0x80);
-            number >>= 7;
-        }
-        list_meta.push(number as u8);
+        encode::varint(&mut list_meta, remaining as u64);
     }
-    let mut raw = Vec::with_capacity(messages.iter().map(|message| message.len() + 6).sum::<usize>() + 64);
-    encode::field(&mut raw, 1, &list_meta);
-    for message in &messages {
-        encode::field(&mut raw, 2, message);
+    let mut start = Vec::new();
+    encode::field(&mut start, 1, &list_meta);
+    // Each message is made once and kept with its entry; here only their lengths are needed, which stand in front.
+    let mut length = start.len();
+    let mut header = Vec::new();
+    for entry in &entries {
+        let message = encode::entry_protobuf(served, entry)?.len();
+        header.clear();
+        encode::field_header(&mut header, 2, message);
+        length += header.len() + message;
     }
-    Ok(Body::from(encode::envelope(&served.api_version(), &served.resource.list_kind, &raw)))
+    let (mut head, tail) = encode::envelope_parts(&served.api_version(), &served.resource.list_kind, length);
+    head.extend_from_slice(&start);
+    let served = served.clone();
+    Ok(in_chunks(head, entries, tail.to_vec(), move |buffer, entry| {
+        let message = encode::entry_protobuf(&served, entry).expect("it was made above and is kept");
+        encode::field(buffer, 2, &message);
+    }))
 }
 
 #[cfg(test)]

@@ -85,27 +85,7 @@ impl Options {
     ) -> Result<Value, Status> {
         let printer = printers::find(&served.resource.group, &served.resource.plural);
         let custom = served.custom().map(|custom| custom.columns());
-        let rows: Vec<Value> = objects
-            .map(|object| {
-                let cells = match custom {
-                    Some(columns) => columns.cells(&object, self.now),
-                    None => (printer.row)(&object, self.now),
-                };
-                let mut row = json!({"cells": cells});
-                let conditions = if custom.is_some() { Vec::new() } else { (printer.conditions)(&object) };
-                if !conditions.is_empty() {
-                    row["conditions"] = conditions.into();
-                }
-                row["object"] = match self.include {
-                    IncludeObject::None => Value::Null,
-                    IncludeObject::Metadata => {
-                        partial_metadata(object.get("metadata").cloned().unwrap_or_else(|| json!({})), version)
-                    }
-                    IncludeObject::Object => object,
-                };
-                row
-            })
-            .collect();
+        let rows: Vec<Value> = objects.map(|object| self.row(served, object, version)).collect();
         let columns: Value = if let Some(columns) = custom.filter(|_| self.with_columns) {
             columns.definitions().into()
         } else if self.with_columns {
@@ -120,5 +100,29 @@ impl Options {
             "columnDefinitions": columns,
             "rows": rows,
         }))
+    }
+
+    /// One row.
+    pub fn row(&self, served: &Served, mut object: Value, version: &str) -> Value {
+        let printer = printers::find(&served.resource.group, &served.resource.plural);
+        let custom = served.custom().map(|custom| custom.columns());
+        let cells = match custom {
+            Some(columns) => columns.cells(&object, self.now),
+            None => (printer.row)(&object, self.now),
+        };
+        let mut row = json!({"cells": cells});
+        let conditions = if custom.is_some() { Vec::new() } else { (printer.conditions)(&object) };
+        if !conditions.is_empty() {
+            row["conditions"] = conditions.into();
+        }
+        row["object"] = match self.include {
+            IncludeObject::None => Value::Null,
+            IncludeObject::Metadata => {
+                let metadata = object.get_mut("metadata").map(Value::take).unwrap_or_else(|| json!({}));
+                partial_metadata(metadata, version)
+            }
+            IncludeObject::Object => object,
+        };
+        row
     }
 }
