@@ -91,28 +91,35 @@ pub async fn run(state: &State, plan: &Plan, progress: &Progress) -> Result<Path
     images?;
     progress.step("processes", start(state, plan, &programs)).await?;
     let kubeconfig = state.admin_kubeconfig();
-    let control_plane = progress.step("control plane answers", control_plane(state, &kubeconfig));
-    let runtimes = progress.step("containerd with images on every node", runtimes(state, &names));
-    let (control_plane, runtimes) = tokio::join!(control_plane, runtimes);
-    let client = control_plane?;
+    // Nodes become Ready without images: those arrive meanwhile.
+    let (cluster, runtimes) = tokio::join!(
+        ready(state, &names, &kubeconfig, progress),
+        progress.step("containerd with images on every node", runtimes(state, &names)),
+    );
+    cluster?;
     runtimes?;
+    if let Some(path) = kubeconfig::user_file() {
+        kubeconfig::merge(&path, &kubeconfig::document(&admin(&pki)?.access(&pki)))?;
+    }
+    progress.total("cluster up");
+    Ok(kubeconfig)
+}
+
+/// From processes that have just been started to nodes that are Ready.
+async fn ready(state: &State, names: &[NodeName], kubeconfig: &Path, progress: &Progress) -> Result<(), Error> {
+    let client = progress.step("control plane answers", control_plane(state, kubeconfig)).await?;
     progress
         .step("pod network", async {
-            let cidrs = within(nodes::pod_cidrs(&client, &names), "a node's pod range", state, "server").await??;
+            let cidrs = within(nodes::pod_cidrs(&client, names), "a node's pod range", state, "server").await??;
             for (node, cidr) in &cidrs {
                 node::write_cni_config(state, node, cidr)?;
             }
             Ok::<_, Error>(network::route(&cidrs).await?)
         })
         .await?;
-    let log = format!("{}-kubelet", names[0].name);
-    let ready = async { Ok::<_, Error>(within(nodes::ready(&client, &names), "a node", state, &log).await??) };
-    progress.step("nodes Ready", ready).await?;
-    if let Some(path) = kubeconfig::user_file() {
-        kubeconfig::merge(&path, &kubeconfig::document(&admin(&pki)?.access(&pki)))?;
-    }
-    progress.total("cluster up");
-    Ok(kubeconfig)
+    let log = format!("{}-kubelet", names.first().map_or("node-1", |node| &node.name));
+    let ready = async { Ok::<_, Error>(within(nodes::ready(&client, names), "a node", state, &log).await??) };
+    progress.step("nodes Ready", ready).await
 }
 
 /// Refuses what cannot work before anything is made.

@@ -90,6 +90,10 @@ impl Command {
 
 /// Runs a command line; returns the exit code.
 pub async fn dispatch(root: &'static Command, args: &[String], streams: Streams, client: Option<kube::Client>) -> u8 {
+    if let Some(("__complete", words)) = args.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        crate::cmd::complete(root, words, &streams.out, client).await;
+        return 0;
+    }
     let err = streams.err.clone();
     let code = match run(root, args, streams, client).await {
         Ok(()) => return 0,

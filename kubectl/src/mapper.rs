@@ -76,6 +76,11 @@ impl Mapper {
         })
     }
 
+    /// Plural names of everything that can be listed.
+    pub fn plurals(&self) -> Vec<String> {
+        self.all().filter(|m| m.verbs.iter().any(|verb| verb == "list")).map(|m| m.resource).collect()
+    }
+
     /// The resource a name means. Accepts plural, singular, short and kind names, with
     /// `.group` or `.version.group` appended.
     pub fn resource(&self, name: &str) -> Option<Mapping> {

@@ -47,6 +47,8 @@ pub trait Api: Send + Sync {
     async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<()>;
     /// Creates a pod (mirrors only).
     async fn create_pod(&self, pod: &Pod) -> Result<Pod>;
+    /// How the runtime calls a runtime class.
+    async fn runtime_handler(&self, class: &str) -> Result<String>;
     /// A node as it is now.
     async fn node(&self, name: &str) -> Result<Node>;
 }

@@ -216,6 +216,11 @@ impl Api for ApiClient {
         self.client.create(&resources::PODS, pod.metadata.namespace.as_deref(), pod).await.map_err(translate)
     }
 
+    async fn runtime_handler(&self, class: &str) -> Result<String> {
+        let found: Value = self.client.get(&resources::RUNTIME_CLASSES, None, class).await.map_err(translate)?;
+        Ok(found["handler"].as_str().unwrap_or_default().to_owned())
+    }
+
     async fn node(&self, name: &str) -> Result<Node> {
         self.client.get(&resources::NODES, None, name).await.map_err(translate)
     }

@@ -43,7 +43,13 @@ pub async fn run(
     let mut events_exist = true;
     loop {
         let mut events = match events_exist {
-            true => runtime.container_events().await.ok(),
+            true => match runtime.container_events().await {
+                Ok(stream) => Some(stream),
+                Err(error) => {
+                    events_exist = !error.is_unimplemented();
+                    None
+                }
+            },
             false => None,
         };
         // Events may have been missed until the stream stood: list after opening it.

@@ -3,6 +3,7 @@
 //! The server checks who asks and for what, finds the node, and then only moves bytes: an upgrade
 //! (WebSocket, SPDY) is passed on as it came, and both connections are joined.
 
+mod rewrite;
 mod target;
 mod transport;
 
@@ -289,17 +290,54 @@ pub async fn proxy(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result
         _ => return Err(crate::handlers::method_not_allowed()),
     };
     let marker = "/proxy";
-    let raw = cx.uri.path();
+    let raw = cx.uri.path().to_string();
+    let raw = raw.as_str();
     let rest = raw
         .find(&format!("/{}{marker}", raw_name(raw)))
         .map(|at| &raw[at + raw_name(raw).len() + 1 + marker.len()..])
         .unwrap_or_default();
+    if rest.is_empty() && !wants_upgrade(&cx.headers) && matches!(cx.method, Method::GET | Method::HEAD) {
+        return moved(cx);
+    }
+    let prefix = raw[..raw.len() - rest.len()].to_string();
     let mut path = if rest.is_empty() { "/".to_string() } else { rest.to_string() };
     if let Some(query) = cx.uri.query() {
         path.push('?');
         path.push_str(query);
     }
-    forward(cx, &target, &path, body).await
+    let host = cx.headers.get(HOST).and_then(|value| value.to_str().ok()).map(str::to_string);
+    let route = rewrite::Route {
+        prefix,
+        upstream: target.authority(),
+        host: host.or_else(|| cx.uri.authority().map(ToString::to_string)).unwrap_or_default(),
+        scheme: "https",
+    };
+    for (name, value) in [
+        ("x-forwarded-host", &route.host),
+        ("x-forwarded-uri", &raw.to_string()),
+        ("x-forwarded-proto", &"https".into()),
+    ] {
+        if let Ok(value) = http::HeaderValue::from_str(value) {
+            cx.headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    let reply = forward(cx, &target, &path, body).await?;
+    if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(reply);
+    }
+    let (parts, body) = reply.into_parts();
+    Ok(rewrite::answer(parts, body, &route).await)
+}
+
+/// Leads to the root of the endpoint: relative links of its page would miss the proxy otherwise.
+fn moved(cx: &Context) -> Result<Response, Status> {
+    let query = cx.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let location = http::HeaderValue::from_str(&format!("{}/{query}", cx.uri.path()))
+        .map_err(|error| Status::bad_request(error.to_string()))?;
+    let mut reply = Response::new(Body::empty());
+    *reply.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    reply.headers_mut().insert(http::header::LOCATION, location);
+    Ok(reply)
 }
 
 /// The segment of a path that stands before its first `proxy`.

@@ -1,6 +1,7 @@
 //! Where a proxied request goes: a kubelet by the addresses of its node, a pod by its IP, a service
 //! by one of its endpoints.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use apimachinery::object::ObjectExt as _;
@@ -70,15 +71,30 @@ pub async fn kubelet(server: &Arc<Server>, name: &str) -> Result<Target, Status>
     Ok(Target { host: host.to_string(), port, tls: true, kubelet: true })
 }
 
-/// `[scheme:]name[:port]` as proxy paths write it.
-fn split(name: &str) -> (&str, &str, &str) {
+/// `[scheme:]name[:port]` as proxy paths write it; `None` for what is none.
+fn split(name: &str) -> Option<(&str, &str, &str)> {
     let parts: Vec<&str> = name.split(':').collect();
-    match parts.as_slice() {
-        [name] => ("", name, ""),
-        [name, port] => ("", name, port),
-        [scheme, name, port] => (scheme, name, port),
-        _ => ("", name, ""),
-    }
+    let (scheme, name, port) = match parts.as_slice() {
+        [name] => ("", *name, ""),
+        [name, port] => ("", *name, *port),
+        [scheme, name, port] => (*scheme, *name, *port),
+        _ => return None,
+    };
+    (["", "http", "https"].contains(&scheme) && !name.is_empty()).then_some((scheme, name, port))
+}
+
+/// Refuses addresses that are the server's own or mean nothing elsewhere.
+fn check_address(host: &str) -> Result<(), Status> {
+    let allowed = match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) => !ip.is_loopback() && !ip.is_link_local() && !ip.octets().starts_with(&[224, 0, 0]),
+        Ok(IpAddr::V6(ip)) => {
+            let head = ip.segments()[0];
+            // Link-local, and multicast that does not leave the link or the interface.
+            !ip.is_loopback() && head & 0xffc0 != 0xfe80 && !matches!(head & 0xff0f, 0xff01 | 0xff02)
+        }
+        Err(_) => true,
+    };
+    if allowed { Ok(()) } else { Err(Status::bad_request("address not allowed")) }
 }
 
 /// A node's kubelet, or another port of the node.
@@ -86,7 +102,9 @@ fn split(name: &str) -> (&str, &str, &str) {
 /// # Errors
 /// As [`kubelet`].
 pub async fn node(server: &Arc<Server>, name: &str) -> Result<Target, Status> {
-    let (scheme, name, port) = split(name);
+    let Some((scheme, name, port)) = split(name) else {
+        return Err(Status::bad_request(format!("invalid node request {name:?}")));
+    };
     let mut target = kubelet(server, name).await?;
     if let Ok(port) = port.parse::<u16>()
         && port != target.port
@@ -103,18 +121,21 @@ pub async fn node(server: &Arc<Server>, name: &str) -> Result<Target, Status> {
 /// # Errors
 /// 404 for pods that do not exist, 400 for pods without an address.
 pub async fn pod(cx: &Context, served: &Served) -> Result<Target, Status> {
-    let (scheme, name, port) = split(&cx.info.name);
+    let Some((scheme, name, port)) = split(&cx.info.name) else {
+        return Err(Status::bad_request(format!("invalid pod request {:?}", cx.info.name)));
+    };
     let pod = get::read_at(served, &cx.info.namespace, name, Freshness::Consistent).await?.tree();
     let host = pod.str_at(&["status", "podIP"]).unwrap_or_default().to_string();
     if host.is_empty() {
         return Err(Status::bad_request("address not allowed"));
     }
+    check_address(&host)?;
     let port = if port.is_empty() {
         pod.list_at(&["spec", "containers"])
             .iter()
             .flat_map(|container| container.list_at(&["ports"]))
             .find_map(|port| u16::try_from(port.i64_at(&["containerPort"])?).ok())
-            .unwrap_or(80)
+            .unwrap_or(if scheme == "https" { 443 } else { 80 })
     } else {
         port.parse().map_err(|_| Status::bad_request(format!("invalid pod request {:?}", cx.info.name)))?
     };
@@ -126,18 +147,22 @@ pub async fn pod(cx: &Context, served: &Served) -> Result<Target, Status> {
 /// # Errors
 /// 404 for services that do not exist, 503 for services without endpoints.
 pub async fn service(cx: &Context, served: &Served) -> Result<Target, Status> {
-    let (scheme, name, wanted) = split(&cx.info.name);
+    let Some((scheme, name, wanted)) = split(&cx.info.name) else {
+        return Err(Status::bad_request(format!("invalid service request {:?}", cx.info.name)));
+    };
     let service = get::read_at(served, &cx.info.namespace, name, Freshness::Consistent).await?.tree();
     let ports = service.list_at(&["spec", "ports"]);
-    let port = ports
-        .iter()
-        .find(|port| {
-            wanted.is_empty()
-                || port.str_at(&["name"]) == Some(wanted)
-                || port.i64_at(&["port"]).is_some_and(|number| number.to_string() == wanted)
-        })
-        .ok_or_else(|| Status::service_unavailable(format!("no service port {wanted:?} found for service {name:?}")))?;
-    let port_name = port.str_at(&["name"]).unwrap_or_default();
+    // A number stands for the name of the port that has it; without either, the port without a name is meant.
+    let port_name = match wanted.parse::<i64>() {
+        Ok(number) => ports
+            .iter()
+            .find(|port| port.i64_at(&["port"]) == Some(number))
+            .map(|port| port.str_at(&["name"]).unwrap_or_default())
+            .ok_or_else(|| {
+                Status::service_unavailable(format!("no service port {number} found for service {name:?}"))
+            })?,
+        Err(_) => wanted,
+    };
     let none = || Status::service_unavailable(format!("no endpoints available for service {:?}", cx.info.name));
     let slices = cx.server.registry.any_version("discovery.k8s.io", "endpointslices").ok_or_else(none)?;
     let cache = slices.cache.as_ref().ok_or_else(none)?;
@@ -166,6 +191,9 @@ pub async fn service(cx: &Context, served: &Served) -> Result<Target, Status> {
     if found.is_empty() {
         return Err(none());
     }
+    for (host, _) in &found {
+        check_address(host)?;
+    }
     let (host, port) = found.swap_remove(rand::random::<u32>() as usize % found.len());
     Ok(Target { host, port, tls: scheme == "https", kubelet: false })
 }
@@ -176,8 +204,20 @@ mod tests {
 
     #[test]
     fn splits_names() {
-        assert_eq!(split("web"), ("", "web", ""));
-        assert_eq!(split("web:80"), ("", "web", "80"));
-        assert_eq!(split("https:web:443"), ("https", "web", "443"));
+        assert_eq!(split("web"), Some(("", "web", "")));
+        assert_eq!(split("web:80"), Some(("", "web", "80")));
+        assert_eq!(split("https:web:443"), Some(("https", "web", "443")));
+        assert_eq!(split("ftp:web:443"), None);
+        assert_eq!(split("a:b:c:d"), None);
+    }
+
+    #[test]
+    fn some_addresses_are_nobodys_to_reach() {
+        for host in ["127.0.0.1", "::1", "169.254.0.1", "fe80::1", "ff02::1", "224.0.0.1"] {
+            assert_eq!(check_address(host).unwrap_err().message, "address not allowed", "{host}");
+        }
+        for host in ["10.0.0.1", "fd00::1", "node.example"] {
+            assert!(check_address(host).is_ok(), "{host}");
+        }
     }
 }

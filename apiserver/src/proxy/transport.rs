@@ -77,7 +77,10 @@ impl KubeletClient {
         let connect = TcpStream::connect((target.host.as_str(), target.port));
         let stream = match tokio::time::timeout(self.timeout, connect).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(kubelet_or(target, unreachable(&error), &error.to_string())),
+            Ok(Err(error)) => {
+                let text = dial_error(&error);
+                return Err(kubelet_or(target, unreachable(&text), &text));
+            }
             Err(_) => return Err(kubelet_or(target, unreachable(&"i/o timeout"), "i/o timeout")),
         };
         // Interactive streams are made of small writes.
@@ -94,6 +97,18 @@ impl KubeletClient {
             Err(_) => return Err(unreachable(&"TLS handshake timeout")),
         };
         exchange(TokioIo::new(stream), request).await.map_err(|error| unreachable(&error))
+    }
+}
+
+/// A failure to connect in the words that Go has for it.
+fn dial_error(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::ConnectionRefused => "connect: connection refused".into(),
+        ErrorKind::HostUnreachable => "connect: no route to host".into(),
+        ErrorKind::NetworkUnreachable => "connect: network is unreachable".into(),
+        ErrorKind::TimedOut => "i/o timeout".into(),
+        _ => error.to_string(),
     }
 }
 

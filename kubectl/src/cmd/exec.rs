@@ -129,6 +129,18 @@ pub(super) async fn stream(ctx: &Context, pod: &Info, subresource: &str, command
             name.to_owned()
         }
     };
+    stream_to(ctx, pod, subresource, &container, command).await
+}
+
+/// As [`stream`], to a container that is known to be there.
+pub(super) async fn stream_to(
+    ctx: &Context,
+    pod: &Info,
+    subresource: &str,
+    container: &str,
+    command: &[String],
+) -> Result<()> {
+    let flags = &ctx.parsed;
     let stdin = flags.bool("stdin");
     let mut tty = flags.bool("tty");
     if tty && !(stdin && ctx.streams.in_is_terminal) {
@@ -141,7 +153,7 @@ pub(super) async fn stream(ctx: &Context, pod: &Info, subresource: &str, command
     command.iter().for_each(|word| {
         query.append_pair("command", word);
     });
-    query.append_pair("container", &container);
+    query.append_pair("container", container);
     for (name, wanted) in [("stdin", stdin), ("stdout", true), ("stderr", !tty), ("tty", tty)] {
         if wanted {
             query.append_pair(name, "true");

@@ -3,8 +3,11 @@
 mod api_resources;
 mod apply;
 mod auth;
+mod completion;
 mod config;
+mod cp;
 mod create;
+mod debug;
 mod delete;
 mod describe;
 mod diff;
@@ -20,14 +23,17 @@ mod node;
 mod ops;
 mod patch;
 mod port_forward;
+mod proxy;
 mod rollout;
 mod run;
 mod scale;
 mod set;
+mod top;
 mod version;
 mod wait;
 
 use crate::command::Command;
+pub use completion::complete;
 
 /// The tree of commands.
 pub static ROOT: Command = Command::group(
@@ -46,9 +52,12 @@ const COMMANDS: &[Command] = &[
     expose::AUTOSCALE,
     auth::CERTIFICATE,
     auth::CLUSTER_INFO,
+    completion::COMMAND,
     config::COMMAND,
     node::CORDON,
+    cp::COMMAND,
     create::COMMAND,
+    debug::COMMAND,
     delete::COMMAND,
     describe::COMMAND,
     diff::COMMAND,
@@ -64,12 +73,14 @@ const COMMANDS: &[Command] = &[
     version::OPTIONS,
     patch::COMMAND,
     port_forward::COMMAND,
+    proxy::COMMAND,
     patch::REPLACE,
     rollout::COMMAND,
     run::COMMAND,
     scale::COMMAND,
     set::COMMAND,
     node::TAINT,
+    top::COMMAND,
     node::UNCORDON,
     version::COMMAND,
     wait::COMMAND,

@@ -24,6 +24,8 @@ const MAX_MESSAGE: usize = 16 << 20;
 pub struct Grpc {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    /// To the runtime, for what it serves besides CRI.
+    channel: Channel,
     timeout: Duration,
 }
 
@@ -31,9 +33,12 @@ impl Grpc {
     /// Prepares to talk to two endpoints (usually one), paths or `unix://` addresses; connects at the
     /// first call. `timeout` is for every call that should be short.
     pub fn new(runtime: &str, images: &str, timeout: Duration) -> Self {
+        let channel_of = channel;
+        let channel = channel_of(runtime);
         Self {
-            runtime: RuntimeServiceClient::new(channel(runtime)).max_decoding_message_size(MAX_MESSAGE),
-            images: ImageServiceClient::new(channel(images)).max_decoding_message_size(MAX_MESSAGE),
+            runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+            images: ImageServiceClient::new(channel_of(images)).max_decoding_message_size(MAX_MESSAGE),
+            channel,
             timeout,
         }
     }
@@ -204,7 +209,13 @@ impl RuntimeService for Grpc {
     }
 
     async fn container_events(&self) -> Result<BoxStream<'static, Result<cri::ContainerEventResponse>>> {
-        let stream = self.runtime.clone().get_container_events(cri::GetEventsRequest {}).await?.into_inner();
+        let stream = match self.runtime.clone().get_container_events(cri::GetEventsRequest {}).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) if status.code() == tonic::Code::Unimplemented => {
+                return super::containerd::events(self.channel.clone(), self.clone()).await;
+            }
+            Err(status) => return Err(status.into()),
+        };
         Ok(stream.map(|event| event.map_err(Error::from)).boxed())
     }
 }

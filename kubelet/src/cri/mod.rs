@@ -3,6 +3,7 @@
 //!
 //! The traits say what CRI v1 says, with the request and response envelopes taken off.
 
+mod containerd;
 pub mod fake;
 mod grpc;
 

@@ -238,7 +238,11 @@ impl Manager {
         outcome.changed = true;
         let made = async {
             tokio::fs::create_dir_all(&config.log_directory).await.map_err(|e| e.to_string())?;
-            let id = self.cri.run_pod_sandbox(config.clone(), "").await.map_err(|e| e.to_string())?;
+            let handler = match pod.pod_spec().runtime_class_name.as_deref() {
+                None | Some("") => String::new(),
+                Some(class) => self.api.runtime_handler(class).await.map_err(|e| e.to_string())?,
+            };
+            let id = self.cri.run_pod_sandbox(config.clone(), &handler).await.map_err(|e| e.to_string())?;
             let status = self.cri.pod_sandbox_status(&id).await.map_err(|e| e.to_string())?;
             Ok::<_, String>((id, state::addresses(&status)))
         };

@@ -4,6 +4,7 @@
 //! Every request but health is authenticated (client certificate, or token by TokenReview) and
 //! authorized (`system:masters`, the API server's own certificate, or SubjectAccessReview).
 
+mod cadvisor;
 mod info;
 mod logs;
 mod ports;
@@ -122,6 +123,7 @@ fn router(server: Arc<Server>, delegated: Arc<Delegated>) -> Router {
         .route("/runningpods/", get(info::running_pods))
         .route("/configz", get(info::configz))
         .route("/metrics", get(info::metrics))
+        .route("/metrics/cadvisor", get(cadvisor::metrics))
         .route("/metrics/resource", get(info::resource_metrics))
         .route("/stats/summary", get(info::summary))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::container_logs))

@@ -102,6 +102,10 @@ impl Api for FakeApi {
         Ok(pod.clone())
     }
 
+    async fn runtime_handler(&self, class: &str) -> Result<String> {
+        Err(Error::NotFound(format!("runtimeclasses.node.k8s.io {class:?} not found")))
+    }
+
     async fn node(&self, name: &str) -> Result<Node> {
         Err(Error::NotFound(format!("nodes {name:?} not found")))
     }
