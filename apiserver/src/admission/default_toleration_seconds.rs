@@ -26,7 +26,8 @@ impl Plugin for DefaultTolerationSeconds {
         object: &mut Value,
         _: Option<&Value>,
     ) -> Result<(), Status> {
-        if attributes.operation != Operation::Create || !attributes.is_core("pods") {
+        // On updates too: who replaces a pod's tolerations does not take these away.
+        if !matches!(attributes.operation, Operation::Create | Operation::Update) || !attributes.is_core("pods") {
             return Ok(());
         }
         let mut tolerations = object.list_at(&["spec", "tolerations"]).to_vec();

@@ -16,9 +16,11 @@ use crate::runtime::labels;
 
 /// The namespace in which containerd keeps what CRI makes.
 const NAMESPACE: &str = "k8s.io";
-/// The CRI part of containerd hears of an exit at the same moment as we do, and takes this long, at most,
-/// to show it. The event is passed on twice: at once, and once it must be true.
-const SETTLES: Duration = Duration::from_millis(100);
+/// The CRI part of containerd hears of an exit at the same moment as we do, and shows it once it has
+/// deleted the task: usually at once after that event, later on a busy machine. An end is therefore
+/// passed on several times, after these pauses in all.
+const SETTLES: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(30), Duration::from_millis(200), Duration::from_secs(1)];
 
 #[derive(Clone, PartialEq, Message)]
 struct SubscribeRequest {
@@ -44,13 +46,25 @@ struct Any {
     value: Vec<u8>,
 }
 
-/// What `TaskStart`, `TaskExit` and `TaskOOM` begin with. Only an exit has an id of its own: that of the
-/// process, which is another one for commands run inside.
 #[derive(Clone, PartialEq, Message)]
-struct Task {
+struct TaskStart {
+    #[prost(string, tag = "1")]
+    container_id: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TaskExit {
     #[prost(string, tag = "1")]
     container_id: String,
     #[prost(string, tag = "2")]
+    id: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TaskDelete {
+    #[prost(string, tag = "1")]
+    container_id: String,
+    #[prost(string, tag = "5")]
     id: String,
 }
 
@@ -61,7 +75,7 @@ pub async fn events(
 ) -> Result<BoxStream<'static, Result<cri::ContainerEventResponse>>> {
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|e| Error { code: tonic::Code::Unavailable, message: e.to_string() })?;
-    let filters = ["/tasks/start", "/tasks/exit", "/tasks/oom"]
+    let filters = ["/tasks/start", "/tasks/exit", "/tasks/delete", "/tasks/oom"]
         .map(|topic| format!("namespace=={NAMESPACE},topic==\"{topic}\""))
         .to_vec();
     let path = http::uri::PathAndQuery::from_static("/containerd.services.events.v1.Events/Subscribe");
@@ -76,15 +90,22 @@ pub async fn events(
             }
         }
     });
-    let twice = events.flat_map_unordered(None, |event| {
-        let again = event.as_ref().ok().cloned();
-        let later = futures::stream::once(async move {
-            tokio::time::sleep(SETTLES).await;
-            again.map(Ok)
-        });
-        futures::stream::iter([event]).chain(later.filter_map(async |event| event)).boxed()
+    let repeated = events.flat_map_unordered(None, |event| {
+        let ended = event
+            .as_ref()
+            .is_ok_and(|event| event.container_event_type() == cri::ContainerEventType::ContainerStoppedEvent);
+        let times = if ended { SETTLES.len() } else { 1 };
+        futures::stream::iter(SETTLES.into_iter().take(times))
+            .then(move |pause| {
+                let event = event.clone();
+                async move {
+                    tokio::time::sleep(pause).await;
+                    event
+                }
+            })
+            .boxed()
     });
-    Ok(twice.boxed())
+    Ok(repeated.boxed())
 }
 
 /// The pod that an event is about; `None` for those that are no main process's.
@@ -115,33 +136,19 @@ fn main_process(envelope: &Envelope) -> Option<String> {
     if envelope.namespace != NAMESPACE {
         return None;
     }
-    let exit = envelope.topic == "/tasks/exit";
-    // Tag 2 is a number in a start: only an exit is read whole.
-    let value = &envelope.event.as_ref()?.value;
-    if exit {
-        let task = Task::decode(value.as_slice()).ok()?;
-        return (task.id == task.container_id).then_some(task.container_id);
-    }
-    Some(Container::decode(value.as_slice()).ok()?.container_id)
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Container {
-    #[prost(string, tag = "1")]
-    container_id: String,
+    let value = envelope.event.as_ref()?.value.as_slice();
+    // An end names the process too: that of a command run inside is another one, and no news.
+    let (container, process) = match envelope.topic.as_str() {
+        "/tasks/exit" => TaskExit::decode(value).map(|task| (task.container_id, task.id)).ok()?,
+        "/tasks/delete" => TaskDelete::decode(value).map(|task| (task.container_id, task.id)).ok()?,
+        _ => TaskStart::decode(value).map(|task| (task.container_id, String::new())).ok()?,
+    };
+    (process.is_empty() || process == container).then_some(container)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Clone, PartialEq, Message)]
-    struct TaskStart {
-        #[prost(string, tag = "1")]
-        container_id: String,
-        #[prost(uint32, tag = "2")]
-        pid: u32,
-    }
 
     fn envelope(namespace: &str, topic: &str, value: Vec<u8>) -> Envelope {
         let event = Some(Any { type_url: String::new(), value });
@@ -150,11 +157,14 @@ mod tests {
 
     #[test]
     fn only_main_processes_are_news() {
-        let exit = |id: &str| Task { container_id: "c".into(), id: id.into() }.encode_to_vec();
-        let start = TaskStart { container_id: "c".into(), pid: 7 }.encode_to_vec();
+        let exit = |id: &str| TaskExit { container_id: "c".into(), id: id.into() }.encode_to_vec();
+        let start = TaskStart { container_id: "c".into() }.encode_to_vec();
+        let delete = |id: &str| TaskDelete { container_id: "c".into(), id: id.into() }.encode_to_vec();
         for (envelope, expected) in [
             (envelope("k8s.io", "/tasks/exit", exit("c")), Some("c")),
             (envelope("k8s.io", "/tasks/exit", exit("exec-1")), None),
+            (envelope("k8s.io", "/tasks/delete", delete("")), Some("c")),
+            (envelope("k8s.io", "/tasks/delete", delete("exec-1")), None),
             (envelope("moby", "/tasks/exit", exit("c")), None),
             (envelope("k8s.io", "/tasks/start", start), Some("c")),
             (envelope("k8s.io", "/tasks/exit", vec![0xff]), None),

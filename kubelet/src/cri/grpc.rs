@@ -50,6 +50,14 @@ impl Grpc {
     }
 }
 
+/// Lets a call finish even if nobody waits for it any more: one that is cut off half way leaves a
+/// container behind that "failed to start".
+async fn to_the_end<T: Send + 'static>(
+    call: impl Future<Output = std::result::Result<T, tonic::Status>> + Send + 'static,
+) -> std::result::Result<T, tonic::Status> {
+    tokio::spawn(call).await.unwrap_or_else(|error| Err(tonic::Status::internal(error.to_string())))
+}
+
 /// The socket path in `endpoint`.
 pub fn socket_path(endpoint: &str) -> &str {
     endpoint.strip_prefix("unix://").unwrap_or(endpoint)
@@ -87,7 +95,9 @@ impl RuntimeService for Grpc {
         let message = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler.into() };
         let mut request = tonic::Request::new(message);
         request.set_timeout(self.timeout * 2);
-        Ok(self.runtime.clone().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
+        let mut runtime = self.runtime.clone();
+        let answer = to_the_end(async move { runtime.run_pod_sandbox(request).await }).await?;
+        Ok(answer.into_inner().pod_sandbox_id)
     }
 
     async fn stop_pod_sandbox(&self, id: &str) -> Result<()> {
@@ -124,12 +134,15 @@ impl RuntimeService for Grpc {
             config: Some(config),
             sandbox_config: Some(sandbox_config),
         });
-        Ok(self.runtime.clone().create_container(request).await?.into_inner().container_id)
+        let mut runtime = self.runtime.clone();
+        let answer = to_the_end(async move { runtime.create_container(request).await }).await?;
+        Ok(answer.into_inner().container_id)
     }
 
     async fn start_container(&self, id: &str) -> Result<()> {
         let request = self.request(cri::StartContainerRequest { container_id: id.into() });
-        self.runtime.clone().start_container(request).await?;
+        let mut runtime = self.runtime.clone();
+        to_the_end(async move { runtime.start_container(request).await }).await?;
         Ok(())
     }
 

@@ -6,6 +6,8 @@
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Map, Value, json};
 
+use super::KUBELET_CONDITIONS;
+
 const MERGED: &[(&str, &str)] = &[("conditions", "type"), ("podIPs", "ip"), ("hostIPs", "ip")];
 /// Written by others: never touched.
 const FOREIGN: &[&str] = &["resourceClaimStatuses", "extendedResourceClaimStatus", "nominatedNodeName", "resize"];
@@ -47,8 +49,13 @@ fn merge_list(field: &str, key: &str, old: Option<&Value>, new: &Value, out: &mu
     let empty = Vec::new();
     let old = old.and_then(Value::as_array).unwrap_or(&empty);
     let new = new.as_array().unwrap_or(&empty);
-    let mut changes: Vec<Value> = new.iter().filter(|item| !old.contains(item)).cloned().collect();
-    for item in old {
+    // Conditions of others are only shown: what is known of them may be older than what the API has.
+    let owned = |item: &Value| {
+        let kind = item.get("type").and_then(Value::as_str).unwrap_or_default();
+        field != "conditions" || KUBELET_CONDITIONS.contains(&kind) || kind == "DisruptionTarget"
+    };
+    let mut changes: Vec<Value> = new.iter().filter(|item| !old.contains(item) && owned(item)).cloned().collect();
+    for item in old.iter().filter(|item| owned(item)) {
         if !new.iter().any(|other| other.get(key) == item.get(key)) {
             changes.push(json!({"$patch": "delete", key: item.get(key)}));
         }
@@ -77,6 +84,18 @@ mod tests {
 
     fn status(value: Value) -> PodStatus {
         serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn conditions_of_others_are_left_alone() {
+        let old =
+            status(json!({"conditions": [{"type": "gate", "status": "True"}, {"type": "Ready", "status": "False"}]}));
+        let new = status(json!({"conditions": [{"type": "Ready", "status": "False"}]}));
+        assert_eq!(patch("u", &old, &new), None);
+        let new =
+            status(json!({"conditions": [{"type": "gate", "status": "False"}, {"type": "Ready", "status": "True"}]}));
+        let changed = patch("u", &old, &new).unwrap();
+        assert_eq!(changed["status"]["conditions"], json!([{"type": "Ready", "status": "True"}]));
     }
 
     #[test]
