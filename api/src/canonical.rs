@@ -62,6 +62,43 @@ pub fn canonicalize(ty: TypeRef<'_>, value: &mut Value) {
     }
 }
 
+/// Turns empty lists into `null`: upstream stores built-in kinds as protobuf, which knows no empty list, and
+/// answers what it stored.
+pub fn null_empty_lists(ty: TypeRef<'_>, value: &mut Value) {
+    if any_empty_list(value) {
+        null_lists(ty, value);
+    }
+}
+
+fn any_empty_list(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty() || items.iter().any(any_empty_list),
+        Value::Object(map) => map.values().any(any_empty_list),
+        _ => false,
+    }
+}
+
+fn null_lists(ty: TypeRef<'_>, value: &mut Value) {
+    match (ty.ty(), value) {
+        (Type::Object(_), Value::Object(map)) => {
+            for field in ty.fields() {
+                let Some(value) = map.get_mut(field.name.as_ref()) else { continue };
+                let inner = ty.at(field.ty);
+                if matches!(inner.ty(), Type::List(_)) && value.as_array().is_some_and(Vec::is_empty) {
+                    *value = Value::Null;
+                } else {
+                    null_lists(inner, value);
+                }
+            }
+        }
+        (Type::List(list), Value::Array(items)) => items.iter_mut().for_each(|item| null_lists(ty.at(list.item), item)),
+        (Type::Map(inner), Value::Object(map)) => {
+            map.values_mut().for_each(|value| null_lists(ty.at(inner.value), value));
+        }
+        _ => {}
+    }
+}
+
 /// An item of a list or a value of a map: `null` is the zero value, or stays `null` where Go has a
 /// pointer, a slice or a map.
 fn element(ty: TypeRef<'_>, value: &mut Value) {
@@ -173,6 +210,14 @@ mod tests {
 
     use super::*;
     use crate::table;
+
+    #[test]
+    fn empty_lists_are_not_stored() {
+        let ty = table().find_kind("rbac.authorization.k8s.io", "v1", "Role").expect("built in");
+        let mut role = json!({"metadata": {}, "rules": []});
+        null_empty_lists(ty, &mut role);
+        assert_eq!(role, json!({"metadata": {}, "rules": null}));
+    }
 
     #[test]
     fn doubles_without_a_fraction_are_integers() {

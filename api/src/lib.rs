@@ -10,9 +10,12 @@ mod go_duration;
 pub mod openapi;
 pub mod printers;
 pub mod protobuf;
+pub mod qos;
+mod read;
 pub mod table;
 pub mod validation;
 mod version;
+pub mod warnings;
 
 pub use canonical::canonicalize;
 pub use check::check_fields;

@@ -11,7 +11,8 @@ use futures::future::BoxFuture;
 use crate::context::Context;
 use crate::{
     cluster_role_aggregation, daemon_set, deployment, endpoint_slice, endpoints, garbage_collector, namespace,
-    node_ipam, node_lifecycle, pod_gc, replicaset, root_ca, service_account, stateful_set, taint_eviction,
+    node_ipam, node_lifecycle, pod_gc, replicaset, root_ca, service_account, service_cidr, stateful_set,
+    taint_eviction,
 };
 
 /// Registers informers and handlers, and answers the controller's loop.
@@ -85,7 +86,7 @@ pub static ALL: &[Descriptor] = &[
     absent("legacy-serviceaccount-token-cleaner-controller", &["legacy-service-account-token-cleaner"]),
     absent("validatingadmissionpolicy-status-controller", &["validatingadmissionpolicy-status"]),
     absent("volumeattributesclass-protection-controller", &[]),
-    absent("service-cidr-controller", &[]),
+    controller(service_cidr::NAME, &[], service_cidr::start),
     absent("storage-version-migrator-controller", &[]),
     absent_off("selinux-warning-controller", &["selinux-warning"]),
 ];

@@ -26,6 +26,7 @@ pub mod replicaset;
 pub mod root_ca;
 mod server;
 pub mod service_account;
+pub mod service_cidr;
 pub mod stateful_set;
 pub mod taint_eviction;
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod mapper;
 pub mod pods;
 pub mod printer;
 pub mod remote;
+mod removed;
 pub mod resource;
 pub mod rest;
 pub mod streams;

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::factory::Factory;
 use crate::flags::{Flag, Parsed};
 use crate::mapper::{self, Mapping};
+use crate::removed;
 use crate::rest::{self, Call};
 use crate::streams::Streams;
 
@@ -306,8 +307,9 @@ impl Builder {
             return Err(Error::Plain(format!("unable to decode {source:?}: Object 'Kind' is missing in '{shown}'")));
         }
         let Some(mapping) = mapper::resolve_kind(factory, &api_version, &kind).await? else {
+            let hint = removed::hint(&api_version, &kind).unwrap_or_else(|| "ensure CRDs are installed first".into());
             return Err(Error::Plain(format!(
-                "resource mapping not found for name: {name:?} namespace: {namespace:?} from {source:?}: no matches for kind {kind:?} in version {api_version:?}\nensure CRDs are installed first"
+                "resource mapping not found for name: {name:?} namespace: {namespace:?} from {source:?}: no matches for kind {kind:?} in version {api_version:?}\n{hint}"
             )));
         };
         if mapping.namespaced {

@@ -16,7 +16,7 @@ pub fn table_defaults(ty: TypeRef<'_>, value: &mut Value) {
         (Type::Object(object), Value::Object(map)) => {
             for field in &object.fields {
                 let present = map.get(field.name.as_ref()).is_some_and(|value| !unset(value, field));
-                if !present && let Some(default) = field.default() {
+                if !present && let Some(default) = field.default().filter(|default| !go_omits(default, field)) {
                     map.insert(field.name.to_string(), default.clone());
                 }
                 // Defaults below a default apply too, as in a CRD's schema.
@@ -42,6 +42,17 @@ fn unset(value: &Value, field: &Field) -> bool {
         Value::String(text) => text.is_empty() && !field.pointer && field.omitempty,
         _ => false,
     }
+}
+
+/// A zero that Go leaves out again when it writes the object.
+fn go_omits(default: &Value, field: &Field) -> bool {
+    let zero = match default {
+        Value::Bool(value) => !value,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    };
+    zero && field.omitempty && !field.pointer
 }
 
 #[cfg(test)]

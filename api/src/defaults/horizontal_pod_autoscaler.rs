@@ -5,9 +5,16 @@ use serde_json::{Value, json};
 use super::set::{Tree, at, child, if_nil, if_zero};
 
 pub(super) fn set(version: &str, autoscaler: &mut Value) {
+    // v1 has its other metrics in an annotation.
+    let annotation = &autoscaler["metadata"]["annotations"]["autoscaling.alpha.kubernetes.io/metrics"];
+    let others = annotation.as_str().and_then(|text| serde_json::from_str::<Vec<Value>>(text).ok());
+    let others = others.is_some_and(|metrics| !metrics.is_empty());
     let Some(spec) = at(autoscaler, &["spec"]) else { return };
     if_nil(spec, "minReplicas", 1);
     if version != "v2" {
+        if !others {
+            if_nil(spec, "targetCPUUtilizationPercentage", 80);
+        }
         return;
     }
     let cpu = json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]);

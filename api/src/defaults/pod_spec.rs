@@ -179,6 +179,10 @@ fn image_tag(image: &str) -> Option<&str> {
         edge(part.as_bytes().first())
             && edge(part.as_bytes().last())
             && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
+            // One dot, one or two underscores or any number of dashes stand between words.
+            && part
+                .split(|c: char| c.is_ascii_alphanumeric())
+                .all(|between| matches!(between, "" | "." | "_" | "__") || between.bytes().all(|b| b == b'-'))
     };
     let valid_tag = |tag: &str| {
         let bytes = tag.as_bytes();

@@ -6,9 +6,13 @@ use serde_json::{Value, json};
 use super::cells::{self, list, text};
 use super::{AGE, Column, NAME};
 
+// As published with the types, without what the schema adds.
+const ROLE: &str = "RoleRef can reference a Role in the current namespace or a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error.";
+const CLUSTER_ROLE: &str = "RoleRef can only reference a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error.";
+
 pub(super) const BINDING_COLUMNS: &[Column] = &[
     NAME,
-    Column::string("Role").of("io.k8s.api.rbac.v1.RoleBinding", "roleRef"),
+    Column::string("Role").about(ROLE),
     AGE,
     Column::string("Users").about("Users in the roleBinding").wide(),
     Column::string("Groups").about("Groups in the roleBinding").wide(),
@@ -16,7 +20,7 @@ pub(super) const BINDING_COLUMNS: &[Column] = &[
 ];
 pub(super) const CLUSTER_BINDING_COLUMNS: &[Column] = &[
     NAME,
-    Column::string("Role").of("io.k8s.api.rbac.v1.ClusterRoleBinding", "roleRef"),
+    Column::string("Role").about(CLUSTER_ROLE),
     AGE,
     Column::string("Users").about("Users in the clusterRoleBinding").wide(),
     Column::string("Groups").about("Groups in the clusterRoleBinding").wide(),

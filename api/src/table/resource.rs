@@ -74,10 +74,12 @@ impl Resource {
         crate::table().find_kind(&self.group, &self.version, &self.kind)
     }
 
-    /// Label of a field selector that this resource knows.
+    /// Label of a field selector that this resource knows. Built-in kinds without selectors of their own take
+    /// a namespace although they are in none.
     pub fn selects(&self, label: &str) -> bool {
+        let namespace = self.namespaced || (!self.custom && self.selectable_fields.is_empty());
         label == "metadata.name"
-            || (label == "metadata.namespace" && self.namespaced)
+            || (label == "metadata.namespace" && namespace)
             || self.selectable_fields.iter().any(|known| known == label)
     }
 }

@@ -3,19 +3,20 @@
 use std::collections::BTreeSet;
 
 use apimachinery::field::{self, ErrorList, Path};
+use apimachinery::jsonpath::JsonPath;
 use apimachinery::names;
 use serde_json::Value;
 
 use super::checks::{label_selector, messages, name_is_subdomain, qualified_name};
-use super::object_meta;
-use super::read::Read;
 use super::webhook_configuration::{self as webhook, FAILURE_POLICIES, MATCH_POLICIES, optional};
+use super::{conditions, object_meta};
+use crate::read::Read;
 
 const MOST_ANNOTATIONS: usize = 20;
 const LONGEST_EXPRESSION: usize = 5 * 1024;
 
 pub(super) fn policy(policy: &Value, errors: &mut ErrorList) {
-    object_meta::create(policy, false, name_is_subdomain, errors);
+    object_meta::generic(policy, false, name_is_subdomain, errors);
     let (spec, path) = (&policy["spec"], Path::new("spec"));
     match spec.set("failurePolicy") {
         None => errors.push(field::required(&path.child("failurePolicy"), "")),
@@ -51,12 +52,7 @@ pub(super) fn policy(policy: &Value, errors: &mut ErrorList) {
     audit_annotations(policy, &path.child("auditAnnotations"), errors);
 }
 
-pub(super) fn policy_update(new: &Value, old: &Value, errors: &mut ErrorList) {
-    policy(new, errors);
-    object_meta::update(new, old, errors);
-}
-
-fn param_kind(kind: &Value, path: &Path, errors: &mut ErrorList) {
+pub(super) fn param_kind(kind: &Value, path: &Path, errors: &mut ErrorList) {
     let version = kind.text("apiVersion");
     let at = path.child("apiVersion");
     if version.is_empty() {
@@ -87,7 +83,7 @@ fn param_kind(kind: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn match_resources(resources: &Value, path: &Path, errors: &mut ErrorList) {
+pub(super) fn match_resources(resources: &Value, path: &Path, errors: &mut ErrorList) {
     match resources.set("matchPolicy") {
         None => errors.push(field::required(&path.child("matchPolicy"), "")),
         Some(value) => optional(value, &MATCH_POLICIES, &path.child("matchPolicy"), errors),
@@ -114,7 +110,7 @@ fn match_resources(resources: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn variable(variable: &Value, path: &Path, errors: &mut ErrorList) {
+pub(super) fn variable(variable: &Value, path: &Path, errors: &mut ErrorList) {
     const RESERVED: [&str; 21] = [
         "true",
         "false",
@@ -195,8 +191,26 @@ fn audit_annotations(policy: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
+/// What the type checker and others say of a policy.
+pub(super) fn update_status(new: &Value, errors: &mut ErrorList) {
+    let (status, path) = (&new["status"], Path::new("status"));
+    for (i, warning) in status["typeChecking"].list("expressionWarnings").iter().enumerate() {
+        let path = path.children(&["typeChecking", "expressionWarnings"]).index(i);
+        if warning.text("warning").is_empty() {
+            errors.push(field::required(&path.child("warning"), ""));
+        }
+        let reference = warning.text("fieldRef").trim();
+        if reference.is_empty() {
+            errors.push(field::required(&path.child("fieldRef"), ""));
+        } else if let Err(error) = JsonPath::parse(&format!("{{{reference}}}")) {
+            errors.push(field::invalid(&path.child("fieldRef"), reference, format!("invalid JSONPath: {error}")));
+        }
+    }
+    conditions::check(status.list("conditions"), &path.child("conditions"), errors);
+}
+
 pub(super) fn binding(binding: &Value, errors: &mut ErrorList) {
-    object_meta::create(binding, false, name_is_subdomain, errors);
+    object_meta::generic(binding, false, name_is_subdomain, errors);
     let (spec, path) = (&binding["spec"], Path::new("spec"));
     let policy = spec.text("policyName");
     if policy.is_empty() {
@@ -213,12 +227,7 @@ pub(super) fn binding(binding: &Value, errors: &mut ErrorList) {
     actions(spec, &path.child("validationActions"), errors);
 }
 
-pub(super) fn binding_update(new: &Value, old: &Value, errors: &mut ErrorList) {
-    binding(new, errors);
-    object_meta::update(new, old, errors);
-}
-
-fn param_ref(reference: &Value, path: &Path, errors: &mut ErrorList) {
+pub(super) fn param_ref(reference: &Value, path: &Path, errors: &mut ErrorList) {
     const ACTIONS: [&str; 2] = ["Deny", "Allow"];
     let (name, selector) = (reference.text("name"), reference.set("selector"));
     if !name.is_empty() {

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::checks::{dns1123_subdomain, messages, name_is_path_segment};
 use super::object_meta;
-use super::read::Read;
+use crate::read::Read;
 
 pub(super) fn create(service: &Value, errors: &mut ErrorList) {
-    object_meta::create(service, false, name_is_path_segment, errors);
+    object_meta::generic(service, false, name_is_path_segment, errors);
     let (spec, path) = (&service["spec"], Path::new("spec"));
     let (group, version) = (spec.text("group"), spec.text("version"));
     let (name, required) = (service["metadata"].text("name"), format!("{version}.{group}"));
@@ -63,6 +63,6 @@ pub(super) fn create(service: &Value, errors: &mut ErrorList) {
 }
 
 pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
-    object_meta::update(new, old, errors);
+    object_meta::generic_update(new, old, errors);
     create(new, errors);
 }

@@ -9,7 +9,7 @@ use apimachinery::names::{self, Messages};
 use apimachinery::quantity::Quantity;
 use serde_json::{Map, Value};
 
-use super::read::Read;
+use crate::read::Read;
 
 pub(super) const IMMUTABLE: &str = "field is immutable";
 pub(super) const NEGATIVE: &str = "must be greater than or equal to 0";
@@ -190,7 +190,7 @@ pub(super) fn port_num(port: i64, path: &Path, errors: &mut ErrorList) {
 }
 
 /// Go's lenient reading of an address: leading zeros are fine, and decimal.
-pub(super) fn sloppy_ip(text: &str) -> Option<IpAddr> {
+pub(crate) fn sloppy_ip(text: &str) -> Option<IpAddr> {
     if text.contains(':') {
         // An embedded IPv4 part may have leading zeros too.
         return match text.rsplit_once(':') {
@@ -244,17 +244,20 @@ pub(super) fn strict_ip(value: &str, path: &Path, errors: &mut ErrorList) {
     }
 }
 
+/// A range as Go's older parsers read it, with leading zeros.
+pub(super) fn sloppy_cidr(text: &str) -> Option<(IpAddr, u8)> {
+    let (ip, bits) = text.split_once('/')?;
+    let ip = sloppy_ip(ip)?;
+    let bits: u8 = bits.parse().ok().filter(|_| bits.bytes().all(|b| b.is_ascii_digit()))?;
+    (bits <= if ip.is_ipv4() { 32 } else { 128 }).then_some((ip, bits))
+}
+
 /// A network in a field as old as Kubernetes.
 pub(super) fn legacy_cidr(value: &str, known: &[&str], path: &Path, errors: &mut ErrorList) {
     if known.contains(&value) {
         return;
     }
-    let parsed = value.split_once('/').and_then(|(ip, bits)| {
-        let ip = sloppy_ip(ip)?;
-        let bits: u8 = bits.parse().ok().filter(|_| bits.bytes().all(|b| b.is_ascii_digit()))?;
-        (bits <= if ip.is_ipv4() { 32 } else { 128 }).then_some((ip, bits))
-    });
-    let Some((ip, bits)) = parsed else {
+    let Some((ip, bits)) = sloppy_cidr(value) else {
         errors.push(field::invalid(path, value, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"));
         return;
     };
@@ -278,6 +281,36 @@ pub(super) fn legacy_cidr(value: &str, known: &[&str], path: &Path, errors: &mut
     }
 }
 
+/// A network in a newer field: also canonical.
+pub(super) fn strict_cidr(value: &str, path: &Path, errors: &mut ErrorList) {
+    let before = errors.len();
+    legacy_cidr(value, &[], path, errors);
+    if errors.len() == before
+        && let Ok(net) = value.parse::<ipnet::IpNet>()
+        && net.trunc().to_string() != value
+    {
+        let canonical = quote(&net.trunc().to_string());
+        errors.push(field::invalid(path, value, format!("must be in canonical form ({canonical})")));
+    }
+}
+
+/// An address with the length of its network's prefix.
+pub(super) fn interface_address(value: &str, path: &Path, errors: &mut ErrorList) {
+    let Some((ip, bits)) = sloppy_cidr(value) else {
+        let message = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)";
+        errors.push(field::invalid(path, value, message));
+        return;
+    };
+    let (ip, bits) = match ip.to_canonical() {
+        IpAddr::V4(v4) if bits > 32 => (IpAddr::V4(v4), bits - 96),
+        canonical => (canonical, bits),
+    };
+    let canonical = format!("{ip}/{bits}");
+    if canonical != value {
+        errors.push(field::invalid(path, value, format!("must be in canonical form ({})", quote(&canonical))));
+    }
+}
+
 /// A quantity of a tree that was checked and made canonical before.
 pub(super) fn quantity(value: &Value) -> Quantity {
     value.as_str().and_then(|s| Quantity::parse(s).ok()).unwrap_or_default()
@@ -286,6 +319,13 @@ pub(super) fn quantity(value: &Value) -> Quantity {
 pub(super) fn non_negative_quantity(value: &Value, path: &Path, errors: &mut ErrorList) {
     if quantity(value).sign() < 0 {
         errors.push(field::invalid(path, quantity(value).to_string(), NEGATIVE));
+    }
+}
+
+/// `ValidatePositiveQuantityValue`.
+pub(super) fn positive_quantity(value: &Value, path: &Path, errors: &mut ErrorList) {
+    if quantity(value).sign() <= 0 {
+        errors.push(field::invalid(path, quantity(value).to_string(), "must be greater than zero"));
     }
 }
 

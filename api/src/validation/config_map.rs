@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::checks::{messages, name_is_subdomain, semantically_equal};
 use super::object_meta;
-use super::read::Read;
+use crate::read::Read;
 
 /// 1 MiB, for Secrets too.
 pub(super) const MAX_SIZE: usize = 1024 * 1024;

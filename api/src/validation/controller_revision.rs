@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::checks::{immutable, name_is_subdomain, non_negative};
 use super::object_meta;
-use super::read::Read;
+use crate::read::Read;
 
 pub(super) fn create(revision: &Value, errors: &mut ErrorList) {
     object_meta::create(revision, true, name_is_subdomain, errors);

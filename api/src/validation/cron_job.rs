@@ -6,8 +6,8 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::checks::{name_is_subdomain, non_negative, one_of};
-use super::read::Read;
 use super::{job, object_meta};
+use crate::read::Read;
 
 pub(super) fn create(job: &Value, errors: &mut ErrorList) {
     object_meta::create(job, true, name_is_subdomain, errors);
@@ -70,6 +70,11 @@ fn time_zone(zone: &str, path: &Path, errors: &mut ErrorList) {
     };
     if !zone.split('/').all(plain) {
         errors.push(unknown());
+        return;
+    }
+    // Go looks for these before it looks for the zone.
+    if zone.contains("..") {
+        errors.push(field::invalid(path, zone, "time: invalid location name"));
         return;
     }
     if zone.eq_ignore_ascii_case("Local") {

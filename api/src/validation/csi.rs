@@ -12,7 +12,7 @@ use super::checks::{
 };
 use super::object_meta;
 use super::pod::volume_sources::csi_driver_name;
-use super::read::Read;
+use crate::read::Read;
 
 pub(super) fn driver(driver: &Value, errors: &mut ErrorList) {
     object_meta::create(driver, false, name_is_subdomain, errors);
@@ -158,6 +158,9 @@ pub(super) fn attachment(attachment: &Value, errors: &mut ErrorList) {
         (None, Some("")) => {
             let path = at.child("persistentVolumeName");
             errors.push(field::required(&path, "must specify non empty persistentVolumeName"));
+        }
+        (Some(inline), None) => {
+            super::persistent_volume::spec(inline, "", true, &at.child("inlineVolumeSpec"), errors);
         }
         _ => {}
     }

@@ -8,9 +8,9 @@ use super::checks::{
     label_selector, name_is_subdomain, non_negatives, parsed_selector, selector_is_empty, selector_text,
 };
 use super::deployment::immutable_selector;
-use super::read::Read;
 use super::workload::{collision_count, int_or_percent, int_or_percent_value, not_more_than_100_percent};
 use super::{object_meta, pod};
+use crate::read::Read;
 
 pub(super) fn create(set: &Value, errors: &mut ErrorList) {
     object_meta::create(set, true, name_is_subdomain, errors);

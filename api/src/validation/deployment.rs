@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use super::checks::{IMMUTABLE, name_is_subdomain, non_negative, non_negatives, selector_text, semantically_equal};
 use super::object_meta;
-use super::read::Read;
 use super::replica_set::selector_and_template;
 use super::workload::{
     available_are_ready, collision_count, int_or_percent, int_or_percent_value, not_more_than_100_percent,
     status_counts,
 };
+use crate::read::Read;
 
 pub(super) fn create(deployment: &Value, errors: &mut ErrorList) {
     object_meta::create(deployment, true, name_is_subdomain, errors);

@@ -11,8 +11,8 @@ use super::checks::{
     semantically_equal, sloppy_ip, strict_ip,
 };
 use super::object_meta;
-use super::read::Read;
 use super::service::endpoint_ip;
+use crate::read::Read;
 
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const ADDRESS_TYPES: [&str; 3] = ["FQDN", "IPv4", "IPv6"];
@@ -76,11 +76,15 @@ fn port(port: &Value, named: bool, path: &Path, errors: &mut ErrorList) {
         dns1123_label(name, &path.child("name"), errors);
     }
     port_num(port.num("port"), &path.child("port"), errors);
-    protocol(port, path, errors);
+    protocol(port, false, path, errors);
 }
 
-fn protocol(port: &Value, path: &Path, errors: &mut ErrorList) {
-    super::checks::one_of(port.text("protocol"), &PROTOCOLS, &path.child("protocol"), errors);
+fn protocol(port: &Value, is_slice: bool, path: &Path, errors: &mut ErrorList) {
+    // Slices tell an empty protocol from none; elsewhere there is no difference.
+    match port.set("protocol").and_then(Value::as_str) {
+        Some("") if is_slice => errors.push(field::not_supported(&path.child("protocol"), "", &PROTOCOLS)),
+        given => super::checks::one_of(given.unwrap_or_default(), &PROTOCOLS, &path.child("protocol"), errors),
+    }
     if let Some(protocol) = port.set("appProtocol").and_then(Value::as_str) {
         qualified_name(protocol, &path.child("appProtocol"), errors);
     }
@@ -109,7 +113,7 @@ fn slice_without_endpoints(slice: &Value, errors: &mut ErrorList) {
         if !seen.insert(name) {
             errors.push(field::duplicate(&path.child("name"), name));
         }
-        protocol(port, &path, errors);
+        protocol(port, true, &path, errors);
     }
 }
 
@@ -119,7 +123,6 @@ pub(super) fn slice_update(new: &Value, old: &Value, errors: &mut ErrorList) {
         endpoints(new, errors);
     }
     immutable(&new["addressType"], &old["addressType"], &Path::new("addressType"), errors);
-    object_meta::update(new, old, errors);
 }
 
 fn endpoints(slice: &Value, errors: &mut ErrorList) {

@@ -1,12 +1,13 @@
 //! FlowSchema and PriorityLevelConfiguration.
 
-use apimachinery::field::{self, ErrorList, Path};
+use apimachinery::field::{self, BadValue, ErrorList, Path};
+use apimachinery::gotext::quote;
 use apimachinery::names;
 use serde_json::Value;
 
 use super::checks::{dns1123_label, dns1123_subdomain, name_is_subdomain};
 use super::object_meta;
-use super::read::Read;
+use crate::read::Read;
 
 const SUBJECTS: [(&str, &str); 3] = [("ServiceAccount", "serviceAccount"), ("User", "user"), ("Group", "group")];
 const VERBS: [&str; 9] = ["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
@@ -29,7 +30,8 @@ pub(super) fn schema(schema: &Value, errors: &mut ErrorList) {
         && !matches!(method.text("type"), "ByNamespace" | "ByUser")
     {
         let path = path.child("distinguisherMethod").child("type");
-        errors.push(field::not_supported(&path, method, &["ByNamespace", "ByUser"]));
+        let shown = BadValue::Raw(format!("{{\"Type\":{}}}", quote(method.text("type"))));
+        errors.push(field::not_supported(&path, shown, &["ByNamespace", "ByUser"]));
     }
     let (level, at) = (spec["priorityLevelConfiguration"].text("name"), path.child("priorityLevelConfiguration"));
     if level.is_empty() {
@@ -43,9 +45,9 @@ pub(super) fn schema(schema: &Value, errors: &mut ErrorList) {
     conditions(&schema["status"], errors);
 }
 
-pub(super) fn schema_update(new: &Value, old: &Value, errors: &mut ErrorList) {
-    schema(new, errors);
-    object_meta::update(new, old, errors);
+/// The status alone.
+pub(super) fn update_status(new: &Value, errors: &mut ErrorList) {
+    conditions(&new["status"], errors);
 }
 
 fn conditions(status: &Value, errors: &mut ErrorList) {
@@ -210,11 +212,6 @@ pub(super) fn level(level: &Value, errors: &mut ErrorList) {
         other => errors.push(field::not_supported(&path.child("type"), other, &["Exempt", "Limited"])),
     }
     conditions(&level["status"], errors);
-}
-
-pub(super) fn level_update(new: &Value, old: &Value, errors: &mut ErrorList) {
-    level(new, errors);
-    object_meta::update(new, old, errors);
 }
 
 fn shares(value: &Value, path: &Path, errors: &mut ErrorList) {

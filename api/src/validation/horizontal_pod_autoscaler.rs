@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::checks::{dns1123_label, messages, name_is_subdomain, non_negative_quantity, non_negatives, quantity};
 use super::object_meta;
-use super::pod::resources::resource_name;
-use super::read::Read;
+use super::pod::resources::container_resource_name;
+use crate::read::Read;
 
 const SOURCES: [(&str, &str); 5] = [
     ("Object", "object"),
@@ -173,7 +173,7 @@ fn source(kind: &str, source: &Value, versions: Versions, path: &Path, errors: &
             if name.is_empty() {
                 errors.push(field::required(&path.child("name"), "must specify a resource name"));
             } else if kind == "containerResource" {
-                resource_name(name, &path.child("name"), errors);
+                container_resource_name(name, &path.child("name"), errors);
             }
         }
         _ => {}

@@ -8,7 +8,7 @@ use super::checks::{
     domain_prefixed_path, immutable, legacy_ip, messages, name_is_subdomain, path_segment, port_num, sloppy_ip,
 };
 use super::object_meta;
-use super::read::Read;
+use crate::read::Read;
 
 pub(super) fn create(ingress: &Value, errors: &mut ErrorList) {
     check(ingress, Lenience::default(), errors);

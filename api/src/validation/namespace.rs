@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::checks::{name_is_label, qualified_name};
 use super::object_meta;
-use super::read::Read;
+use crate::read::Read;
 
 pub(super) fn create(namespace: &Value, errors: &mut ErrorList) {
     object_meta::create(namespace, false, name_is_label, errors);

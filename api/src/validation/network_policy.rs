@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::checks::{label_selector, legacy_cidr, messages, name_is_subdomain, port_num, sloppy_ip};
 use super::object_meta;
-use super::read::Read;
+use crate::read::Read;
 
 const DIRECTIONS: [(&str, &str); 2] = [("ingress", "from"), ("egress", "to")];
 

@@ -11,7 +11,7 @@ use super::checks::{legacy_cidr, name_is_subdomain, ordered, positive, qualified
 use super::object_meta;
 use super::pod::resources::amount;
 use super::pod::scheduling::taint_effect;
-use super::read::Read;
+use crate::read::Read;
 
 pub(super) fn create(node: &Value, errors: &mut ErrorList) {
     object_meta::create(node, false, name_is_subdomain, errors);
@@ -26,6 +26,13 @@ pub(super) fn create(node: &Value, errors: &mut ErrorList) {
     let cidrs: Vec<&str> = node["spec"].texts("podCIDRs").collect();
     for (i, cidr) in cidrs.iter().enumerate() {
         legacy_cidr(cidr, &[], &path.index(i), errors);
+    }
+    if cidrs.len() > 1
+        && let Some((i, cidr)) = cidrs.iter().enumerate().find(|(_, cidr)| super::checks::sloppy_cidr(cidr).is_none())
+    {
+        let why = format!("invalid CIDR[{i}]: <nil> (invalid CIDR address: {cidr})");
+        let message = format!("invalid PodCIDRs. failed to check with dual stack with error:{why}");
+        errors.push(field::internal(&path, message));
     }
     let v6 = cidrs.iter().filter(|c| c.contains(':')).count();
     if cidrs.len() > 1 && (v6 == 0 || v6 == cidrs.len() || cidrs.len() > 2) {

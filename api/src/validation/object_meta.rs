@@ -6,18 +6,36 @@ use apimachinery::names::{self, Messages};
 use serde_json::Value;
 
 use super::checks::{annotations, immutable, labels, messages, name_is_label, non_negative};
-use super::read::Read;
+use crate::read::Read;
 
 /// Checks a name, or the part of it that `generateName` gives.
 pub(super) type NameCheck = fn(&str, bool) -> Messages;
 
-/// `ValidateObjectMeta`.
+/// `ValidateObjectMeta` of most kinds: finalizers are Kubernetes' own or have a domain.
 pub(super) fn create(object: &Value, namespaced: bool, check: NameCheck, errors: &mut ErrorList) {
-    create_at(&object["metadata"], namespaced, check, &Path::new("metadata"), errors);
+    generic(object, namespaced, check, errors);
+    kube_finalizers(&object["metadata"], errors);
 }
 
-/// As [`create`], of metadata anywhere.
-pub(super) fn create_at(meta: &Value, namespaced: bool, check: NameCheck, path: &Path, errors: &mut ErrorList) {
+fn kube_finalizers(meta: &Value, errors: &mut ErrorList) {
+    const STANDARD: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+    for (i, finalizer) in meta.texts("finalizers").enumerate() {
+        if !finalizer.contains('/') && !STANDARD.contains(&finalizer) {
+            let path = Path::new("metadata").child("finalizers").index(i);
+            let message = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(field::invalid(&path, finalizer, message));
+        }
+    }
+}
+
+/// `ValidateObjectMeta` of the kinds that come from elsewhere: admission registration, coordination, nodes'
+/// runtime classes, API services and custom resources.
+pub(super) fn generic(object: &Value, namespaced: bool, check: NameCheck, errors: &mut ErrorList) {
+    generic_at(&object["metadata"], namespaced, check, &Path::new("metadata"), errors);
+}
+
+/// As [`generic`], of metadata anywhere.
+pub(super) fn generic_at(meta: &Value, namespaced: bool, check: NameCheck, path: &Path, errors: &mut ErrorList) {
     let generate = meta.text("generateName");
     if !generate.is_empty() {
         messages(check(generate, true), generate, &path.child("generateName"), errors);
@@ -50,8 +68,14 @@ fn common(meta: &Value, namespaced: bool, path: &Path, errors: &mut ErrorList) {
     managed_fields(meta, &path.child("managedFields"), errors);
 }
 
-/// `ValidateObjectMetaUpdate`.
+/// `ValidateObjectMetaUpdate` of most kinds.
 pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    generic_update(new, old, errors);
+    kube_finalizers(&new["metadata"], errors);
+}
+
+/// `ValidateObjectMetaUpdate` of the kinds that come from elsewhere.
+pub(super) fn generic_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     let path = Path::new("metadata");
     let (new, old) = (&new["metadata"], &old["metadata"]);
     if old.set("deletionTimestamp").is_some() {

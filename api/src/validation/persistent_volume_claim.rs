@@ -4,11 +4,13 @@ use apimachinery::field::{self, BadValue, ErrorList, Path};
 use serde_json::Value;
 
 use super::checks::{
-    annotations, dns1123_subdomain, label_selector, labels, messages, name_is_label, name_is_subdomain,
-    non_negative_quantity, quantity, semantically_equal,
+    IMMUTABLE, annotations, dns1123_subdomain, immutable, label_selector, labels, messages, name_is_label,
+    name_is_subdomain, non_negative_quantity, positive_quantity, qualified_name, quantity, semantically_equal,
 };
-use super::object_meta;
-use super::read::Read;
+use super::persistent_volume::basic_resource;
+use super::pod::resources::is_native;
+use super::{diff, object_meta};
+use crate::read::Read;
 
 pub(super) const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 pub(super) const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
@@ -23,12 +25,18 @@ pub(super) fn template(template: &Value, path: &Path, errors: &mut ErrorList) {
     let (meta, at) = (&template["metadata"], path.child("metadata"));
     annotations(&meta["annotations"], &at.child("annotations"), errors);
     labels(&meta["labels"], &at.child("labels"), errors);
-    for (name, _) in template.entries("metadata").filter(|(n, v)| {
-        !matches!(n.as_str(), "labels" | "annotations" | "creationTimestamp") && **v != Value::from("")
-    }) {
-        errors.push(field::forbidden(&at.child(name.clone()), "cannot be set"));
-    }
+    only_labels_and_annotations(meta, &at, errors);
     spec(&template["spec"], &path.child("spec"), errors);
+}
+
+/// `ValidateTemplateObjectMeta`, beyond the labels and annotations themselves.
+pub(super) fn only_labels_and_annotations(meta: &Value, path: &Path, errors: &mut ErrorList) {
+    let others = meta.as_object().into_iter().flatten().filter(|(name, value)| {
+        !matches!(name.as_str(), "labels" | "annotations" | "creationTimestamp") && **value != Value::from("")
+    });
+    for (name, _) in others {
+        errors.push(field::forbidden(&path.child(name.clone()), "cannot be set"));
+    }
 }
 
 /// Modes of access: known ones, and the exclusive one alone.
@@ -53,10 +61,7 @@ pub(super) fn spec(spec: &Value, path: &Path, errors: &mut ErrorList) {
     let at = path.child("resources").key("storage");
     match spec["resources"]["requests"].set("storage") {
         None => errors.push(field::required(&at, "")),
-        Some(size) if quantity(size).sign() <= 0 => {
-            errors.push(field::invalid(&at, quantity(size).to_string(), "must be greater than zero"));
-        }
-        Some(size) => non_negative_quantity(size, &at, errors),
+        Some(size) => positive_quantity(size, &at, errors),
     }
     for name in ["storageClassName", "volumeAttributesClassName"] {
         if name == "volumeAttributesClassName" {
@@ -112,29 +117,137 @@ fn data_source(source: &Value, path: &Path, errors: &mut ErrorList) {
 /// What may change: the requested size of bound claims, and what binding itself sets.
 pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
     object_meta::update(new, old, errors);
-    create(new, errors);
+    create_as_update(new, old, errors);
     let path = Path::new("spec");
-    let mut munged = new["spec"].clone();
-    let mut before = old["spec"].clone();
+    let (mut munged, mut before) = (new["spec"].clone(), old["spec"].clone());
     if before.text("volumeName").is_empty() {
-        before["volumeName"] = munged["volumeName"].clone();
+        take(&mut before, &munged, "volumeName");
     }
-    // A class may be filled in by the controller where there was none.
-    if before.set("storageClassName").is_none() && munged.set("storageClassName").is_some() {
-        before["storageClassName"] = munged["storageClassName"].clone();
-    }
+    class(&mut munged, &mut before, new, old, errors);
     if new["status"].text("phase") == "Bound" {
-        munged["resources"]["requests"]["storage"] = before["resources"]["requests"]["storage"].clone();
-        munged["volumeAttributesClassName"] = before["volumeAttributesClassName"].clone();
+        let size = before["resources"]["requests"]["storage"].clone();
+        if let Some(requests) = munged.pointer_mut("/resources/requests").and_then(Value::as_object_mut) {
+            requests.insert("storage".into(), size);
+        }
+        take(&mut munged, &before, ATTRIBUTES);
     }
     if !semantically_equal(&munged, &before) {
-        let message = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n";
-        errors.push(field::forbidden(&path, message));
+        let diff = diff::of(&before, &munged);
+        let message =
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+        errors.push(field::forbidden(&path, format!("{message}\n{diff}")));
     }
     let size = |claim: &Value| quantity(&claim["spec"]["resources"]["requests"]["storage"]);
     if size(new) < size(old) && size(new) <= quantity(&old["status"]["capacity"]["storage"]) {
         let path = path.children(&["resources", "requests", "storage"]);
         errors.push(field::forbidden(&path, "field can not be less than status.capacity"));
     }
-    super::checks::immutable(&new["spec"]["volumeMode"], &old["spec"]["volumeMode"], &Path::new("volumeMode"), errors);
+    immutable(&new["spec"]["volumeMode"], &old["spec"]["volumeMode"], &Path::new("volumeMode"), errors);
+    // A class of attributes that was applied once may change, not go.
+    if new["spec"][ATTRIBUTES] != old["spec"][ATTRIBUTES]
+        && old["status"].set("currentVolumeAttributesClassName").is_some()
+    {
+        let to = match new["spec"].set(ATTRIBUTES).and_then(Value::as_str) {
+            None => "nil",
+            Some("") => "empty string",
+            Some(_) => return,
+        };
+        let message = format!("update to {to} is forbidden when status.currentVolumeAttributesClassName is not nil");
+        errors.push(field::forbidden(&path.child(ATTRIBUTES), message));
+    }
+}
+
+const ATTRIBUTES: &str = "volumeAttributesClassName";
+const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+
+fn take(to: &mut Value, from: &Value, name: &str) {
+    to[name] = from[name].clone();
+}
+
+/// Rules that an update need not follow if what was there did not.
+fn create_as_update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    let start = errors.len();
+    create(new, errors);
+    if errors.len() == start {
+        return;
+    }
+    let mut before = ErrorList::new();
+    label_selector(&old["spec"]["selector"], &Path::new("spec").child("selector"), &mut before);
+    let selector = !before.is_empty();
+    let sources = ["dataSource", "dataSourceRef"].iter().any(|s| old["spec"][*s].set("apiGroup").is_some());
+    let tolerated = |error: &field::FieldError| {
+        sources && error.field.ends_with(".apiGroup")
+            || selector && error.field.contains(".selector.match") && error.field.contains(".values")
+    };
+    let checked = errors.0.split_off(start);
+    errors.extend(checked.into_iter().filter(|error| !tolerated(error)));
+}
+
+/// A class may be filled in where there was none, or move from the annotation to the field.
+fn class(munged: &mut Value, before: &mut Value, new: &Value, old: &Value, errors: &mut ErrorList) {
+    const CLASS: &str = "storageClassName";
+    let annotation = |claim: &Value| claim["metadata"]["annotations"].set(BETA_CLASS).cloned();
+    let (was, is) = (annotation(old), annotation(new));
+    let set = munged.set(CLASS).cloned();
+    let unset = before.set(CLASS).is_none();
+    if unset && was.is_some() && set == was && (is.is_none() || is == was) {
+        munged[CLASS] = Value::Null;
+        return;
+    }
+    if was != is {
+        let path = Path::new("metadata").child("annotations").child(BETA_CLASS);
+        errors.push(field::invalid(&path, is.unwrap_or_else(|| "".into()), IMMUTABLE));
+    }
+    if unset && set.is_some() && (was.is_none() || was == set) {
+        take(munged, before, CLASS);
+    }
+}
+
+const RESIZE_STATUSES: &[&str] = &[
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+];
+
+pub(super) fn update_status(new: &Value, old: &Value, errors: &mut ErrorList) {
+    object_meta::update(new, old, errors);
+    if new["metadata"].text("resourceVersion").is_empty() {
+        errors.push(field::required(&Path::new("resourceVersion"), ""));
+    }
+    if new["spec"].list("accessModes").is_empty() {
+        errors.push(field::required(&Path::new("Spec").child("accessModes"), ""));
+    }
+    let (status, path) = (&new["status"], Path::new("status"));
+    for (name, value) in status.entries("capacity") {
+        basic_resource(value, &path.child("capacity").key(name.clone()), errors);
+    }
+    for (name, value) in status.entries("allocatedResourceStatuses") {
+        let path = path.child("allocatedResourceStatuses");
+        resource_key(name, &path, errors);
+        if !value.as_str().is_some_and(|status| RESIZE_STATUSES.contains(&status)) {
+            errors.push(field::not_supported(&path, name, RESIZE_STATUSES));
+        }
+    }
+    for (name, value) in status.entries("allocatedResources") {
+        let path = path.child("allocatedResources");
+        if resource_key(name, &path, errors) {
+            let (path, before) = (path.key(name.clone()), errors.len());
+            basic_resource(value, &path, errors);
+            if errors.len() == before {
+                non_negative_quantity(value, &path, errors);
+            }
+        }
+    }
+}
+
+/// Storage, or a resource of somebody else's.
+fn resource_key(name: &str, path: &Path, errors: &mut ErrorList) -> bool {
+    let before = errors.len();
+    qualified_name(name, path, errors);
+    if errors.len() == before && is_native(name) && name != "storage" {
+        errors.push(field::not_supported(path, name, &["storage"]));
+    }
+    errors.len() == before
 }

@@ -3,27 +3,20 @@
 use apimachinery::field::{self, ErrorList, Path};
 use serde_json::Value;
 
-use super::checks::{label_selector, name_is_path_segment, non_negatives};
-use super::object_meta;
-use super::read::Read;
+use super::checks::{label_selector, non_negatives};
+use super::conditions;
 use super::workload::{int_or_percent, not_more_than_100_percent};
+use crate::read::Read;
 
 pub(super) fn create(budget: &Value, errors: &mut ErrorList) {
     spec(budget, errors);
-    if errors.is_empty() {
-        object_meta::create(budget, true, name_is_path_segment, errors);
-    }
 }
 
-pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
-    spec(new, errors);
-    object_meta::update(new, old, errors);
-}
-
-pub(super) fn update_status(new: &Value, old: &Value, errors: &mut ErrorList) {
+pub(super) fn update_status(new: &Value, errors: &mut ErrorList) {
     const COUNTS: [&str; 4] = ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
-    non_negatives(&new["status"], &COUNTS, &Path::new("status"), errors);
-    object_meta::update(new, old, errors);
+    let (status, path) = (&new["status"], Path::new("status"));
+    conditions::check(status.list("conditions"), &path.child("conditions"), errors);
+    non_negatives(status, &COUNTS, &path, errors);
 }
 
 fn spec(budget: &Value, errors: &mut ErrorList) {

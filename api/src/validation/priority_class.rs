@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::checks::{immutable, name_is_subdomain};
 use super::object_meta;
-use super::read::Read;
+use crate::read::Read;
 
 const HIGHEST: i64 = 1_000_000_000;
 const SYSTEM: [(&str, i64); 2] = [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::checks::{label_selector, messages, name_is_path_segment, parsed_selector, semantically_equal};
 use super::object_meta;
-use super::read::Read;
+use crate::read::Read;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 

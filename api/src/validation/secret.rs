@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::checks::{immutable, messages, name_is_subdomain};
 use super::config_map::{self, MAX_SIZE, decoded_len};
 use super::object_meta;
-use super::read::Read;
+use crate::read::Read;
 
 const ACCOUNT: &str = "kubernetes.io/service-account.name";
 

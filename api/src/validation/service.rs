@@ -12,7 +12,7 @@ use super::checks::{
     port_num_or_name, qualified_name, sloppy_ip,
 };
 use super::object_meta;
-use super::read::Read;
+use crate::read::Read;
 
 const FAMILIES: &[&str] = &["IPv4", "IPv6"];
 const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
@@ -217,7 +217,7 @@ fn session_affinity(spec: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn cluster_ips(spec: &Value, old: Option<&Value>, path: &Path, errors: &mut ErrorList) {
+pub(super) fn cluster_ips(spec: &Value, old: Option<&Value>, path: &Path, errors: &mut ErrorList) {
     if spec.text("type") == "ExternalName" {
         return;
     }

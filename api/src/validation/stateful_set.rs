@@ -8,12 +8,12 @@ use super::checks::{
     annotations, dns1123_label, label_selector, labels, name_is_label, non_negative, non_negatives, parsed_selector,
     selector_is_empty, selector_text, semantically_equal,
 };
-use super::read::Read;
 use super::workload::{
     available_are_ready, collision_count, int_or_percent, int_or_percent_value, not_more_than_100_percent,
     selects_template, status_counts,
 };
 use super::{object_meta, persistent_volume_claim, pod};
+use crate::read::Read;
 
 pub(super) fn create(set: &Value, errors: &mut ErrorList) {
     object_meta::create(set, true, name_is_label, errors);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::checks::{immutable, messages, name_is_subdomain, qualified_name, semantically_equal};
 use super::object_meta;
-use super::read::Read;
+use crate::read::Read;
 
 pub(super) fn create(class: &Value, errors: &mut ErrorList) {
     object_meta::create(class, false, name_is_subdomain, errors);

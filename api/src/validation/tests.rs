@@ -6,7 +6,7 @@ use crate::table;
 fn errors(group: &str, version: &str, plural: &str, object: Value) -> Vec<String> {
     let resource = table().find_resource(group, version, plural).expect("built in");
     let object = prepared(resource, object);
-    super::create(resource, &object).iter().map(ToString::to_string).collect()
+    super::create(resource, resource, &object).iter().map(ToString::to_string).collect()
 }
 
 fn prepared(resource: &crate::Resource, object: Value) -> Value {
@@ -19,7 +19,7 @@ fn prepared(resource: &crate::Resource, object: Value) -> Value {
 fn update_errors(group: &str, version: &str, plural: &str, old: Value, new: Value) -> Vec<String> {
     let resource = table().find_resource(group, version, plural).expect("built in");
     let (old, new) = (prepared(resource, old), prepared(resource, new));
-    super::update(resource, &new, &old).iter().map(ToString::to_string).collect()
+    super::update(resource, resource, &new, &old).iter().map(ToString::to_string).collect()
 }
 
 fn pod(spec: Value) -> Value {
@@ -148,6 +148,9 @@ fn metadata() {
     assert_eq!(
         update_errors("", "v1", "configmaps", old, new),
         [
+            "metadata.resourceVersion: Invalid value: \"\": must be specified for an update",
+            "metadata.name: Invalid value: \"y\": field is immutable",
+            // Once for every kind, once for this one.
             "metadata.resourceVersion: Invalid value: \"\": must be specified for an update",
             "metadata.name: Invalid value: \"y\": field is immutable",
         ]

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::checks::{label_selector, messages, name_is_subdomain, qualified_name};
 use super::object_meta;
-use super::read::Read;
+use crate::read::Read;
 
 const NO_SIDE_EFFECTS: [&str; 2] = ["None", "NoneOnDryRun"];
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
@@ -40,11 +40,10 @@ pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
         unique_names: hooks.iter().all(|hook| names.insert(hook.text("name"))),
     };
     check(new, strictness, errors);
-    object_meta::update(new, old, errors);
 }
 
 fn check(configuration: &Value, strictness: Strictness, errors: &mut ErrorList) {
-    object_meta::create(configuration, false, name_is_subdomain, errors);
+    object_meta::generic(configuration, false, name_is_subdomain, errors);
     let mut seen = BTreeSet::new();
     for (i, hook) in configuration.list("webhooks").iter().enumerate() {
         let path = Path::new("webhooks").index(i);
@@ -213,6 +212,11 @@ pub(super) fn url(text: &str, path: &Path, errors: &mut ErrorList) {
         errors.push(field::required(path, message));
         return;
     }
+    if let Some(escape) = bad_escape(rest) {
+        let message = format!("url must be a valid URL: parse {text:?}: invalid URL escape {escape:?}{FORM}");
+        errors.push(field::required(path, message));
+        return;
+    }
     let is_scheme = |s: &str| {
         s.starts_with(|c: char| c.is_ascii_alphabetic())
             && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
@@ -237,6 +241,15 @@ pub(super) fn url(text: &str, path: &Path, errors: &mut ErrorList) {
     if !query.is_empty() {
         errors.push(field::invalid(path, query, "query parameters are not permitted in the URL"));
     }
+}
+
+/// The first `%` without two hexadecimal digits, with what follows it.
+fn bad_escape(text: &str) -> Option<&str> {
+    text.match_indices('%').find_map(|(at, _)| {
+        let hex = text.as_bytes().get(at + 1..at + 3).is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit));
+        let end = text[at..].char_indices().nth(3).map_or(text.len(), |(n, _)| at + n);
+        (!hex).then(|| &text[at..end])
+    })
 }
 
 pub(super) fn service(service: &Value, path: &Path, errors: &mut ErrorList) {
@@ -264,9 +277,9 @@ pub(super) fn service(service: &Value, path: &Path, errors: &mut ErrorList) {
     if !text.starts_with('/') {
         errors.push(field::invalid(&path, text, "must start with a '/'"));
     }
-    let mut rest = text.chars();
-    rest.next();
-    let rest = rest.as_str();
+    // Upstream cuts off a byte, which may be a part of a character.
+    let cut = String::from_utf8_lossy(&text.as_bytes()[1..]);
+    let rest = &*cut;
     for (i, step) in rest.strip_suffix('/').unwrap_or(rest).split('/').enumerate() {
         if step.is_empty() {
             errors.push(field::invalid(&path, text, format!("segment[{i}] may not be empty")));

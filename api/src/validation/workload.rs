@@ -7,8 +7,8 @@ use apimachinery::names;
 use serde_json::Value;
 
 use super::checks::{name_is_subdomain, non_negative, non_negatives};
-use super::read::Read;
 use super::{object_meta, pod};
+use crate::read::Read;
 
 /// A template's labels must match; an empty selector asks for nothing.
 pub(super) fn selects_template(selector: &Selector, template: &Value, path: &Path, errors: &mut ErrorList) {
@@ -34,7 +34,8 @@ pub(super) fn int_or_percent(value: &Value, path: &Path, errors: &mut ErrorList)
 pub(super) fn int_or_percent_value(value: &Value) -> i64 {
     match value {
         Value::String(text) => {
-            let digits = text.strip_suffix('%').filter(|d| !d.is_empty()).unwrap_or(text);
+            let share = names::percent(text).is_empty();
+            let digits = if share { text.trim_end_matches('%') } else { text };
             digits.parse().unwrap_or_default()
         }
         other => other.as_i64().unwrap_or_default(),

@@ -13,9 +13,12 @@ use crate::schema::{Type, TypeRef};
 use scan::Scanner;
 use serde_json::{Map, Value};
 
-/// How deep objects and lists may nest. Go stops at 10,000; trees that deep would overflow the
-/// stacks of every recursive walk after the decoder, and nothing legitimate comes near this.
-pub const MAX_DEPTH: usize = 1_000;
+/// How deep objects and lists may nest: as deep as Go reads.
+pub const MAX_DEPTH: usize = 10_000;
+
+/// How deep what is kept may nest. Trees deeper than this would overflow the stacks of every recursive
+/// walk after the decoder, and nothing legitimate comes near it; what is thrown away is only read.
+pub const MAX_KEPT_DEPTH: usize = 1_000;
 
 /// As many strict errors as upstream collects.
 const MAX_STRICT_ERRORS: usize = 100;
@@ -184,7 +187,10 @@ impl<'s> Decoder<'_, 's> {
     }
 
     fn push(&mut self, frame: Frame<'s>) -> Result<(), Error> {
-        if self.stack.len() >= MAX_DEPTH {
+        // What is kept lies above what is not, so the depth of the stack is that of the tree.
+        let discarded =
+            matches!(&frame, Frame::Object { mode: Mode::Discard, .. } | Frame::Array { mode: Mode::Discard, .. });
+        if self.stack.len() >= if discarded { MAX_DEPTH } else { MAX_KEPT_DEPTH } {
             return Err(self.scanner.error_here("exceeded max depth"));
         }
         self.stack.push(frame);

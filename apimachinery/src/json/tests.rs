@@ -47,8 +47,16 @@ fn syntax_errors_as_go() {
 fn depth_is_bounded() {
     let deep = "[".repeat(1_000_000);
     assert_eq!(parse(deep.as_bytes()).unwrap_err().message, "exceeded max depth");
-    let fine = format!("{}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));
-    assert!(parse(fine.as_bytes()).is_ok());
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    assert!(parse(nested(MAX_KEPT_DEPTH).as_bytes()).is_ok());
+    assert!(parse(nested(MAX_KEPT_DEPTH + 1).as_bytes()).is_err());
+    // An unknown field may hold as much as Go reads.
+    let mut schema = Schema::new();
+    let root = schema.add(Type::Object(ObjectType::new("t.R", Vec::new())));
+    let unknown = |depth: usize| format!("{{\"x\":{}}}", nested(depth));
+    let decoded = decode(unknown(MAX_DEPTH - 1).as_bytes(), Some(schema.type_ref(root))).unwrap();
+    assert_eq!((decoded.value, decoded.strict), (json!({}), vec!["unknown field \"x\"".to_owned()]));
+    assert!(decode(unknown(MAX_DEPTH).as_bytes(), Some(schema.type_ref(root))).is_err());
 }
 
 #[test]

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::server::{Server, in_process};
+use crate::services::repair::Repair;
 use crate::storage::Storage;
 
 /// Namespaces that every cluster has.
@@ -113,7 +114,11 @@ pub async fn objects(server: &Arc<Server>) {
 
 /// Keeps everything there until the server stops.
 pub async fn run(server: Arc<Server>) {
+    let mut repair = Repair::default();
     loop {
+        if let Err(status) = repair.pass(&server).await {
+            tracing::warn!(error = %status.message, "cluster IPs were not looked at; trying again");
+        }
         tokio::select! {
             () = server.clock.sleep(PERIOD) => {}
             () = server.shutdown.cancelled() => break,
@@ -178,25 +183,48 @@ async fn create_missing(server: &Arc<Server>, collection: &str, object: &Value) 
     }
 }
 
-/// The ServiceCIDR `kubernetes` of the configured ranges.
+/// The ServiceCIDR `kubernetes` of the configured ranges: created, upgraded to a second range, said to be ready.
 async fn service_range(server: &Arc<Server>) -> Result<(), Status> {
     const PATH: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+    let path = format!("{PATH}/kubernetes");
     let ranges: Vec<String> = server.allocators.ips.ranges().iter().map(ToString::to_string).collect();
     let object = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
         "spec": {"cidrs": ranges},
     });
-    if create_missing(server, PATH, &object).await? {
-        let condition = json!({"status": {"conditions": [{
+    let Some(current) = get(server, &path).await? else {
+        create_missing(server, PATH, &object).await?;
+        return service_range_ready(server, &path).await;
+    };
+    let have: Vec<&str> = current.list_at(&["spec", "cidrs"]).iter().filter_map(Value::as_str).collect();
+    if ranges.len() == 2 && have == ranges[..1] {
+        patch(server, &path, &json!({"spec": {"cidrs": ranges}})).await?;
+        return Ok(());
+    }
+    let conditions = current.list_at(&["status", "conditions"]);
+    let ready = conditions.iter().find(|condition| condition.str_at(&["type"]) == Some("Ready"));
+    let unknown = ready.is_none_or(|condition| condition.str_at(&["status"]) == Some("Unknown"));
+    if have != ranges {
+        tracing::warn!(?have, want = ?ranges, "the default ServiceCIDR is not that of the flags");
+    } else if unknown && current.deletion_timestamp().is_none() {
+        service_range_ready(server, &path).await?;
+    }
+    Ok(())
+}
+
+async fn service_range_ready(server: &Arc<Server>, path: &str) -> Result<(), Status> {
+    let condition = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+        "status": {"conditions": [{
             "type": "Ready",
             "status": "True",
             "reason": "",
             "message": "Kubernetes default Service CIDR is ready",
             "lastTransitionTime": server.timestamp(),
-        }]}});
-        patch(server, &format!("{PATH}/kubernetes/status"), &condition).await?;
-    }
-    Ok(())
+        }]},
+    });
+    let manager = "kubernetes-service-cidr-controller";
+    in_process::apply(server, &format!("{path}/status"), &condition, manager).await.map(|_| ())
 }
 
 async fn patch(server: &Arc<Server>, path: &str, body: &Value) -> Result<(), Status> {

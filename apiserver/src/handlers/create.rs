@@ -8,7 +8,7 @@ use axum::body::Body;
 use http::StatusCode;
 
 use super::store::{self, Written};
-use super::{entry_answer, format, object_answer};
+use super::{entry_answer, format, object_answer, owner_references};
 use crate::codec::body::{self, Expected};
 use crate::registry::{Served, checks};
 use crate::request::accept::{self, Allowed, ROUTE_OBJECT};
@@ -43,7 +43,8 @@ pub fn decode(
     let decoded = body::decode(bytes, encoding, &expected, options.field_validation)?;
     cx.warnings.extend(decoded.warnings);
     let mut object = decoded.object;
-    checks::default(&served.resource, &mut object);
+    checks::default(&served.resource, &mut object, &cx.server);
+    owner_references::dedup(&mut cx.warnings, &mut object, false);
     Ok(object)
 }
 

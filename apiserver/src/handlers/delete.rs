@@ -158,7 +158,13 @@ async fn delete(
     };
     cx.server.admission.validate(&cx.server, &attributes, &Value::Null, None).await?;
     let hooks = served.rules.hooks;
-    let hook = HookContext { server: &cx.server, user: &cx.user, subresource: "", dry_run: options.dry_run };
+    let hook = HookContext {
+        server: &cx.server,
+        user: &cx.user,
+        subresource: "",
+        dry_run: options.dry_run,
+        warnings: parking_lot::Mutex::default(),
+    };
     loop {
         let entry = cache
             .get(&key, Freshness::Consistent)

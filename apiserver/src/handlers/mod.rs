@@ -5,6 +5,7 @@ pub mod delete;
 pub mod errors;
 pub mod get;
 pub mod list;
+pub mod owner_references;
 pub mod patch;
 pub mod reviews;
 pub mod scale;
@@ -99,7 +100,6 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
         return Err(unknown_resource());
     };
     let resource = served.resource.clone();
-    cx.warnings.extend(checks::deprecation(&resource).map(str::to_string));
     if let Some(custom) = served.custom() {
         cx.warnings.extend(custom.version().deprecation.clone());
         // Upstream hands such requests on to whoever else may serve them, which is nobody.
@@ -118,9 +118,14 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
     if resource.namespaced && !in_namespace && (!info.name.is_empty() && info.parts.len() > 1) {
         return Err(unknown_resource());
     }
+    let deprecation = |cx: &mut Context| cx.warnings.extend(checks::deprecation(&resource).map(str::to_string));
     if !info.subresource.is_empty() {
+        if resource.subresource(&info.subresource).is_some() {
+            deprecation(cx);
+        }
         return subresources::dispatch(cx, &served, body).await;
     }
+    deprecation(cx);
     let named = info.parts.len() > 1;
     // While a definition goes, discovery hides verbs that are still served.
     let allow =

@@ -267,6 +267,6 @@ fn settle(
             "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
         )));
     }
-    checks::default(&served.resource, object);
+    checks::default(&served.resource, object, &cx.server);
     Ok(())
 }

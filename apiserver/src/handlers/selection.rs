@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::labels::Labels;
 use apimachinery::status::Status;
-use apimachinery::{fields, labels};
+use apimachinery::{fields, gotext, labels};
 
 use crate::cache::{Entry, Scope};
 use crate::registry::Served;
@@ -112,9 +112,15 @@ impl Selection {
 /// conversion of labels say it differently from those that did not.
 fn unsupported(served: &Served, label: &str) -> String {
     let resource = &served.resource;
-    let own = resource.custom || !resource.selectable_fields.is_empty();
-    if own {
-        return format!("field label not supported: {label}");
+    match &*resource.kind {
+        _ if resource.custom => return format!("field label not supported: {label}"),
+        "Job" => return format!("field label {} not supported for Job", gotext::quote(label)),
+        "ResourceSlice" => {
+            let version = served.api_version();
+            return format!("field label not supported for {version}, Kind=ResourceSlice: {label}");
+        }
+        _ if !resource.selectable_fields.is_empty() => return format!("field label not supported: {label}"),
+        _ => {}
     }
-    format!("{label:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+    format!("{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"", gotext::quote(label))
 }

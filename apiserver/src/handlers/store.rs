@@ -10,14 +10,15 @@ use apimachinery::managed;
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
 use apimachinery::{field, random};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::errors;
+use super::{errors, owner_references};
 use crate::admission::{Attributes, Operation};
 use crate::cache::{CreateOptions, Entry, Error, Freshness};
 use crate::registry::hooks::{HookContext, Reservation};
 use crate::registry::rules::{GenerationRule, StatusRule, StatusUpdate};
-use crate::registry::{Served, checks};
+use crate::registry::{Served, checks, disabled};
 use crate::request::options::WriteOptions;
 use crate::server::walk::Context;
 
@@ -164,6 +165,20 @@ fn invalid(served: &Served, name: &str, errors: &field::ErrorList) -> Status {
 pub async fn create(
     cx: &mut Context,
     served: &Arc<Served>,
+    object: Value,
+    options: &WriteOptions,
+    manager: Option<&str>,
+) -> Result<Written, Status> {
+    let mut reserved = None;
+    let written = create_with(cx, served, &mut reserved, object, options, manager).await;
+    give_back(reserved).await;
+    written
+}
+
+async fn create_with(
+    cx: &mut Context,
+    served: &Arc<Served>,
+    reserved: Reserved<'_>,
     mut object: Value,
     options: &WriteOptions,
     manager: Option<&str>,
@@ -194,8 +209,15 @@ pub async fn create(
     }
     let admission = &cx.server.admission;
     admission.mutate(&cx.server, &attributes, &mut object, None).await?;
+    owner_references::dedup(&mut cx.warnings, &mut object, true);
     let hooks = served.rules.hooks;
-    let hook = HookContext { server: &cx.server, user: &cx.user, subresource: "", dry_run: options.dry_run };
+    let hook = HookContext {
+        server: &cx.server,
+        user: &cx.user,
+        subresource: "",
+        dry_run: options.dry_run,
+        warnings: Mutex::default(),
+    };
     hooks.permit(&hook, &object, None).await?;
     let generated = object.name().is_empty() && !object.generate_name().is_empty();
     let base = object.generate_name().to_string();
@@ -204,6 +226,7 @@ pub async fn create(
     if generated {
         object.set_name(&random::generate_name(&base));
     }
+    *reserved = hooks.reserve(&hook, &mut object, None).await?;
     match served.rules.status {
         StatusRule::Reset => object.set_at(&["status"], json!({})),
         StatusRule::Removed => {
@@ -219,14 +242,18 @@ pub async fn create(
     if served.resource.plural == "pods" && served.resource.group.is_empty() {
         object.set_generation(1);
     }
+    disabled::drop(&served.storage, &mut object, None);
     hooks.prepare_create(&hook, &mut object);
+    cx.warnings.append(&mut hook.warnings.lock());
     finish(served, &mut object);
-    let errors = checks::create(served, &object);
+    let mut errors = hooks.refuse(&hook, &object, None);
+    errors.extend(checks::create(served, &object));
     if !errors.is_empty() {
         return Err(invalid(served, object.name(), &errors));
     }
-    let warnings = hooks.warnings(&object, None);
-    let reservation = hooks.reserve(&hook, &mut object, None).await?;
+    let mut warnings = checks::warnings(&served.storage, "", &object, None);
+    warnings.append(&mut hooks.warnings(&object, None));
+    read_back(served, &mut object);
     admission.validate(&cx.server, &attributes, &object, None).await?;
     cx.warnings.extend(warnings);
     let ttl = hooks.ttl(&cx.server);
@@ -253,13 +280,14 @@ pub async fn create(
         };
         match result {
             Ok(entry) => {
-                keep(reservation);
+                keep(reserved);
                 served.wrote(&entry);
                 return Ok(Written::Stored { entry, created: true });
             }
             Err(Error::Exists { .. }) if generated => {
                 attempts += 1;
-                if attempts >= NAME_ATTEMPTS {
+                // What was allocated is in the name of the first attempt.
+                if attempts >= NAME_ATTEMPTS || reserved.is_some() {
                     return Err(Status::generate_name_conflict(&group_resource, &name, 1));
                 }
                 object.set_name(&random::generate_name(&base));
@@ -278,9 +306,19 @@ pub async fn create(
     }
 }
 
-fn keep(reservation: Option<Box<dyn Reservation>>) {
-    if let Some(reservation) = reservation {
+/// What was allocated for a write that is not stored yet.
+type Reserved<'a> = &'a mut Option<Box<dyn Reservation>>;
+
+fn keep(reserved: Reserved<'_>) {
+    if let Some(reservation) = reserved.take() {
         reservation.keep();
+    }
+}
+
+/// What was allocated for nothing is free again before the client hears of it.
+async fn give_back(reserved: Option<Box<dyn Reservation>>) {
+    if let Some(reservation) = reserved {
+        reservation.give_back().await;
     }
 }
 
@@ -294,6 +332,14 @@ fn finish(served: &Served, object: &mut Value) {
     api::canonicalize(served.storage_schema(), object);
     object.set_api_version(&api_version);
     object.set_kind(&kind);
+}
+
+/// What storing an object and reading it back does to it upstream.
+fn read_back(served: &Served, object: &mut Value) {
+    if !served.resource.custom {
+        api::canonical::null_empty_lists(served.storage_schema(), object);
+        served.rules.hooks.read_back(object);
+    }
 }
 
 /// What an update is made of.
@@ -345,7 +391,10 @@ pub async fn update(
             }
         };
         let warnings = cx.warnings.len();
-        match attempt(cx, served, update, &current, change).await? {
+        let mut reserved = None;
+        let attempted = attempt(cx, served, &mut reserved, update, &current, change).await;
+        give_back(reserved).await;
+        match attempted? {
             Some(written) => return Ok(written),
             None => cx.warnings.truncate(warnings),
         }
@@ -357,6 +406,7 @@ pub async fn update(
 async fn attempt(
     cx: &mut Context,
     served: &Arc<Served>,
+    reserved: Reserved<'_>,
     update: &Update<'_>,
     current: &Arc<Entry>,
     change: Change<'_>,
@@ -394,12 +444,14 @@ async fn attempt(
     };
     let admission = &cx.server.admission;
     admission.mutate(&cx.server, &attributes, &mut new, Some(&old_stored)).await?;
+    owner_references::dedup(&mut cx.warnings, &mut new, true);
     let hooks = served.rules.hooks;
     let hook = HookContext {
         server: &cx.server,
         user: &cx.user,
         subresource: update.subresource,
         dry_run: update.options.dry_run,
+        warnings: Mutex::default(),
     };
     hooks.permit(&hook, &new, Some(&old_stored)).await?;
     let version = new.resource_version().to_string();
@@ -412,20 +464,25 @@ async fn attempt(
                 field::BadValue::Raw("0".to_string()),
                 "must be specified for an update",
             ));
-            return Err(invalid(served, name, &errors));
+            // Here upstream names the resource where it names the kind elsewhere.
+            let kind = GroupKind::new(served.resource.group.to_string(), served.resource.plural.to_string());
+            return Err(Status::invalid(&kind, name, &errors));
         }
     } else if version != old.resource_version() {
         return Err(Status::conflict(&group_resource, name, errors::MODIFIED));
     }
     new.set_resource_version(old.resource_version());
+    *reserved = hooks.reserve(&hook, &mut new, Some(&old_stored)).await?;
     before_update(served, &hook, &mut new, &old_stored);
     finish(served, &mut new);
-    let errors = checks::update(served, update.subresource, &new, &old_stored);
+    let mut errors = hooks.refuse(&hook, &new, Some(&old_stored));
+    errors.extend(checks::update(served, update.subresource, &new, &old_stored));
     if !errors.is_empty() {
         return Err(invalid(served, name, &errors));
     }
-    let warnings = hooks.warnings(&new, Some(&old_stored));
-    let reservation = hooks.reserve(&hook, &mut new, Some(&old_stored)).await?;
+    let mut warnings = checks::warnings(&served.storage, update.subresource, &new, Some(&old_stored));
+    warnings.append(&mut hooks.warnings(&new, Some(&old_stored)));
+    read_back(served, &mut new);
     admission.validate(&cx.server, &attributes, &new, Some(&old_stored)).await?;
     cx.warnings.extend(warnings);
     if update.options.dry_run {
@@ -438,7 +495,7 @@ async fn attempt(
         // The last finalizer went: this update is the deletion.
         return match cache.delete(current).await {
             Ok(entry) => {
-                keep(reservation);
+                keep(reserved);
                 hooks.deleted(&hook, &new).await;
                 let mut object = served.from_storage(new);
                 object.set_resource_version(&entry.revision().to_string());
@@ -452,7 +509,7 @@ async fn attempt(
     let new = served.write(new).await?;
     match cache.update(current, new, CreateOptions { ttl }).await {
         Ok(entry) => {
-            keep(reservation);
+            keep(reserved);
             served.wrote(&entry);
             Ok(Some(Written::Stored { entry, created: false }))
         }
@@ -514,6 +571,7 @@ fn before_update(served: &Served, hook: &HookContext<'_>, new: &mut Value, old: 
             new.set_generation(old.generation() + 1);
         }
     }
+    disabled::drop(&served.storage, new, Some(old));
     rules.hooks.prepare_update(hook, new, old);
     if new.uid().is_empty() {
         new.set_uid(old.uid());
@@ -523,13 +581,9 @@ fn before_update(served: &Served, hook: &HookContext<'_>, new: &mut Value, old: 
     }
     if old.deletion_timestamp().is_some() {
         take(new, &["metadata", "deletionTimestamp"]);
-        if new.deletion_grace_period_seconds().is_none() {
-            take(new, &["metadata", "deletionGracePeriodSeconds"]);
-        }
-    } else {
-        // Only a delete marks an object as being deleted.
-        new.remove_at(&["metadata", "deletionTimestamp"]);
-        new.remove_at(&["metadata", "deletionGracePeriodSeconds"]);
+    }
+    if old.deletion_grace_period_seconds().is_some() && new.deletion_grace_period_seconds().is_none() {
+        take(new, &["metadata", "deletionGracePeriodSeconds"]);
     }
 }
 

@@ -174,7 +174,7 @@ impl Frames {
                 table.unwrap_or(object)
             }
             Some(Transform::PartialObjectMetadata(version) | Transform::PartialObjectMetadataList(version)) => {
-                encode::partial_metadata(metadata, version)
+                encode::partial_metadata(&self.served, metadata, version)
             }
         };
         encode::value_frame("BOOKMARK", &object, self.format).unwrap_or_default()

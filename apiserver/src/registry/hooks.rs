@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use apimachinery::field::ErrorList;
 use apimachinery::status::Status;
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::request::UserInfo;
@@ -16,12 +18,18 @@ pub struct HookContext<'a> {
     /// Empty unless a subresource is addressed.
     pub subresource: &'a str,
     pub dry_run: bool,
+    /// What preparation has to tell the client.
+    pub warnings: Mutex<Vec<String>>,
 }
 
-/// Undoes an allocation unless it is kept; dropped when the write failed or was a dry run.
+/// Undoes an allocation unless it is kept; dropped when the request ends in the middle.
+#[async_trait]
 pub trait Reservation: Send {
     /// The write succeeded: what was allocated stays.
     fn keep(self: Box<Self>);
+
+    /// The write failed or was a dry run.
+    async fn give_back(self: Box<Self>);
 }
 
 /// The parts of a strategy that are code. Objects are in the storage version.
@@ -42,8 +50,21 @@ pub trait Hooks: Send + Sync {
     /// Before validation of a changed object. `cx.subresource` tells which part is updated.
     fn prepare_update(&self, _cx: &HookContext<'_>, _new: &mut Value, _old: &Value) {}
 
-    /// Allocates what the object needs (cluster IPs, ports), after validation. `old` is `None` for
-    /// a create.
+    /// What is wrong that only the server can know; it is listed before what validation finds.
+    fn refuse(&self, _cx: &HookContext<'_>, _new: &Value, _old: Option<&Value>) -> ErrorList {
+        ErrorList::new()
+    }
+
+    /// What else the user should know although the object is stored; kinds of the table have `api::warnings`.
+    fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// After validation: what upstream's defaulting adds when it reads the stored object back.
+    fn read_back(&self, _object: &mut Value) {}
+
+    /// Allocates what the object needs (cluster IPs, ports), before anything else of these. `old` is
+    /// `None` for a create.
     ///
     /// # Errors
     /// When nothing is free or what was asked for is taken.
@@ -71,11 +92,6 @@ pub trait Hooks: Send + Sync {
 
     /// What else happens to an object that is deleted but held by finalizers.
     fn prepare_delete(&self, _object: &mut Value) {}
-
-    /// What the user should know although the object is stored. `old` is `None` for a create.
-    fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
-        Vec::new()
-    }
 
     /// How long an object lives (events).
     fn ttl(&self, _server: &Server) -> Option<std::time::Duration> {

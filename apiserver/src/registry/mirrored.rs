@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 /// Where a kind has a pod's spec.
-fn pod_spec(resource: &Resource) -> Option<&'static [&'static str]> {
+pub(super) fn pod_spec(resource: &Resource) -> Option<&'static [&'static str]> {
     Some(match (resource.group.as_ref(), resource.kind.as_ref()) {
         ("", "Pod") => &["spec"],
         ("", "PodTemplate") => &["template", "spec"],

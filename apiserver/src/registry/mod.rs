@@ -6,6 +6,7 @@
 
 pub mod apiextensions;
 pub mod apiregistration;
+mod autoscaler;
 pub mod autoscaling;
 pub mod batch;
 pub mod certificates;
@@ -14,12 +15,12 @@ pub mod conversion;
 pub mod core;
 pub mod custom;
 mod devices;
+pub mod disabled;
 pub mod fields;
 pub mod hooks;
 pub mod mirrored;
 pub mod rbac;
 pub mod rules;
-pub mod storage;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 //! One row per resource that differs; facts of upstream's `pkg/registry/*/*/strategy.go`. What a
 //! row cannot say is in the kind's [`Hooks`].
 
-use super::{Hooks, apiextensions, apiregistration, autoscaling, batch, certificates, core, rbac, storage};
+use super::{Hooks, apiextensions, apiregistration, autoscaling, batch, certificates, core, devices, rbac};
 
 /// What happens to `status` outside of the status subresource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,14 +141,15 @@ pub fn of(group: &str, plural: &str) -> Rules {
         ("rbac.authorization.k8s.io", "roles" | "clusterroles") => Rules { hooks: &rbac::Role, ..upsert },
         ("rbac.authorization.k8s.io", _) => Rules { hooks: &rbac::Binding, ..upsert },
         ("coordination.k8s.io", _) => conditional(upsert),
-        ("storage.k8s.io", "csidrivers") => {
-            conditional(Rules { generation: FieldsFromZero(&["spec"]), hooks: &storage::CsiDriver, ..DEFAULT })
-        }
+        ("storage.k8s.io", "csidrivers") => conditional(Rules { generation: FieldsFromZero(&["spec"]), ..DEFAULT }),
         ("storage.k8s.io", "volumeattachments") => conditional(Rules { status_update: ResetMetadata, ..status_only }),
         ("storage.k8s.io", "csinodes" | "csistoragecapacities") => conditional(DEFAULT),
         ("resource.k8s.io", "deviceclasses" | "resourceslices") => spec_only,
         ("resource.k8s.io", "devicetaintrules") => Rules { status_update: ResetMetadata, ..workload() },
-        ("resource.k8s.io", "resourceclaims") => Rules { status_update: ResetMetadata, ..status_only },
+        ("resource.k8s.io", "resourceclaims") => {
+            Rules { status_update: ResetMetadata, hooks: &devices::AdminAccess, ..status_only }
+        }
+        ("resource.k8s.io", "resourceclaimtemplates") => Rules { hooks: &devices::AdminAccess, ..DEFAULT },
         ("resource.k8s.io", "resourcepoolstatusrequests") => {
             conditional(Rules { status_update: ResetMetadata, ..status_only })
         }

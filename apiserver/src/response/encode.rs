@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cache::Entry;
 use crate::registry::Served;
+use crate::registry::mirrored::TEMPLATE_GENERATION;
 use crate::request::accept::{Encoding, Format, Transform};
 
 /// The prefix of everything Kubernetes writes as protobuf.
@@ -143,7 +144,16 @@ fn entry_metadata(served: &Served, entry: &Entry) -> Value {
 }
 
 /// PartialObjectMetadata of an object.
-pub fn partial_metadata(metadata: Value, version: &str) -> Value {
+pub fn partial_metadata(served: &Served, mut metadata: Value, version: &str) -> Value {
+    if served.resource.plural == "daemonsets"
+        && let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut)
+    {
+        // It mirrors a field of the whole object.
+        annotations.remove(TEMPLATE_GENERATION);
+        if annotations.is_empty() {
+            metadata.as_object_mut().map(|map| map.remove("annotations"));
+        }
+    }
     json!({
         "kind": "PartialObjectMetadata",
         "apiVersion": format!("meta.k8s.io/{version}"),
@@ -181,7 +191,7 @@ pub fn entry(
             _ => value(&entry_tree(served, entry), format),
         },
         Some(Transform::PartialObjectMetadata(version)) => {
-            value(&partial_metadata(entry_metadata(served, entry), version), format)
+            value(&partial_metadata(served, entry_metadata(served, entry), version), format)
         }
         Some(Transform::PartialObjectMetadataList(_)) => Err(not_a_list(served)),
         Some(Transform::Table(version)) => {
@@ -206,7 +216,7 @@ pub fn tree(
         None => value(object, format),
         Some(Transform::PartialObjectMetadata(version)) => {
             let metadata = object.get("metadata").cloned().unwrap_or_else(|| json!({}));
-            value(&partial_metadata(metadata, version), format)
+            value(&partial_metadata(served, metadata, version), format)
         }
         Some(Transform::PartialObjectMetadataList(_)) => Err(not_a_list(served)),
         Some(Transform::Table(version)) => value(&table.of_object(served, object, version)?, format),

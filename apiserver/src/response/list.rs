@@ -83,7 +83,7 @@ pub fn body(
                 .map(|entry| {
                     let tree = encode::entry_tree(served, entry);
                     let metadata = tree.get("metadata").cloned().unwrap_or_else(|| json!({}));
-                    let mut item = encode::partial_metadata(metadata, version);
+                    let mut item = encode::partial_metadata(served, metadata, version);
                     if format.encoding == Encoding::Protobuf {
                         item = strip(item);
                     }

@@ -119,7 +119,7 @@ impl Options {
             IncludeObject::None => Value::Null,
             IncludeObject::Metadata => {
                 let metadata = object.get_mut("metadata").map(Value::take).unwrap_or_else(|| json!({}));
-                partial_metadata(metadata, version)
+                partial_metadata(served, metadata, version)
             }
             IncludeObject::Object => object,
         };

@@ -72,6 +72,15 @@ pub async fn merge_patch(server: &Arc<Server>, path: &str, patch: &Value) -> Res
     send(server, Method::PATCH, path, "application/merge-patch+json", Some(patch)).await
 }
 
+/// A forced server-side apply of the server to itself.
+///
+/// # Errors
+/// As [`request`].
+pub async fn apply(server: &Arc<Server>, path: &str, object: &Value, manager: &str) -> Result<Value, Status> {
+    let path = format!("{path}?fieldManager={manager}&force=true");
+    send(server, Method::PATCH, &path, "application/apply-patch+yaml", Some(object)).await
+}
+
 async fn send(
     server: &Arc<Server>,
     method: Method,

@@ -271,6 +271,7 @@ fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken)
         shutdown,
         config,
     });
+    api::validation::allow_privileged(server.config.allow_privileged);
     bootstrap::live_checks(&server, &storage);
     aggregator::checks(&server);
     if let Some(tokens) = tokens {

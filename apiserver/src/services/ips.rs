@@ -15,12 +15,28 @@ use apimachinery::status::Status;
 /// Ranges larger than this are treated as this large, as upstream does for IPv6.
 const MAX_SIZE: u128 = 1 << 64;
 
-/// Addresses tried at random before the range is searched in order.
-const RANDOM_ATTEMPTS: usize = 64;
-
-/// Hands out addresses of the service ranges, the first range being the primary family.
+/// Hands out addresses of the cluster's ServiceCIDRs. The configured ranges say which families there are, the
+/// first being the primary one, and where the `kubernetes` Service is.
 pub struct IpAllocator {
     ranges: Vec<IpNet>,
+}
+
+/// Why there is no address; upstream's words.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("range is full")]
+    Full,
+    #[error("provided IP is already allocated")]
+    Allocated,
+    #[error("the provided network does not match the current range")]
+    MismatchedNetwork,
+    #[error("allocator not ready")]
+    NotReady,
+    #[error("the provided IP ({ip}) is not in the valid range. The range of valid IPs is {range}")]
+    NotInRange { ip: IpAddr, range: IpNet },
+    /// What the store or its cache answered.
+    #[error("{}", .0.message)]
+    Store(Status),
 }
 
 /// `IPv4` or `IPv6`.
@@ -38,17 +54,37 @@ fn nth(range: &IpNet, offset: u128) -> IpAddr {
     }
 }
 
+fn size(range: &IpNet) -> u128 {
+    let bits = u32::from(range.max_prefix_len() - range.prefix_len());
+    if bits >= 64 { MAX_SIZE } else { 1u128 << bits }
+}
+
 /// How many addresses of a range can be given out: all but the first, and the last of IPv4.
 fn usable(range: &IpNet) -> u128 {
-    let bits = u32::from(range.max_prefix_len() - range.prefix_len());
-    let size = if bits >= 64 { MAX_SIZE } else { 1u128 << bits };
     let reserved = if matches!(range, IpNet::V4(_)) { 2 } else { 1 };
-    size.saturating_sub(reserved)
+    size(range).saturating_sub(reserved)
 }
 
 /// The lower part of a range, left to Services that ask for an address of their own (KEP-3070).
-fn static_band(size: u128) -> u128 {
+fn static_band(range: &IpNet) -> u128 {
+    let size = size(range);
     if size <= 16 { 0 } else { (size / 16).clamp(16, 256) }
+}
+
+/// Whether a range gives out an address: not its first, nor the last of IPv4.
+pub fn holds(range: &IpNet, address: IpAddr) -> bool {
+    let last = matches!(range, IpNet::V4(range) if range.broadcast() == address);
+    range.contains(&address) && range.network() != address && !last
+}
+
+/// A ServiceCIDR's ranges, and whether it is ready and here to stay.
+pub fn ranges_of(object: &Value) -> (Vec<IpNet>, bool) {
+    let ranges = object.list_at(&["spec", "cidrs"]).iter().filter_map(Value::as_str);
+    let conditions = object.list_at(&["status", "conditions"]);
+    let ready = conditions.iter().find(|condition| condition.str_at(&["type"]) == Some("Ready"));
+    // Without a controller-manager nobody says that a range is ready.
+    let ready = ready.is_none_or(|condition| condition.str_at(&["status"]) == Some("True"));
+    (ranges.filter_map(|range| range.parse().ok()).collect(), ready && object.deletion_timestamp().is_none())
 }
 
 impl IpAllocator {
@@ -57,7 +93,7 @@ impl IpAllocator {
         Self { ranges }
     }
 
-    /// The ranges.
+    /// The configured ranges.
     pub fn ranges(&self) -> &[IpNet] {
         &self.ranges
     }
@@ -72,83 +108,101 @@ impl IpAllocator {
         self.ranges.first().map(|range| nth(range, 1))
     }
 
-    fn range(&self, wanted: &str) -> Option<&IpNet> {
-        self.ranges.iter().find(|range| family(&range.network()) == wanted)
+    /// Ranges of a family that addresses may be taken from.
+    async fn ready(server: &Server, wanted: &str) -> Result<Vec<IpNet>, Refusal> {
+        let store = |error| Refusal::Store(errors::of_read(error));
+        let Some(served) = server.registry.any_version("networking.k8s.io", "servicecidrs") else {
+            return Err(Refusal::Store(Status::internal("networking.k8s.io ServiceCIDR is switched off")));
+        };
+        let cache = served.cache.as_ref().expect("ranges are stored");
+        for freshness in [Freshness::Any, Freshness::Consistent] {
+            let snapshot = cache.snapshot(freshness).await.map_err(store)?;
+            let mut ranges = Vec::new();
+            for entry in snapshot.range(None, None) {
+                let (mut of, ready) = ranges_of(&entry.tree());
+                of.retain(|range| ready && family(&range.network()) == wanted && !ranges.contains(range));
+                ranges.extend(of);
+            }
+            if !ranges.is_empty() {
+                return Ok(ranges);
+            }
+        }
+        Ok(Vec::new())
     }
 
-    /// Takes a free address of a family for a Service. A dry run only picks one.
+    /// Takes a free address of a family for a Service. A dry run answers the first range's own address, as
+    /// upstream does.
     ///
     /// # Errors
-    /// When the range is exhausted or the store fails.
+    /// When the ranges are exhausted or the store fails.
     pub async fn next(
         &self,
         server: &Arc<Server>,
         wanted: &str,
         service: (&str, &str),
         dry_run: bool,
-    ) -> Result<IpAddr, Status> {
-        let Some(range) = self.range(wanted) else {
-            return Err(Status::internal(format!("failed to allocate a serviceIP: no allocator for family {wanted}")));
-        };
-        let size = usable(range);
-        let band = static_band(size);
-        let full = || Status::internal("failed to allocate a serviceIP: range is full");
-        for _ in 0..RANDOM_ATTEMPTS {
-            if size <= band {
-                break;
-            }
-            let offset = 1 + band + rand::random::<u128>() % (size - band);
-            if self.take(server, nth(range, offset), service, dry_run).await? {
-                return Ok(nth(range, offset));
+    ) -> Result<IpAddr, Refusal> {
+        let ranges = Self::ready(server, wanted).await?;
+        if dry_run {
+            return ranges.first().map(IpNet::network).ok_or(Refusal::NotReady);
+        }
+        for range in &ranges {
+            let (size, band) = (usable(range), static_band(range).min(usable(range)));
+            // Offsets of the upper part come first, from somewhere on, then those of the lower.
+            for (low, high) in [(band, size), (0, band)] {
+                let count = high - low;
+                let start = if count == 0 { 0 } else { rand::random::<u128>() % count };
+                for step in 0..count {
+                    let address = nth(range, 1 + low + (start + step) % count);
+                    match Self::create(server, address, service).await {
+                        Err(Refusal::Allocated) => {}
+                        Err(other) => return Err(other),
+                        Ok(()) => return Ok(address),
+                    }
+                }
             }
         }
-        // Nearly full: look at each address once, the upper part first.
-        let searched = size.min(1 << 20);
-        for offset in (band..searched).chain(0..band.min(searched)) {
-            let address = nth(range, 1 + offset);
-            if self.take(server, address, service, dry_run).await? {
-                return Ok(address);
-            }
-        }
-        Err(full())
+        Err(Refusal::Full)
     }
 
-    /// Takes a certain address; false when somebody has it.
+    /// Takes a certain address.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When somebody has it, it is in no range that is ready, or the store fails.
     pub async fn take(
         &self,
         server: &Arc<Server>,
         address: IpAddr,
-        (namespace, name): (&str, &str),
+        service: (&str, &str),
         dry_run: bool,
-    ) -> Result<bool, Status> {
-        let Some(served) = server.registry.any_version("networking.k8s.io", "ipaddresses") else {
-            return Err(Status::internal("networking.k8s.io IPAddress is switched off"));
-        };
-        let cache = served.cache.as_ref().expect("addresses are stored");
-        let key = served.key("", &address.to_string());
-        let existing = cache.get(&key, Freshness::Any).await.map_err(errors::of_read)?;
-        if let Some(existing) = existing {
-            // An address left over by a failed create of the same Service is its own.
-            let tree = existing.tree();
-            return Ok(owned_by(&tree, namespace, name));
-        }
-        if dry_run {
-            return Ok(true);
-        }
-        let object = address_object(server, address, namespace, name);
-        match cache.create(&key, object, CreateOptions::default()).await {
-            Ok(_) => Ok(true),
-            Err(Error::Exists { .. }) => Ok(false),
-            Err(error) => Err(errors::of_read(error)),
+    ) -> Result<(), Refusal> {
+        let ranges = Self::ready(server, family(&address)).await?;
+        let inside = ranges.iter().any(|range| holds(range, address));
+        match ranges.first() {
+            None if dry_run => Err(Refusal::NotReady),
+            Some(range) if dry_run && !holds(range, address) => Err(Refusal::NotInRange { ip: address, range: *range }),
+            _ if dry_run => Ok(()),
+            _ if !inside => Err(Refusal::MismatchedNetwork),
+            _ => Self::create(server, address, service).await,
         }
     }
 
-    /// Whether an address lies in a range.
-    pub fn contains(&self, address: &IpAddr) -> bool {
-        self.ranges.iter().any(|range| range.contains(address))
+    /// The IPAddress of this name is the lock: whoever creates it has the address.
+    async fn create(server: &Server, address: IpAddr, (namespace, name): (&str, &str)) -> Result<(), Refusal> {
+        let Some(served) = server.registry.any_version("networking.k8s.io", "ipaddresses") else {
+            return Err(Refusal::Store(Status::internal("networking.k8s.io IPAddress is switched off")));
+        };
+        let cache = served.cache.as_ref().expect("addresses are stored");
+        let key = served.key("", &address.to_string());
+        if cache.cached(&key).is_some() {
+            return Err(Refusal::Allocated);
+        }
+        let object = address_object(server, address, namespace, name);
+        match cache.create(&key, object, CreateOptions::default()).await {
+            Ok(_) => Ok(()),
+            Err(Error::Exists { .. }) => Err(Refusal::Allocated),
+            Err(error) => Err(Refusal::Store(errors::of_read(error))),
+        }
     }
 
     /// Gives an address back, if it is this Service's.
@@ -166,13 +220,13 @@ impl IpAllocator {
     }
 }
 
-fn owned_by(object: &Value, namespace: &str, name: &str) -> bool {
+pub(super) fn owned_by(object: &Value, namespace: &str, name: &str) -> bool {
     object.str_at(&["spec", "parentRef", "namespace"]) == Some(namespace)
         && object.str_at(&["spec", "parentRef", "name"]) == Some(name)
         && object.str_at(&["spec", "parentRef", "resource"]) == Some("services")
 }
 
-fn address_object(server: &Server, address: IpAddr, namespace: &str, name: &str) -> Value {
+pub(super) fn address_object(server: &Server, address: IpAddr, namespace: &str, name: &str) -> Value {
     let now = server.timestamp();
     json!({
         "apiVersion": "networking.k8s.io/v1",
@@ -220,8 +274,30 @@ mod tests {
             assert_eq!(usable(&range), want);
             assert_eq!(nth(&range, 1).to_string(), first);
         }
-        assert_eq!(static_band(65534), 256);
-        assert_eq!(static_band(254), 16);
-        assert_eq!(static_band(14), 0);
+        let check = |range: &str, want: u128| assert_eq!(static_band(&range.parse().unwrap()), want, "{range}");
+        check("10.96.0.0/16", 256);
+        check("10.96.0.0/20", 256);
+        check("10.96.0.0/24", 16);
+        check("10.96.0.0/27", 16);
+        check("10.96.0.0/28", 0);
+        check("fd00::/64", 256);
+    }
+
+    #[test]
+    fn reads_ranges() {
+        let check = |object: Value, want: bool| {
+            let (ranges, ready) = ranges_of(&object);
+            assert_eq!((ranges.len(), ready), (2, want), "{object}");
+        };
+        let spec = json!({"cidrs": ["10.0.0.0/24", "fd00::/112"]});
+        let ready = |status: &str| json!({"conditions": [{"type": "Ready", "status": status}]});
+        check(json!({"spec": spec}), true);
+        check(json!({"spec": spec, "status": ready("True")}), true);
+        check(json!({"spec": spec, "status": ready("False")}), false);
+        check(json!({"spec": spec, "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}), false);
+        let range: IpNet = "10.0.0.0/24".parse().unwrap();
+        for (address, want) in [("10.0.0.0", false), ("10.0.0.1", true), ("10.0.0.255", false), ("10.0.1.1", false)] {
+            assert_eq!(holds(&range, address.parse().unwrap()), want, "{address}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a fixture that fails fails its test")]
 
 mod aggregation;
+mod allocation;
 mod authorization;
 mod bad_input;
 mod custom;
@@ -26,7 +27,8 @@ use tower::ServiceExt as _;
 pub struct Fixture {
     pub handle: Handle,
     router: Router,
-    _dir: tempfile::TempDir,
+    storage: Arc<Embedded>,
+    _dir: Option<tempfile::TempDir>,
     _stop: tokio_util::sync::DropGuard,
 }
 
@@ -58,14 +60,31 @@ impl Fixture {
             storage: StorageBackend::Embedded { data_dir: dir.path().into() },
             service_cluster_ip_ranges: vec!["10.96.0.0/16".parse().unwrap()],
             reconcile_endpoints: false,
+            allow_privileged: true,
             ..Config::default()
         };
         change(&mut config);
         let storage = Embedded::open(Options { sync: false, ..Options::new(dir.path()) }).unwrap();
+        Self::on(config, Arc::new(storage), Some(dir)).await
+    }
+
+    /// Another server on the same store.
+    pub async fn twin(&self, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config {
+            authorization_modes: vec![AuthorizationMode::Rbac],
+            reconcile_endpoints: false,
+            allow_privileged: true,
+            ..Config::default()
+        };
+        change(&mut config);
+        Self::on(config, self.storage.clone(), None).await
+    }
+
+    async fn on(config: Config, storage: Arc<Embedded>, dir: Option<tempfile::TempDir>) -> Self {
         let stop = CancellationToken::new();
-        let handle = Server::start_in_process(config, Arc::new(storage), stop.clone()).await.unwrap();
+        let handle = Server::start_in_process(config, storage.clone(), stop.clone()).await.unwrap();
         let router = handle.admin_router();
-        Self { handle, router, _dir: dir, _stop: stop.drop_guard() }
+        Self { handle, router, storage, _dir: dir, _stop: stop.drop_guard() }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {

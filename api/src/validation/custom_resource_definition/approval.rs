@@ -4,7 +4,7 @@ use apimachinery::field::{self, ErrorList, Path};
 use apimachinery::gotext::quote;
 use serde_json::Value;
 
-use super::super::read::Read;
+use crate::read::Read;
 
 /// The annotation that carries an approval.
 pub const ANNOTATION: &str = "api-approved.kubernetes.io";

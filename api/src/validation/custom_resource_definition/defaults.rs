@@ -3,10 +3,10 @@
 use apimachinery::field::{self, BadValue, ErrorList, Path};
 use serde_json::Value;
 
-use super::super::read::Read;
 use super::members;
 use crate::custom::default::{Step, surround};
 use crate::custom::{Node, default, meta, prune, validate as values};
+use crate::read::Read;
 
 /// Whether an old schema has defaults with unknown fields.
 pub(super) fn are_unpruned(schema: &Value) -> bool {

@@ -18,8 +18,8 @@ use apimachinery::names;
 use serde_json::{Map, Value, json};
 
 use super::checks::immutable;
-use super::read::Read;
 use super::{object_meta, webhook_configuration};
+use crate::read::Read;
 
 /// As many fields may be selectable.
 const MAX_SELECTABLE_FIELDS: usize = 8;
@@ -60,7 +60,7 @@ impl Default for Options {
 
 pub(super) fn create(object: &Value, errors: &mut ErrorList) {
     let spec = hoist(&object["spec"]);
-    object_meta::create(object, false, super::checks::name_is_subdomain, errors);
+    object_meta::generic(object, false, super::checks::name_is_subdomain, errors);
     let wanted = format!("{}.{}", spec["names"].text("plural"), spec.text("group"));
     let name = object["metadata"].text("name");
     if !name.is_empty() && name != wanted {
@@ -76,7 +76,7 @@ pub(super) fn create(object: &Value, errors: &mut ErrorList) {
 
 pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
     let (spec, old_spec) = (hoist(&new["spec"]), hoist(&old["spec"]));
-    object_meta::update(new, old, errors);
+    object_meta::generic_update(new, old, errors);
     let schemas: Vec<&Value> = schemas(&old_spec).collect();
     let has = |wrong: &dyn Fn(&Value) -> bool| schemas.iter().any(|schema| schema::any(schema, wrong));
     let established = old["status"]
@@ -127,7 +127,7 @@ pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
 }
 
 pub(super) fn update_status(new: &Value, old: &Value, errors: &mut ErrorList) {
-    object_meta::update(new, old, errors);
+    object_meta::generic_update(new, old, errors);
     status(new, errors);
 }
 

@@ -7,8 +7,8 @@ use apimachinery::gotext;
 use cel::DeclType;
 use serde_json::{Value, json};
 
-use super::super::read::Read;
 use crate::custom::{Node, rules};
+use crate::read::Read;
 
 /// What one rule may cost by estimate.
 const LIMIT: u64 = 10_000_000;

@@ -3,8 +3,8 @@
 use apimachinery::field::{self, BadValue, ErrorList, Path};
 use serde_json::{Value, json};
 
-use super::super::read::Read;
 use super::{Options, defaults, members, paths, rules, structural};
+use crate::read::Read;
 
 /// Names of fields as Go's struct has them, in its order, which a message shows.
 const AT_ROOT: [&str; 22] = [

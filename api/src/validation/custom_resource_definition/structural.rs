@@ -3,9 +3,9 @@
 use apimachinery::field::{self, ErrorList, FieldError, Path};
 use serde_json::{Value, json};
 
-use super::super::read::Read;
 use super::members;
 use crate::custom::pattern;
+use crate::read::Read;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {

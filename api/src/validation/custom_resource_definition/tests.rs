@@ -25,7 +25,7 @@ fn errors(definition: &Value) -> Vec<String> {
     let resource = crate::table()
         .find_resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
         .expect("the table has definitions");
-    crate::validation::create(resource, definition).iter().map(ToString::to_string).collect()
+    crate::validation::create(resource, resource, definition).iter().map(ToString::to_string).collect()
 }
 
 fn changed(change: impl Fn(&mut Value)) -> Vec<String> {

@@ -13,7 +13,7 @@ use super::checks::{
 };
 use super::object_meta;
 use super::pod;
-use super::read::Read;
+use crate::read::Read;
 
 pub(super) use status::update as update_status;
 

@@ -7,9 +7,9 @@ use apimachinery::gotext::quote;
 use serde_json::Value;
 
 use super::super::checks::{non_negative, qualified_name};
-use super::super::read::Read;
 use super::is_indexed;
 use super::status::indexes;
+use crate::read::Read;
 
 const MOST_RULES: usize = 20;
 const MOST_CODES: usize = 255;

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::super::checks::non_negatives;
 use super::super::object_meta;
-use super::super::read::Read;
 use super::is_indexed;
+use crate::read::Read;
 
 pub(super) fn is_true(status: &Value, condition: &str) -> bool {
     status.list("conditions").iter().any(|c| c.text("type") == condition && c.text("status") == "True")

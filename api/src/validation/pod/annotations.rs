@@ -5,9 +5,9 @@ use apimachinery::field::{self, ErrorList, Path};
 use apimachinery::gotext::quote;
 use serde_json::Value;
 
-use super::super::read::Read;
 use super::each_container;
 use super::volumes::descending_path;
+use crate::read::Read;
 
 pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";

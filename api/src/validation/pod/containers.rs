@@ -7,9 +7,9 @@ use apimachinery::names;
 use serde_json::Value;
 
 use super::super::checks::{dns1123_label, messages, one_of, port_num};
-use super::super::read::Read;
 use super::volumes::{Volumes, devices, mounts};
 use super::{env, probes, resources, security};
+use crate::read::Read;
 
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const RESTART_POLICIES: &[&str] = &["Always", "Never", "OnFailure"];

@@ -5,8 +5,8 @@ use apimachinery::names;
 use serde_json::Value;
 
 use super::super::checks::{dns1123_label, messages, name_is_subdomain, qualified_name, quantity};
-use super::super::read::Read;
 use super::volumes::no_backsteps;
+use crate::read::Read;
 
 const ENV_FIELDS: &[&str] = &[
     "metadata.name",

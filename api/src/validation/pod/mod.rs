@@ -8,9 +8,11 @@ pub(super) mod resources;
 pub(super) mod scheduling;
 mod security;
 mod status;
+mod subresources;
 mod update;
 pub(super) mod volume_sources;
 pub(super) mod volumes;
+mod windows;
 
 use apimachinery::field::{self, ErrorList, Path};
 use apimachinery::names;
@@ -20,10 +22,11 @@ use super::checks::{
     dns1123_label, dns1123_subdomain, labels, legacy_ip, messages, name_is_subdomain, one_of, qualified_name,
 };
 use super::object_meta;
-use super::read::Read;
+use crate::read::Read;
 use containers::Context;
 
 pub(super) use status::update as update_status;
+pub(super) use subresources::{ephemeral_containers, resize};
 pub(super) use update::update;
 
 /// `ValidatePodCreate`.
@@ -130,6 +133,7 @@ fn spec(spec: &Value, pod_name: &str, is_pod: bool, path: &Path, errors: &mut Er
     scheduling::gates(spec.list("schedulingGates"), &path.child("schedulingGates"), errors);
     let spread = spec.list("topologySpreadConstraints");
     scheduling::spread(spread, &path.child("topologySpreadConstraints"), errors);
+    windows::host_process(spec, path, errors);
     security::host_users(spec, path, errors);
     host_name(spec, path, errors);
     names_of_others(spec, path, errors);

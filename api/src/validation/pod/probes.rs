@@ -5,7 +5,7 @@ use apimachinery::names;
 use serde_json::Value;
 
 use super::super::checks::{non_negatives, port_num, port_num_or_name};
-use super::super::read::Read;
+use crate::read::Read;
 
 /// All probes of a container that may have them.
 pub(super) fn probes(container: &Value, grace: Option<i64>, path: &Path, errors: &mut ErrorList) {

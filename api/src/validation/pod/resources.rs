@@ -1,6 +1,6 @@
 //! Amounts of resources: of containers, of the pod, and of other kinds that name resources.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use apimachinery::field::{self, ErrorList, Path};
 use apimachinery::names;
@@ -8,7 +8,7 @@ use apimachinery::quantity::Quantity;
 use serde_json::Value;
 
 use super::super::checks::{dns1123_label, non_negative_quantity, quantity};
-use super::super::read::Read;
+use crate::read::Read;
 
 const STANDARD: &[&str] = &[
     "cpu",
@@ -48,15 +48,15 @@ pub(in super::super) fn is_huge_page(name: &str) -> bool {
     name.starts_with("hugepages-")
 }
 
-fn is_native(name: &str) -> bool {
+pub(in super::super) fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-fn is_extended(name: &str) -> bool {
+pub(in super::super) fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-fn overcommit_allowed(name: &str) -> bool {
+pub(in super::super) fn overcommit_allowed(name: &str) -> bool {
     is_native(name) && !is_huge_page(name)
 }
 
@@ -78,7 +78,7 @@ pub(in super::super) fn resource_name(name: &str, path: &Path, errors: &mut Erro
     true
 }
 
-fn container_resource_name(name: &str, path: &Path, errors: &mut ErrorList) {
+pub(in super::super) fn container_resource_name(name: &str, path: &Path, errors: &mut ErrorList) {
     resource_name(name, path, errors);
     if !name.contains('/') {
         if !matches!(name, "cpu" | "memory" | "ephemeral-storage") && !is_huge_page(name) {
@@ -218,6 +218,51 @@ pub(super) fn overhead(overhead: &Value, path: &Path, errors: &mut ErrorList) {
     container_resources(&resources, &BTreeSet::new(), path, errors);
 }
 
+type Amounts<'a> = BTreeMap<&'a str, Quantity>;
+
+fn add<'a>(sum: &mut Amounts<'a>, more: &Amounts<'a>) {
+    for (name, amount) in more {
+        match sum.get_mut(name) {
+            Some(sum) => sum.add(amount),
+            None => {
+                sum.insert(name, amount.clone());
+            }
+        }
+    }
+}
+
+fn at_least<'a>(sum: &mut Amounts<'a>, other: &Amounts<'a>) {
+    for (name, amount) in other {
+        if sum.get(name).is_none_or(|sum| sum < amount) {
+            sum.insert(name, amount.clone());
+        }
+    }
+}
+
+/// What all containers need at a time: those that run together, or an init container with the sidecars before it.
+fn aggregate<'a>(spec: &'a Value, what: &str) -> Amounts<'a> {
+    let of = |container: &'a Value| -> Amounts<'a> {
+        let entries = container["resources"].entries(what);
+        entries.map(|(name, value)| (name.as_str(), quantity(value))).collect()
+    };
+    let (mut sum, mut init, mut sidecars) = (Amounts::new(), Amounts::new(), Amounts::new());
+    for container in spec.list("containers") {
+        add(&mut sum, &of(container));
+    }
+    for container in spec.list("initContainers") {
+        let own = of(container);
+        let mut now = sidecars.clone();
+        add(&mut now, &own);
+        if container.text("restartPolicy") == "Always" {
+            add(&mut sum, &own);
+            sidecars.clone_from(&now);
+        }
+        at_least(&mut init, &now);
+    }
+    at_least(&mut sum, &init);
+    sum
+}
+
 /// Resources of the pod as a whole.
 pub(super) fn pod_resources(spec: &Value, claims: &BTreeSet<&str>, path: &Path, errors: &mut ErrorList) {
     let Some(resources) = spec.set("resources") else { return };
@@ -230,6 +275,21 @@ pub(super) fn pod_resources(spec: &Value, claims: &BTreeSet<&str>, path: &Path, 
         errors.push(field::forbidden(&path.child("claims"), "claims may not be set for Resources at pod-level"));
     }
     requirements(resources, pod_resource_name, claims, &path, errors);
+    for (what, only_huge) in [("requests", false), ("limits", true)] {
+        if resources.set(what).is_none() {
+            continue;
+        }
+        for (name, sum) in aggregate(spec, what) {
+            let Some(own) = resources[what].set(name).filter(|_| !only_huge || name.starts_with("hugepages-")) else {
+                continue;
+            };
+            if sum > quantity(own) {
+                let message = format!("must be greater than or equal to aggregate container {what} of {sum}");
+                let path = path.child(what).key(name.to_string());
+                errors.push(field::invalid(&path, quantity(own).to_string(), message));
+            }
+        }
+    }
     for (i, container) in spec.list("containers").iter().enumerate() {
         for (name, value) in container["resources"].entries("limits") {
             let Some(limit) = resources["limits"].set(name) else { continue };
@@ -239,5 +299,31 @@ pub(super) fn pod_resources(spec: &Value, claims: &BTreeSet<&str>, path: &Path, 
                 errors.push(field::invalid(&path, quantity(value).to_string(), message));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_containers_need_at_a_time() {
+        let container = |cpu: &str| json!({"resources": {"requests": {"cpu": cpu}}});
+        let sidecar = |cpu: &str| json!({"restartPolicy": "Always", "resources": {"requests": {"cpu": cpu}}});
+        let check = |init: Value, containers: Value, want: &str| {
+            let spec = json!({"initContainers": init, "containers": containers});
+            assert_eq!(
+                aggregate(&spec, "requests").get("cpu").map(ToString::to_string).as_deref(),
+                Some(want),
+                "{spec}"
+            );
+        };
+        check(json!([]), json!([container("1"), container("500m")]), "1500m");
+        check(json!([container("2")]), json!([container("1")]), "2");
+        check(json!([sidecar("1"), container("2")]), json!([container("1")]), "3");
+        check(json!([container("2"), sidecar("1")]), json!([container("1")]), "2");
+        check(json!([sidecar("1"), sidecar("1")]), json!([container("1")]), "3");
     }
 }

@@ -7,7 +7,7 @@ use apimachinery::names;
 use serde_json::Value;
 
 use super::super::checks::{label_selector, messages, name_is_label, name_is_subdomain, positive, qualified_name};
-use super::super::read::Read;
+use crate::read::Read;
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";

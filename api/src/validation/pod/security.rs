@@ -6,9 +6,10 @@ use apimachinery::field::{self, ErrorList, Path};
 use apimachinery::names;
 use serde_json::{Value, json};
 
-use super::super::read::Read;
-use super::each_container;
 use super::volumes::descending_path;
+use super::{each_container, windows};
+use crate::read::Read;
+use crate::validation::capabilities;
 
 const PROFILES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
 
@@ -24,6 +25,9 @@ fn ids(context: &Value, fields: &[&'static str], path: &Path, errors: &mut Error
 pub(super) fn container(context: &Value, host_users: bool, path: &Path, errors: &mut ErrorList) {
     if context.is_null() {
         return;
+    }
+    if context.flag("privileged") && !capabilities::is_privileged_allowed() {
+        errors.push(field::forbidden(&path.child("privileged"), "disallowed by cluster policy"));
     }
     ids(context, &["runAsUser", "runAsGroup"], path, errors);
     if let Some(mount) = context.set("procMount").and_then(Value::as_str) {
@@ -47,6 +51,7 @@ pub(super) fn container(context: &Value, host_users: bool, path: &Path, errors: 
             errors.push(field::invalid(path, go_security_context(context), message));
         }
     }
+    windows::options(&context["windowsOptions"], &path.child("windowsOptions"), errors);
     app_armor(&context["appArmorProfile"], &path.child("appArmorProfile"), errors);
 }
 
@@ -145,6 +150,7 @@ pub(super) fn pod(spec: &Value, path: &Path, errors: &mut ErrorList) {
     };
     choice("fsGroupChangePolicy", &["Always", "OnRootMismatch"]);
     seccomp(&context["seccompProfile"], &path.child("seccompProfile"), errors);
+    windows::options(&context["windowsOptions"], &path.child("windowsOptions"), errors);
     app_armor(&context["appArmorProfile"], &path.child("appArmorProfile"), errors);
     let mut choice = |name: &'static str, supported: &[&str]| {
         if let Some(value) = context.set(name).and_then(Value::as_str).filter(|v| !supported.contains(v)) {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::super::checks::{immutable, legacy_ip, messages, name_is_subdomain, qualified_name, sloppy_ip};
 use super::super::object_meta;
-use super::super::read::Read;
+use crate::read::Read;
 
 /// `ValidatePodStatusUpdate`.
 pub(in super::super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {

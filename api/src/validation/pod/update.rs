@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::super::checks::semantically_equal;
 use super::super::object_meta;
-use super::super::read::Read;
 use super::annotations::{APP_ARMOR, MIRROR};
 use super::{containers, metadata_and_spec, scheduling};
+use crate::read::Read;
 
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 

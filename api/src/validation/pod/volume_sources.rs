@@ -5,10 +5,38 @@ use apimachinery::names::{self, inclusive_range_error};
 use serde_json::Value;
 
 use super::super::checks::{messages, name_is_subdomain};
-use super::super::read::Read;
 use super::volumes::descending_path;
+use crate::read::Read;
 
+/// The source of a pod's volume.
 pub(super) fn check(kind: &str, source: &Value, volume_name: &str, volume: &Path, path: &Path, errors: &mut ErrorList) {
+    match kind {
+        "iscsi" => {
+            iscsi(source, " starting with iqn, eui, or naa", path, errors);
+            let label = format!("{volume_name}:{}", source.text("targetPortal"));
+            if source.set("initiatorName").is_some() && label.len() > 64 {
+                errors.push(field::invalid(&volume.child("name"), volume_name, LONG_LABEL));
+            }
+        }
+        "csi" => {
+            csi_driver_name(source.text("driver"), &path.child("driver"), errors);
+            if let Some(secret) = source.set("nodePublishSecretRef") {
+                let name = secret.text("name");
+                if name.is_empty() {
+                    errors.push(field::required(&path.children(&["nodePublishSecretRef", "name"]), ""));
+                } else {
+                    messages(name_is_subdomain(name, false), name, &path.child("name"), errors);
+                }
+            }
+        }
+        _ => shared(kind, source, path, errors),
+    }
+}
+
+const LONG_LABEL: &str = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
+
+/// Sources with the same rules in pods and in PersistentVolumes.
+pub(in super::super) fn shared(kind: &str, source: &Value, path: &Path, errors: &mut ErrorList) {
     let mut required = |names: &[&'static str]| {
         for name in names {
             if source.text(name).is_empty() {
@@ -33,17 +61,6 @@ pub(super) fn check(kind: &str, source: &Value, volume_name: &str, volume: &Path
             required(&["server", "path"]);
             if !source.text("path").starts_with('/') {
                 errors.push(field::invalid(&path.child("path"), source.text("path"), "must be an absolute path"));
-            }
-        }
-        "iscsi" => {
-            iscsi(source, path, errors);
-            let label = format!("{volume_name}:{}", source.text("targetPortal"));
-            if source.set("initiatorName").is_some() && label.len() > 64 {
-                errors.push(field::invalid(
-                    &volume.child("name"),
-                    volume_name,
-                    "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.",
-                ));
             }
         }
         "glusterfs" => required(&["endpoints", "path"]),
@@ -100,17 +117,6 @@ pub(super) fn check(kind: &str, source: &Value, volume_name: &str, volume: &Path
             secret_name(source, path, errors);
         }
         "scaleIO" => required(&["gateway", "system", "volumeName"]),
-        "csi" => {
-            csi_driver_name(source.text("driver"), &path.child("driver"), errors);
-            if let Some(secret) = source.set("nodePublishSecretRef") {
-                let name = secret.text("name");
-                if name.is_empty() {
-                    errors.push(field::required(&path.children(&["nodePublishSecretRef", "name"]), ""));
-                } else {
-                    messages(name_is_subdomain(name, false), name, &path.child("name"), errors);
-                }
-            }
-        }
         _ => {}
     }
 }
@@ -128,39 +134,32 @@ fn partition(source: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn iscsi(source: &Value, path: &Path, errors: &mut ErrorList) {
+/// iSCSI of a PersistentVolume, which has the volume's name in its own place.
+pub(in super::super) fn persistent_iscsi(source: &Value, volume_name: &str, path: &Path, errors: &mut ErrorList) {
+    let portal = source.text("targetPortal");
+    let long = source.set("initiatorName").is_some() && volume_name.len() + 1 + portal.len() > 64;
+    let before = errors.len();
+    iscsi(source, "", path, errors);
+    if long {
+        let at = before + usize::from(portal.is_empty());
+        errors.0.insert(at, field::invalid(&path.child("targetportal"), portal, LONG_LABEL));
+    }
+    secret_name(source, path, errors);
+    // Upstream looks at the initiator after the secret.
+    let initiator = |error: &field::FieldError| error.field.ends_with(".initiatorname");
+    errors.0[before..].sort_by_key(initiator);
+}
+
+fn iscsi(source: &Value, form: &str, path: &Path, errors: &mut ErrorList) {
     for name in ["targetPortal", "iqn"] {
         if source.text(name).is_empty() {
             errors.push(field::required(&path.child(name), ""));
         }
     }
-    let known = |name: &str| ["iqn", "eui", "naa"].iter().any(|p| name.starts_with(p));
-    let alnum = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_alphanumeric());
-    let valid = |name: &str| match name.get(..3) {
-        Some("iqn") => {
-            let date = name.get(4..11).unwrap_or_default().as_bytes();
-            let digits = |r: std::ops::Range<usize>| date.get(r).is_some_and(|d| d.iter().all(u8::is_ascii_digit));
-            let rest = name.get(12..).unwrap_or_default();
-            let dated = digits(0..4) && date.get(4) == Some(&b'-') && digits(5..7);
-            dated
-                && rest.split_once(':').is_some_and(|(host, tail)| {
-                    !host.is_empty() && !tail.is_empty() && !tail.contains([',', ';', '*', '&', '$', '|', ' '])
-                })
-        }
-        Some("eui") => alnum(name.get(4..).unwrap_or_default(), 16),
-        _ => alnum(name.get(4..).unwrap_or_default(), 32),
-    };
-    let names = [("iqn", source.text("iqn")), ("initiatorname", source.text("initiatorName"))];
-    let mut check = |(field_name, name): (&'static str, &str)| {
-        if !name.is_empty() && !known(name) {
-            let message = "must be valid format starting with iqn, eui, or naa";
-            errors.push(field::invalid(&path.child(field_name), name, message));
-        } else if !name.is_empty() && !valid(name) {
-            errors.push(field::invalid(&path.child(field_name), name, "must be valid format"));
-        }
-    };
-    check(names[0]);
-    check(names[1]);
+    let name = source.text("iqn");
+    if !name.is_empty() {
+        iscsi_name(name, form, &path.child("iqn"), errors);
+    }
     let lun = source.num("lun");
     if !(0..=255).contains(&lun) {
         errors.push(field::invalid(&path.child("lun"), lun, inclusive_range_error(0, 255)));
@@ -168,6 +167,40 @@ fn iscsi(source: &Value, path: &Path, errors: &mut ErrorList) {
     let chap = source.flag("chapAuthDiscovery") || source.flag("chapAuthSession");
     if chap && source.set("secretRef").is_none() {
         errors.push(field::required(&path.child("secretRef"), ""));
+    }
+    if let Some(name) = source.set("initiatorName").and_then(Value::as_str) {
+        iscsi_name(name, form, &path.child("initiatorname"), errors);
+    }
+}
+
+fn iscsi_name(name: &str, form: &str, path: &Path, errors: &mut ErrorList) {
+    let alnum = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_alphanumeric());
+    // Upstream's pattern for iqn is not anchored at its start.
+    let iqn = || {
+        name.match_indices("iqn.").any(|(at, _)| {
+            let date = name[at + 4..].as_bytes();
+            let digits = |r: std::ops::Range<usize>| date.get(r).is_some_and(|d| d.iter().all(u8::is_ascii_digit));
+            let dated = digits(0..4) && date.get(4) == Some(&b'-') && digits(5..7) && date.get(7) == Some(&b'.');
+            dated
+                && name[at + 12..].split_once(':').is_some_and(|(host, tail)| {
+                    let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.');
+                    let odd = |c: char| matches!(c, ',' | ';' | '*' | '&' | '$' | '|') || c.is_ascii_whitespace();
+                    !host.is_empty() && host.bytes().all(known) && !tail.is_empty() && !tail.contains(odd)
+                })
+        })
+    };
+    let rest = |n: usize| name.char_indices().nth(n).map_or("", |(at, _)| &name[at..]);
+    let valid = match name.get(..3) {
+        Some("iqn") => iqn(),
+        Some("eui") => alnum(rest(4), 16),
+        Some("naa") => alnum(rest(4), 32),
+        _ => {
+            errors.push(field::invalid(path, name, format!("must be valid format{form}")));
+            return;
+        }
+    };
+    if !valid {
+        errors.push(field::invalid(path, name, "must be valid format"));
     }
 }
 
@@ -244,12 +277,7 @@ fn azure_disk(source: &Value, path: &Path, errors: &mut ErrorList) {
             ["/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}"];
         errors.push(field::not_supported(&path.child("diskURI"), uri, &supported));
     }
-    if kind != "Managed"
-        && !kind.is_empty()
-        && !uri.is_empty()
-        && !uri.starts_with("https://")
-        && !uri.starts_with("http://")
-    {
+    if source.set("kind").is_some() && kind != "Managed" && !uri.starts_with("https://") {
         let supported = ["https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd"];
         errors.push(field::not_supported(&path.child("diskURI"), uri, &supported));
     }

@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::super::checks::{dns1123_label, label_selector, messages, name_is_subdomain, quantity};
 use super::super::persistent_volume_claim;
-use super::super::read::Read;
 use super::env::{VOLUME_FIELDS, field_ref, resource_field_ref};
 use super::volume_sources;
+use crate::read::Read;
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 /// In the order in which a second source is complained about.
@@ -225,7 +225,7 @@ pub(super) fn descending_path(target: &str, path: &Path, errors: &mut ErrorList)
     no_backsteps(target, path, errors);
 }
 
-pub(super) fn no_backsteps(target: &str, path: &Path, errors: &mut ErrorList) {
+pub(in super::super) fn no_backsteps(target: &str, path: &Path, errors: &mut ErrorList) {
     if target.split('/').any(|part| part == "..") {
         errors.push(field::invalid(path, target, "must not contain '..'"));
     }

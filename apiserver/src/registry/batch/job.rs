@@ -43,4 +43,13 @@ impl Hooks for Job {
             selector[LABELS[0]] = uid.into();
         }
     }
+
+    /// A job without labels has its template's.
+    fn read_back(&self, object: &mut Value) {
+        if object.labels().is_none_or(serde_json::Map::is_empty)
+            && let Some(labels) = object.at(&["spec", "template", "metadata", "labels"]).cloned()
+        {
+            object.set_at(&["metadata", "labels"], labels);
+        }
+    }
 }

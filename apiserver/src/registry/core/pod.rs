@@ -1,8 +1,7 @@
 //! Pods: phase and QoS class at birth, graceful deletion, and what each subresource may change.
 
 use apimachinery::object::ObjectExt as _;
-use apimachinery::quantity::Quantity;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::registry::hooks::{HookContext, Hooks};
 
@@ -10,7 +9,7 @@ pub struct Pod;
 
 impl Hooks for Pod {
     fn prepare_create(&self, cx: &HookContext<'_>, object: &mut Value) {
-        let mut status = json!({"phase": "Pending", "qosClass": qos_class(object)});
+        let mut status = json!({"phase": "Pending", "qosClass": api::qos::class(object)});
         if !object.list_at(&["spec", "schedulingGates"]).is_empty() {
             status["conditions"] = json!([{
                 "type": "PodScheduled",
@@ -22,6 +21,8 @@ impl Hooks for Pod {
             }]);
         }
         object.set_at(&["status"], status);
+        label_keys(object);
+        app_armor(cx, object);
     }
 
     fn prepare_update(&self, cx: &HookContext<'_>, new: &mut Value, old: &Value) {
@@ -39,6 +40,7 @@ impl Hooks for Pod {
                 {
                     new.set_at(&["status", "qosClass"], class);
                 }
+                keep_observed(new, old);
             }
             "ephemeralcontainers" => {
                 let containers = new.at(&["spec", "ephemeralContainers"]).cloned();
@@ -80,6 +82,118 @@ impl Hooks for Pod {
     }
 }
 
+/// Terms that name label keys get the pod's own values of them (KEP-3633, KEP-3243).
+fn label_keys(pod: &mut Value) {
+    const TERMS: [(&str, &str); 4] = [
+        ("/affinity/podAffinity/preferredDuringSchedulingIgnoredDuringExecution", "/podAffinityTerm"),
+        ("/affinity/podAffinity/requiredDuringSchedulingIgnoredDuringExecution", ""),
+        ("/affinity/podAntiAffinity/preferredDuringSchedulingIgnoredDuringExecution", "/podAffinityTerm"),
+        ("/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution", ""),
+    ];
+    let spec = &pod["spec"];
+    if spec.get("affinity").is_none() && spec.get("topologySpreadConstraints").is_none() {
+        return;
+    }
+    let labels = pod.at(&["metadata", "labels"]).cloned().unwrap_or_default();
+    let Some(spec) = pod.get_mut("spec") else { return };
+    for (list, term) in TERMS.into_iter().chain([("/topologySpreadConstraints", "")]) {
+        for item in spec.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(term) = item.pointer_mut(term) {
+                merge_keys(term, &labels);
+            }
+        }
+    }
+}
+
+fn merge_keys(term: &mut Value, labels: &Value) {
+    let mut expressions = Vec::new();
+    for (keys, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+        for key in term.list_at(&[keys]).iter().filter_map(Value::as_str) {
+            if let Some(value) = labels.get(key) {
+                expressions.push(json!({"key": key, "operator": operator, "values": [value]}));
+            }
+        }
+    }
+    if let Some(Value::Object(selector)) = term.get_mut("labelSelector")
+        && !expressions.is_empty()
+        && let Value::Array(list) = selector.entry("matchExpressions").or_insert_with(|| json!([]))
+    {
+        list.append(&mut expressions);
+    }
+}
+
+/// The annotations that AppArmor profiles once were become fields (KEP-24).
+fn app_armor(cx: &HookContext<'_>, pod: &mut Value) {
+    const PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
+    let is_windows = pod.str_at(&["spec", "os", "name"]) == Some("windows");
+    let annotations: Vec<(String, Option<Value>)> = pod
+        .map_at(&["metadata", "annotations"])
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?.to_string(), profile(value.as_str()?))))
+        .collect();
+    if is_windows || annotations.is_empty() {
+        return;
+    }
+    let of_pod = pod.at(&["spec", "securityContext", "appArmorProfile"]).cloned();
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        let containers = pod.get_mut("spec").and_then(|spec| spec.get_mut(list)).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let name = container.str_at(&["name"]).unwrap_or_default().to_string();
+            let Some((_, profile)) = annotations.iter().find(|(of, _)| *of == name) else { continue };
+            if container.at(&["securityContext", "appArmorProfile"]).is_some_and(|profile| !profile.is_null()) {
+                continue;
+            }
+            if let Some(profile) = profile {
+                if Some(profile) == of_pod.as_ref() {
+                    continue;
+                }
+                container.set_at(&["securityContext", "appArmorProfile"], profile.clone());
+            }
+            let key = format!("metadata.annotations[{PREFIX}{name}]");
+            let message = format!("{key}: deprecated since v1.30; use the \"appArmorProfile\" field instead");
+            cx.warnings.lock().push(message);
+        }
+    }
+}
+
+/// The field that says what an annotation says, if that can be said.
+fn profile(annotation: &str) -> Option<Value> {
+    const LONGEST: usize = 4095;
+    match annotation {
+        "unconfined" => Some(json!({"type": "Unconfined"})),
+        "runtime/default" => Some(json!({"type": "RuntimeDefault"})),
+        _ => {
+            let name = annotation.strip_prefix("localhost/")?;
+            let is_good = !name.is_empty() && name.trim() == name && name.len() <= LONGEST;
+            is_good.then(|| json!({"type": "Localhost", "localhostProfile": name}))
+        }
+    }
+}
+
+/// Kubelets that do not know of observed generations leave those that are there.
+fn keep_observed(new: &mut Value, old: &Value) {
+    const FIELD: &str = "observedGeneration";
+    let missing = |value: &Value| value.i64_at(&[FIELD]).unwrap_or_default() == 0;
+    let status = &old["status"];
+    if let Some(known) = status.get(FIELD)
+        && missing(&new["status"])
+    {
+        new.set_at(&["status", FIELD], known.clone());
+    }
+    let mut known: Vec<&Value> = old.list_at(&["status", "conditions"]).iter().collect();
+    let conditions = new.get_mut("status").and_then(|status| status.get_mut("conditions"));
+    for condition in conditions.and_then(Value::as_array_mut).into_iter().flatten() {
+        let Some(at) = known.iter().position(|other| other.get("type") == condition.get("type")) else { continue };
+        let before = known.remove(at);
+        if missing(condition)
+            && let Some(generation) = before.get(FIELD)
+        {
+            condition[FIELD] = generation.clone();
+        }
+    }
+}
+
 /// Everything of the old pod, but the client's resource version and managed fields.
 fn restore(new: &mut Value, old: &Value) {
     let version = new.resource_version().to_string();
@@ -116,67 +230,53 @@ fn count(new: &mut Value, old: &Value) {
     }
 }
 
-/// `Guaranteed`, `Burstable` or `BestEffort`, by the requests and limits for CPU and memory.
-pub fn qos_class(pod: &Value) -> &'static str {
-    let positive = |list: Option<&Map<String, Value>>, name: &str| -> Option<Quantity> {
-        let quantity = Quantity::parse(list?.get(name)?.as_str()?).ok()?;
-        (quantity.sign() > 0).then_some(quantity)
-    };
-    let mut any = false;
-    let mut guaranteed = true;
-    let pod_resources = pod.at(&["spec", "resources"]);
-    let containers: Vec<&Value> = match pod_resources {
-        Some(resources) if resources.get("requests").is_some() || resources.get("limits").is_some() => vec![resources],
-        _ => pod
-            .list_at(&["spec", "containers"])
-            .iter()
-            .chain(pod.list_at(&["spec", "initContainers"]))
-            .filter_map(|container| container.get("resources"))
-            .collect(),
-    };
-    let count = if containers.is_empty() { 0 } else { containers.len() };
-    let total = pod.list_at(&["spec", "containers"]).len() + pod.list_at(&["spec", "initContainers"]).len();
-    for resources in &containers {
-        let requests = resources.get("requests").and_then(Value::as_object);
-        let limits = resources.get("limits").and_then(Value::as_object);
-        for name in ["cpu", "memory"] {
-            let (request, limit) = (positive(requests, name), positive(limits, name));
-            any |= request.is_some() || limit.is_some();
-            guaranteed &= match (&request, &limit) {
-                (None, Some(_)) => true,
-                (Some(request), Some(limit)) => request.as_f64() == limit.as_f64(),
-                _ => false,
-            };
-        }
-    }
-    if pod_resources.is_none_or(|r| r.get("requests").is_none() && r.get("limits").is_none()) {
-        guaranteed &= count == total;
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn classes() {
-        let check = |resources: Value, want: &str| {
-            let pod = json!({"spec": {"containers": [{"name": "c", "resources": resources}]}});
-            assert_eq!(qos_class(&pod), want, "{pod}");
-        };
-        check(json!({}), "BestEffort");
-        check(json!({"requests": {"cpu": "1"}}), "Burstable");
-        check(json!({"limits": {"cpu": "1", "memory": "1Gi"}}), "Guaranteed");
-        check(
-            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Gi"}}),
-            "Guaranteed",
-        );
-        check(json!({"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}}), "Burstable");
+    fn label_keys_become_expressions() {
+        let term = |selector: Value| json!({"labelSelector": selector, "matchLabelKeys": ["a", "none"], "mismatchLabelKeys": ["b"]});
+        let mut pod = json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {
+            "affinity": {"podAntiAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [term(json!({}))],
+                "preferredDuringSchedulingIgnoredDuringExecution": [{"podAffinityTerm": term(Value::Null)}],
+            }},
+            "topologySpreadConstraints": [{"labelSelector": {}, "matchLabelKeys": ["a"]}],
+        }});
+        label_keys(&mut pod);
+        let check =
+            |pointer: &str, want: Value| assert_eq!(pod.pointer(&format!("/spec{pointer}/labelSelector")), Some(&want));
+        let a = json!({"key": "a", "operator": "In", "values": ["1"]});
+        let b = json!({"key": "b", "operator": "NotIn", "values": ["2"]});
+        let anti = "/affinity/podAntiAffinity";
+        check(&format!("{anti}/requiredDuringSchedulingIgnoredDuringExecution/0"), json!({"matchExpressions": [a, b]}));
+        check(&format!("{anti}/preferredDuringSchedulingIgnoredDuringExecution/0/podAffinityTerm"), Value::Null);
+        check("/topologySpreadConstraints/0", json!({"matchExpressions": [a]}));
+    }
+
+    #[test]
+    fn annotations_say_profiles() {
+        for (annotation, want) in [
+            ("unconfined", Some(json!({"type": "Unconfined"}))),
+            ("runtime/default", Some(json!({"type": "RuntimeDefault"}))),
+            ("localhost/x", Some(json!({"type": "Localhost", "localhostProfile": "x"}))),
+            ("localhost/", None),
+            ("localhost/ x", None),
+            ("other", None),
+        ] {
+            assert_eq!(profile(annotation), want, "{annotation}");
+        }
+    }
+
+    #[test]
+    fn old_kubelets_keep_generations() {
+        let old = json!({"status": {"observedGeneration": 3, "conditions": [{"type": "A", "observedGeneration": 2}, {"type": "A", "observedGeneration": 1}]}});
+        let mut new =
+            json!({"status": {"conditions": [{"type": "B"}, {"type": "A"}, {"type": "A", "observedGeneration": 3}]}});
+        keep_observed(&mut new, &old);
+        let want = json!({"observedGeneration": 3, "conditions": [{"type": "B"}, {"type": "A", "observedGeneration": 2}, {"type": "A", "observedGeneration": 3}]});
+        assert_eq!(new["status"], want);
     }
 
     #[test]

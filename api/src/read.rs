@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-pub(super) trait Read {
+pub(crate) trait Read {
     /// The value of a field that is set.
     fn set(&self, name: &str) -> Option<&Value>;
     /// The text of a field, empty if it is not set.

@@ -1,0 +1,103 @@
+//! MutatingAdmissionPolicy and its binding (KEP-3962). Expressions are not compiled here.
+
+use apimachinery::field::{self, ErrorList, Path};
+use serde_json::Value;
+
+use super::admission_policy::{match_resources, param_kind, param_ref, variable};
+use super::checks::{messages, name_is_subdomain, one_of};
+use super::object_meta;
+use super::webhook_configuration::{FAILURE_POLICIES, match_conditions, optional};
+use crate::read::Read;
+
+const OPERATIONS: [&str; 3] = ["*", "CREATE", "UPDATE"];
+
+pub(super) fn policy(policy: &Value, errors: &mut ErrorList) {
+    object_meta::generic(policy, false, name_is_subdomain, errors);
+    let (spec, path) = (&policy["spec"], Path::new("spec"));
+    match spec.set("failurePolicy") {
+        None => errors.push(field::required(&path.child("failurePolicy"), "")),
+        Some(value) => optional(value, &FAILURE_POLICIES, &path.child("failurePolicy"), errors),
+    }
+    if let Some(kind) = spec.set("paramKind") {
+        param_kind(kind, &path.child("paramKind"), errors);
+    }
+    let at = path.child("matchConstraints");
+    match spec.set("matchConstraints") {
+        None => errors.push(field::required(&at, "")),
+        Some(constraints) => {
+            match_resources(constraints, &at, errors);
+            if constraints.list("resourceRules").is_empty() {
+                errors.push(field::required(&at.child("resourceRules"), ""));
+            }
+            operations(constraints, &at, errors);
+        }
+    }
+    match_conditions(spec.list("matchConditions"), &path.child("matchConditions"), errors);
+    for (i, one) in spec.list("variables").iter().enumerate() {
+        variable(one, &path.child("variables").index(i), errors);
+    }
+    let mutations = spec.list("mutations");
+    if mutations.is_empty() {
+        errors.push(field::required(&path.child("mutations"), "mutations must contain at least one item"));
+    }
+    for (i, mutation) in mutations.iter().enumerate() {
+        self::mutation(mutation, &path.child("mutations").index(i), errors);
+    }
+    one_of(spec.text("reinvocationPolicy"), &["IfNeeded", "Never"], &path.child("reinvocationPolicy"), errors);
+}
+
+/// Only what is created or updated can be changed on the way.
+fn operations(resources: &Value, path: &Path, errors: &mut ErrorList) {
+    for rule in resources.list("resourceRules") {
+        for operation in rule.texts("operations").filter(|operation| !OPERATIONS.contains(operation)) {
+            let path = path.children(&["resourceRules", "operations"]);
+            errors.push(field::not_supported(&path, operation, &OPERATIONS));
+        }
+    }
+}
+
+fn mutation(mutation: &Value, path: &Path, errors: &mut ErrorList) {
+    let kind = mutation.text("patchType");
+    let (mine, other) = match kind {
+        "" => {
+            errors.push(field::required(&path.child("patchType"), ""));
+            return;
+        }
+        "JSONPatch" => ("jsonPatch", "applyConfiguration"),
+        "ApplyConfiguration" => ("applyConfiguration", "jsonPatch"),
+        _ => {
+            let supported = ["ApplyConfiguration", "JSONPatch"];
+            errors.push(field::not_supported(&path.child("patchType"), kind, &supported));
+            return;
+        }
+    };
+    match mutation.set(mine) {
+        None => errors.push(field::required(&path.child(mine), format!("must be specified when patchType is {kind}"))),
+        Some(patch) if patch.text("expression").trim().is_empty() => {
+            errors.push(field::required(&path.child(mine).child("expression"), ""));
+        }
+        Some(_) => {}
+    }
+    if mutation.set(other).is_some() {
+        let message = format!("must not be specified when patchType is {kind}");
+        errors.push(field::invalid(&path.child(other), format!("{{{other}}}"), message));
+    }
+}
+
+pub(super) fn binding(binding: &Value, errors: &mut ErrorList) {
+    object_meta::generic(binding, false, name_is_subdomain, errors);
+    let (spec, path) = (&binding["spec"], Path::new("spec"));
+    let (policy, at) = (spec.text("policyName"), path.child("policyName"));
+    if policy.is_empty() {
+        errors.push(field::required(&at, ""));
+    } else {
+        messages(name_is_subdomain(policy, false), policy, &at, errors);
+    }
+    if let Some(reference) = spec.set("paramRef") {
+        param_ref(reference, &path.child("paramRef"), errors);
+    }
+    if let Some(resources) = spec.set("matchResources") {
+        match_resources(resources, &path.child("matchResources"), errors);
+        operations(resources, &path.child("matchResources"), errors);
+    }
+}
