@@ -52,6 +52,16 @@ pub fn supported(format: &str, kind: Kind) -> &str {
     if known { format } else { "" }
 }
 
+/// Whether a format means anything for a `type` as it is written.
+pub fn is_recognized(format: &str, kind: &str) -> bool {
+    match kind {
+        "" | "string" => is_of_strings(format),
+        "integer" => matches!(format, "int32" | "int64"),
+        "number" => matches!(format, "float" | "double"),
+        _ => false,
+    }
+}
+
 fn normalize(format: &str) -> String {
     format.replace('-', "")
 }

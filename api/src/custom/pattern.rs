@@ -43,9 +43,34 @@ pub fn compile(pattern: &str) -> Result<Regex, String> {
     let translated = translate(pattern);
     regex::RegexBuilder::new(&translated).size_limit(8 << 20).build().map_err(|error| {
         let text = error.to_string();
-        let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_string();
-        format!("error parsing regexp: {reason}: `{pattern}`")
+        let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        format!("error parsing regexp: {}", go_reason(reason, pattern))
     })
+}
+
+/// What Go says of a pattern, and the part of it that it shows.
+fn go_reason(reason: &str, pattern: &str) -> String {
+    let from = |at: Option<usize>| at.map_or(pattern, |at| &pattern[at..]);
+    let (said, shown) = if reason.starts_with("unclosed group") {
+        ("missing closing )", pattern)
+    } else if reason.starts_with("unopened group") {
+        ("unexpected )", pattern)
+    } else if reason.starts_with("unclosed character class") {
+        ("missing closing ]", from(pattern.rfind('[')))
+    } else if reason.starts_with("repetition operator missing expression") {
+        let at = pattern.find(['*', '+', '?']);
+        ("missing argument to repetition operator", at.map_or(pattern, |at| &pattern[at..=at]))
+    } else if reason.starts_with("look-around") {
+        let at = ["(?=", "(?!", "(?<=", "(?<!"].iter().find_map(|look| Some((pattern.find(look)?, look.len())));
+        ("invalid or unsupported Perl syntax", at.map_or(pattern, |(at, length)| &pattern[at..at + length]))
+    } else if reason.starts_with("unrecognized escape sequence") || reason.starts_with("backreferences") {
+        let at = pattern.find('\\');
+        let end = at.and_then(|at| pattern[at + 1..].chars().next().map(|c| at + 1 + c.len_utf8()));
+        ("invalid escape sequence", at.zip(end).map_or(pattern, |(at, end)| &pattern[at..end]))
+    } else {
+        (reason, pattern)
+    };
+    format!("{said}: `{shown}`")
 }
 
 /// `\Z` does not exist in Go either; `\C` and octal escapes are too rare to matter. What differs:
@@ -152,6 +177,8 @@ mod tests {
         ] {
             assert_eq!(Pattern::new(pattern).is_match(text), Ok(matches), "{pattern} {text}");
         }
-        assert!(Pattern::new("(").is_match("x").is_err());
+        assert_eq!(compile("(").err().as_deref(), Some("error parsing regexp: missing closing ): `(`"));
+        let lookahead = compile("a(?=b)").err();
+        assert_eq!(lookahead.as_deref(), Some("error parsing regexp: invalid or unsupported Perl syntax: `(?=`"));
     }
 }

@@ -1,5 +1,6 @@
 //! CustomResourceDefinitions: stored versions, and a deletion that waits for the instances.
 
+use api::validation::custom_resource_definition::unrecognized_formats;
 use apimachinery::object::ObjectExt as _;
 use serde_json::{Value, json};
 
@@ -15,20 +16,16 @@ impl Hooks for CustomResourceDefinition {
         remember_storage_version(object);
     }
 
-    fn prepare_update(&self, cx: &HookContext<'_>, new: &mut Value, old: &Value) {
-        if cx.subresource == "status" {
-            // Unlike elsewhere, finalizers can be changed through the status.
-            for field in ["labels", "annotations", "ownerReferences"] {
-                match old.at(&["metadata", field]).cloned() {
-                    Some(value) => new.set_at(&["metadata", field], value),
-                    None => {
-                        new.remove_at(&["metadata", field]);
-                    }
-                }
-            }
-        } else {
+    fn prepare_update(&self, cx: &HookContext<'_>, new: &mut Value, _: &Value) {
+        if cx.subresource.is_empty() {
             remember_storage_version(new);
         }
+    }
+
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let known = old.map(unrecognized_formats).unwrap_or_default();
+        let new = unrecognized_formats(new).into_iter().filter(|format| !known.contains(format));
+        new.map(|format| format!("unrecognized format {format:?}")).collect()
     }
 
     fn has_other_finalizers(&self, object: &Value) -> bool {

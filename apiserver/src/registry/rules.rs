@@ -168,7 +168,7 @@ pub fn of(group: &str, plural: &str) -> Rules {
         }
         ("admissionregistration.k8s.io", _) => conditional(spec_only),
         ("apiextensions.k8s.io", "customresourcedefinitions") => {
-            Rules { hooks: &apiextensions::CustomResourceDefinition, ..workload() }
+            conditional(Rules { hooks: &apiextensions::CustomResourceDefinition, ..workload() })
         }
         ("apiregistration.k8s.io", "apiservices") => {
             conditional(Rules { status_update: KeepSpecAndLabels, hooks: &apiregistration::ApiService, ..status_only })

@@ -8,6 +8,7 @@ mod defaults;
 mod paths;
 mod rules;
 mod schema;
+mod shown;
 mod structural;
 #[cfg(test)]
 mod tests;
@@ -227,6 +228,10 @@ fn spec(spec: &Value, options: &Options, errors: &mut ErrorList) {
         options.structural_schema = true;
     }
     self::versions(spec, &options, &path, errors);
+    // The internal form names the first version once more.
+    if let Some(first) = versions.first() {
+        dns_label(first.text("name"), &path.child("version"), errors);
+    }
     for name in ["plural", "singular", "kind", "listKind"] {
         if spec["names"].text(name).is_empty() {
             errors.push(field::required(&path.child("names").child(name), ""));
@@ -303,7 +308,7 @@ fn versions(spec: &Value, options: &Options, path: &Path, errors: &mut ErrorList
             }
         }
     }
-    let shown = || BadValue::Value(json!(versions));
+    let shown = || shown::versions(versions);
     if !unique {
         errors.push(field::invalid(&versions_path, shown(), "must contain unique version names"));
     }
@@ -551,6 +556,22 @@ fn conversion(conversion: &Value, options: &Options, path: &Path, errors: &mut E
     if options.recognized_review_version && !accepted {
         errors.push(field::invalid(&versions_path, json!(versions), "must include at least one of v1, v1beta1"));
     }
+}
+
+/// Formats in the schemas of a definition that mean nothing to upstream, which warns of them.
+pub fn unrecognized_formats(object: &Value) -> Vec<String> {
+    let spec = hoist(&object["spec"]);
+    let found = std::cell::RefCell::new(Vec::new());
+    for schema in schemas(&spec) {
+        schema::any(schema, &|schema| {
+            let format = schema.text("format");
+            if !format.is_empty() && !crate::custom::formats::is_recognized(format, schema.text("type")) {
+                found.borrow_mut().push(format.to_owned());
+            }
+            false
+        });
+    }
+    found.into_inner()
 }
 
 /// A schema's members by name.

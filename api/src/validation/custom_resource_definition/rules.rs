@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use apimachinery::field::{self, BadValue, ErrorList, Path};
-use apimachinery::gotext;
 use cel::DeclType;
 use serde_json::{Value, json};
 
+use super::shown;
 use crate::custom::{Node, rules};
 use crate::read::Read;
 
@@ -114,11 +114,11 @@ impl Checker {
             let cost = compiled.program.as_ref().map_or(0, |program| times(program.cost().max, often));
             self.observe(cost, "estimated rule cost", &rule_path, errors);
             if let Some(error) = &compiled.error {
-                errors.push(field::invalid(&rule_path, BadValue::Raw(shown(rule)), error.clone()));
+                errors.push(field::invalid(&rule_path, BadValue::Raw(shown::rule_text(rule)), error.clone()));
             }
             let message_path = path.child("messageExpression");
             if let Some(error) = &compiled.message_error {
-                errors.push(field::invalid(&message_path, BadValue::Raw(shown(rule)), error.clone()));
+                errors.push(field::invalid(&message_path, BadValue::Raw(shown::rule_text(rule)), error.clone()));
             } else if let Some(program) = &compiled.message {
                 self.observe(program.cost().max, "estimated messageExpression cost", &message_path, errors);
             }
@@ -174,20 +174,5 @@ fn over(what: &str, cost: u64, limit: u64) -> String {
     };
     format!(
         "{what} exceeds budget by factor of {factor} (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)"
-    )
-}
-
-/// A rule as Go prints the internal struct.
-fn shown(rule: &Value) -> String {
-    let text = |name: &str| gotext::json(&json!(rule.text(name)));
-    let or_null = |name: &str| rule.set(name).map_or("null".to_owned(), gotext::json);
-    format!(
-        "{{\"Rule\":{},\"Message\":{},\"MessageExpression\":{},\"Reason\":{},\"FieldPath\":{},\"OptionalOldSelf\":{}}}",
-        text("rule"),
-        text("message"),
-        text("messageExpression"),
-        or_null("reason"),
-        text("fieldPath"),
-        or_null("optionalOldSelf")
     )
 }

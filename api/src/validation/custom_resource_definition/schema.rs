@@ -3,7 +3,7 @@
 use apimachinery::field::{self, BadValue, ErrorList, Path};
 use serde_json::{Value, json};
 
-use super::{Options, defaults, members, paths, rules, structural};
+use super::{Options, defaults, members, paths, rules, shown, structural};
 use crate::read::Read;
 
 /// Names of fields as Go's struct has them, in its order, which a message shows.
@@ -146,7 +146,7 @@ fn root_of_status(schema: &Value, path: &Path, errors: &mut ErrorList) {
         if !AT_ROOT.contains(&go.as_str()) {
             errors.push(field::invalid(
                 &path.child("openAPIV3Schema"),
-                schema,
+                shown::schema(schema),
                 format!(
                     "only [{}] fields are allowed at the root of the schema if the status subresource is enabled",
                     AT_ROOT.join(" ")
