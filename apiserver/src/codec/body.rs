@@ -49,6 +49,18 @@ pub async fn read(mut body: Body) -> Result<Bytes, Status> {
     Ok(read.freeze())
 }
 
+/// The beginning of a body as upstream shows it: text where it looks like an object, bytes elsewhere.
+pub fn summary(bytes: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let head = &bytes[..bytes.len().min(SHOWN)];
+    let shown = match bytes.first() {
+        None => return "<empty>".to_string(),
+        Some(b'{') => String::from_utf8_lossy(head).into_owned(),
+        Some(_) => head.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    if bytes.len() > SHOWN { format!("{shown} ...") } else { shown }
+}
+
 /// What a body must be.
 #[derive(Clone, Debug)]
 pub struct Expected<'a> {
@@ -79,10 +91,6 @@ pub fn decode(
     let wanted = &expected.kind;
     let unrecognized = |error: String| {
         Status::bad_request(format!("the object provided is unrecognized (must be of type {}): {error}", wanted.kind))
-    };
-    let summary = |bytes: &[u8]| -> String {
-        let head: String = bytes.iter().take(30).map(|byte| format!("{byte:02x}")).collect();
-        if bytes.len() > 30 { format!("{head} ...") } else { head }
     };
     let (mut object, mut strict) = match encoding {
         Encoding::Protobuf => {

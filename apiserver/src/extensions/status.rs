@@ -183,16 +183,6 @@ pub fn resource(definition: &Definition, at: usize, tree: &Value, terminating: b
     };
     let verbs = |list: &[&'static str]| list.iter().map(|verb| (*verb).into()).collect::<Vec<_>>();
     let mut subresources = Vec::new();
-    if version.scale.is_some() {
-        subresources.push(Subresource {
-            name: "scale".into(),
-            group: "autoscaling".into(),
-            version: "v1".into(),
-            kind: "Scale".into(),
-            foreign: true,
-            verbs: verbs(&["get", "patch", "update"]),
-        });
-    }
     if version.status {
         subresources.push(Subresource {
             name: "status".into(),
@@ -200,6 +190,16 @@ pub fn resource(definition: &Definition, at: usize, tree: &Value, terminating: b
             version: version.name.clone().into(),
             kind: definition.kind.clone().into(),
             foreign: false,
+            verbs: verbs(&["get", "patch", "update"]),
+        });
+    }
+    if version.scale.is_some() {
+        subresources.push(Subresource {
+            name: "scale".into(),
+            group: "autoscaling".into(),
+            version: "v1".into(),
+            kind: "Scale".into(),
+            foreign: true,
             verbs: verbs(&["get", "patch", "update"]),
         });
     }

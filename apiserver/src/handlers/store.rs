@@ -152,9 +152,11 @@ pub fn place(cx: &Context, served: &Served, object: &mut Value) -> Result<(), St
     Ok(())
 }
 
-fn invalid(served: &Served, name: &str, errors: &field::ErrorList) -> Status {
-    // Upstream names the internal kind, whose group is that of what is stored.
-    let kind = GroupKind::new(served.storage.group.to_string(), served.storage.kind.to_string());
+fn invalid(served: &Served, object: &Value, name: &str, errors: &field::ErrorList) -> Status {
+    // Upstream names the internal kind, whose group is that of what is stored; custom objects have
+    // none, and are named as they name themselves.
+    let kind = if served.custom().is_some() { object.kind() } else { &served.storage.kind };
+    let kind = GroupKind::new(served.storage.group.to_string(), kind.to_string());
     Status::invalid(&kind, name, errors)
 }
 
@@ -249,7 +251,7 @@ async fn create_with(
     let mut errors = hooks.refuse(&hook, &object, None);
     errors.extend(checks::create(served, &object));
     if !errors.is_empty() {
-        return Err(invalid(served, object.name(), &errors));
+        return Err(invalid(served, &object, object.name(), &errors));
     }
     let mut warnings = checks::warnings(&served.storage, "", &object, None);
     warnings.append(&mut hooks.warnings(&object, None));
@@ -475,15 +477,17 @@ async fn attempt(
     *reserved = hooks.reserve(&hook, &mut new, Some(&old_stored)).await?;
     before_update(served, &hook, &mut new, &old_stored);
     finish(served, &mut new);
+    let mut forgiven = Vec::new();
     let mut errors = hooks.refuse(&hook, &new, Some(&old_stored));
-    errors.extend(checks::update(served, update.subresource, &new, &old_stored));
+    errors.extend(checks::update(served, update.subresource, &new, &old_stored, &mut forgiven));
     if !errors.is_empty() {
-        return Err(invalid(served, name, &errors));
+        return Err(invalid(served, &new, name, &errors));
     }
     let mut warnings = checks::warnings(&served.storage, update.subresource, &new, Some(&old_stored));
     warnings.append(&mut hooks.warnings(&new, Some(&old_stored)));
     read_back(served, &mut new);
     admission.validate(&cx.server, &attributes, &new, Some(&old_stored)).await?;
+    cx.warnings.extend(forgiven);
     cx.warnings.extend(warnings);
     if update.options.dry_run {
         let object = served.from_storage(new);

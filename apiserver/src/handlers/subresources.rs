@@ -45,6 +45,9 @@ pub async fn dispatch(cx: &mut Context, served: &Arc<Served>, body: Body) -> Res
         _ => return Err(method_not_allowed()),
     };
     if !subresource.verbs.iter().any(|known| known == verb) {
+        if served.custom().is_some() {
+            return Err(Status::method_not_supported(&served.group_resource(), verb));
+        }
         return Err(method_not_allowed());
     }
     match (served.resource.plural.as_ref(), name) {

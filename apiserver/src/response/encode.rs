@@ -126,7 +126,8 @@ pub fn entry_tree(served: &Served, entry: &Entry) -> Value {
 /// An entry as a bare protobuf message.
 pub fn entry_protobuf(served: &Served, entry: &Entry) -> Result<Bytes, Status> {
     if served.custom().is_some() {
-        return Err(no_protobuf(served));
+        // Custom objects have no protobuf form.
+        return Err(Status::not_acceptable(&crate::request::accept::OBJECT_TYPES));
     }
     entry.encodings.try_get_or_make(form(served, FORM_PROTOBUF), || {
         api::protobuf::encode(served.schema(), &entry_tree(served, entry)).map(Bytes::from).map_err(Status::internal)
@@ -221,18 +222,6 @@ pub fn tree(
         Some(Transform::PartialObjectMetadataList(_)) => Err(not_a_list(served)),
         Some(Transform::Table(version)) => value(&table.of_object(served, object, version)?, format),
     }
-}
-
-/// Custom objects have no protobuf form.
-fn no_protobuf(served: &Served) -> Status {
-    Status::failure(
-        406,
-        apimachinery::status::reason::NOT_ACCEPTABLE,
-        format!(
-            "object {} does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message",
-            served.go_name(false)
-        ),
-    )
 }
 
 fn not_a_list(served: &Served) -> Status {

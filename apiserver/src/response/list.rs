@@ -47,6 +47,15 @@ impl ListMeta {
         }
         Value::Object(map)
     }
+
+    /// As `metadata` of a list of a resource: custom ones always say where they go on.
+    fn of(&self, served: &Served) -> Value {
+        let mut value = self.to_value();
+        if served.custom().is_some() && self.continue_token.is_empty() {
+            value["continue"] = "".into();
+        }
+        value
+    }
 }
 
 /// A list in the client's form: content type and body.
@@ -66,7 +75,12 @@ pub fn body(
             Encoding::Json => Ok((media_type, json_body(served, entries, meta, format.pretty))),
             Encoding::Protobuf => Ok((media_type, protobuf_body(served, entries, meta)?)),
             _ => {
-                let items = entries.iter().map(|entry| strip(encode::entry_tree(served, entry))).collect::<Vec<_>>();
+                let item = |entry: &Arc<Entry>| match served.custom() {
+                    // Items of custom kinds say what they are.
+                    Some(_) => encode::entry_tree(served, entry),
+                    None => strip(encode::entry_tree(served, entry)),
+                };
+                let items = entries.iter().map(item).collect::<Vec<_>>();
                 whole(&list_value(served, items, meta), format)
             }
         },
@@ -119,7 +133,7 @@ fn list_value(served: &Served, items: Vec<Value>, meta: &ListMeta) -> Value {
     json!({
         "kind": served.resource.list_kind,
         "apiVersion": served.api_version(),
-        "metadata": meta.to_value(),
+        "metadata": meta.of(served),
         "items": items,
     })
 }
@@ -138,8 +152,9 @@ fn json_body(served: &Arc<Served>, entries: Vec<Arc<Entry>>, meta: &ListMeta, pr
         "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{},\"items\":[",
         json!(served.resource.list_kind),
         json!(served.api_version()),
-        meta.to_value()
+        meta.of(served)
     );
+    let custom = served.custom().is_some();
     let prefix = format!("{{\"apiVersion\":{},\"kind\":{},", json!(served.api_version()), json!(served.resource.kind));
     let mut buffer = Vec::new();
     match pretty {
@@ -164,13 +179,19 @@ fn json_body(served: &Arc<Served>, entries: Vec<Arc<Entry>>, meta: &ListMeta, pr
             buffer.push(b',');
         }
         if !pretty {
-            return append_item(buffer, &json, prefix.as_bytes());
+            return match custom {
+                true => buffer.extend_from_slice(&json),
+                false => append_item(buffer, &json, prefix.as_bytes()),
+            };
         }
         if !first {
             indent::line(buffer, ITEM_DEPTH);
         }
         item.clear();
-        append_item(&mut item, &json, prefix.as_bytes());
+        match custom {
+            true => item.extend_from_slice(&json),
+            false => append_item(&mut item, &json, prefix.as_bytes()),
+        }
         indent::append(buffer, &item, ITEM_DEPTH);
     })
 }

@@ -101,11 +101,8 @@ impl Custom {
     ) -> Result<Decoded, Status> {
         let kind = &self.definition.kind;
         let unrecognized = |error: String| {
-            let head: String = bytes.iter().take(30).map(|byte| format!("{byte:02x}")).collect();
-            let more = if bytes.len() > 30 { " ..." } else { "" };
-            Status::bad_request(format!(
-                "the object provided is unrecognized (must be of type {kind}): {error} ({head}{more})"
-            ))
+            let summary = crate::codec::body::summary(bytes);
+            Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {error} ({summary})"))
         };
         let (mut object, mut strict) = match encoding {
             Encoding::Json => {
@@ -126,9 +123,16 @@ impl Custom {
             }
         };
         if !object.is_object() {
-            return Err(unrecognized(
-                "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }".to_string(),
-            ));
+            let name = match &object {
+                Value::Array(_) => "array",
+                Value::String(_) => "string",
+                Value::Bool(_) => "bool",
+                Value::Null => "null",
+                _ => "number",
+            };
+            return Err(unrecognized(format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {name} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+            )));
         }
         let (api_version, own_kind) = (object.api_version().to_string(), object.kind().to_string());
         let shown_kind = if own_kind.is_empty() { kind.clone() } else { own_kind.clone() };
@@ -141,7 +145,7 @@ impl Custom {
         };
         if own_kind.is_empty() {
             let text = String::from_utf8_lossy(bytes);
-            return Err(cannot(format!("Object 'Kind' is missing in '{text}'")));
+            return Err(unrecognized(format!("Object 'Kind' is missing in '{text}'")));
         }
         whole_numbers(&mut object);
         let expected = self.definition.api_version(self.at);

@@ -84,8 +84,15 @@ impl Custom {
         errors
     }
 
-    /// What is wrong with an object that replaces another.
-    pub fn validate_update(&self, subresource: &str, new: &Value, old: &Value) -> ErrorList {
+    /// What is wrong with an object that replaces another. What rules have against parts that did
+    /// not change is forgiven, and told.
+    pub fn validate_update(
+        &self,
+        subresource: &str,
+        new: &Value,
+        old: &Value,
+        forgiven: &mut Vec<String>,
+    ) -> ErrorList {
         let mut errors = self.type_meta(new);
         if !errors.is_empty() {
             return errors;
@@ -120,7 +127,7 @@ impl Custom {
                 list_type::validate(&Path::nil(), new, node, &mut errors);
             }
         }
-        self.rules(new, Some(old), &mut errors);
+        forgiven.extend(self.rules(new, Some(old), &mut errors));
         errors
     }
 
@@ -158,14 +165,16 @@ impl Custom {
     }
 
     /// Whatever `x-kubernetes-validations` has against the object.
-    fn rules(&self, new: &Value, old: Option<&Value>, errors: &mut ErrorList) {
-        let Some(node) = self.node().filter(|node| node.has_rules) else { return };
-        let Some(programs) = self.definition.programs(self.at) else { return };
+    fn rules(&self, new: &Value, old: Option<&Value>, errors: &mut ErrorList) -> Vec<String> {
+        let Some(node) = self.node().filter(|node| node.has_rules) else { return Vec::new() };
+        let Some(programs) = self.definition.programs(self.at) else { return Vec::new() };
         if errors.iter().any(blocks) {
             errors.push(unchecked());
-            return;
+            return Vec::new();
         }
-        errors.extend(programs.validate(&Path::nil(), new, old, node).errors);
+        let findings = programs.validate(&Path::nil(), new, old, node);
+        errors.extend(findings.errors);
+        findings.warnings
     }
 }
 
@@ -213,7 +222,7 @@ pub fn nested<T>(
 ) -> Result<Option<T>, String> {
     let keys = Scale::keys(path);
     let mut at = object;
-    for (depth, key) in keys.iter().enumerate() {
+    for key in &keys {
         let Some(map) = at.as_object() else {
             // A null on the way is nothing at all.
             if at.is_null() {
@@ -221,7 +230,7 @@ pub fn nested<T>(
             }
             return Err(format!(
                 ".{} accessor error: {} is of the type {}, expected map[string]interface{{}}",
-                keys[..depth].join("."),
+                keys.join("."),
                 go_value(at),
                 go_type(at)
             ));

@@ -28,7 +28,7 @@ async fn is_discovered_and_served_at_once() {
     let list = server.get("/apis/example.com/v1").await.body;
     let names: Vec<&str> =
         list["resources"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["foos", "foos/scale", "foos/status"]);
+    assert_eq!(names, ["foos", "foos/status", "foos/scale"]);
     assert_eq!(list["resources"][0]["shortNames"], json!(["fo"]));
     assert_eq!(list["resources"][0]["categories"], json!(["all"]));
     assert_eq!(

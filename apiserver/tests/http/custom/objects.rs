@@ -60,7 +60,7 @@ async fn every_verb() {
     assert_eq!(unconditional.code, 422, "{}", unconditional.text);
     assert_eq!(
         unconditional.message(),
-        "Foo.example.com \"a\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update"
+        "foos.example.com \"a\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update"
     );
 
     let merged = patch(&server, &path, "application/merge-patch+json", json!({"spec": {"color": "green"}})).await;
