@@ -26,13 +26,7 @@ pub fn create(served: &Served, object: &Value) -> ErrorList {
 }
 
 /// What is wrong with a changed object; what is wrong but was so before is forgiven, and told.
-pub fn update(
-    served: &Served,
-    subresource: &str,
-    new: &Value,
-    old: &Value,
-    forgiven: &mut Vec<String>,
-) -> ErrorList {
+pub fn update(served: &Served, subresource: &str, new: &Value, old: &Value, forgiven: &mut Vec<String>) -> ErrorList {
     if let Some(custom) = served.custom() {
         return custom.validate_update(subresource, new, old, forgiven);
     }

@@ -83,9 +83,9 @@ fn structural_schemas() {
         ),
         (
             json!({"type": "object", "properties": {"a": {"type": "object", "anyOf": [{"properties": {"b": {"type": "string"}}}]}}}),
-            vec![
-                format!("{ROOT}.properties[a].anyOf[0].properties[b].type: Forbidden: must be empty to be structural"),
-            ],
+            vec![format!(
+                "{ROOT}.properties[a].anyOf[0].properties[b].type: Forbidden: must be empty to be structural"
+            )],
         ),
         (
             json!({"type": "object", "properties": {"a": {"type": "string", "uniqueItems": true}}}),

@@ -102,7 +102,9 @@ impl Custom {
         let kind = &self.definition.kind;
         let unrecognized = |error: String| {
             let summary = crate::codec::body::summary(bytes);
-            Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {error} ({summary})"))
+            Status::bad_request(format!(
+                "the object provided is unrecognized (must be of type {kind}): {error} ({summary})"
+            ))
         };
         let (mut object, mut strict) = match encoding {
             Encoding::Json => {
