@@ -13,7 +13,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -115,6 +115,8 @@ struct Shared {
     delivered: Delivered,
     queue: Queue,
     commits: Mutex<Commits>,
+    /// Writes under way, from their first moment to their answer.
+    writing: AtomicUsize,
     sinks: Sinks,
     /// Bytes of tables after the last full compaction, or at the start.
     settled: AtomicU64,
@@ -188,6 +190,7 @@ impl Embedded {
             meta,
             queue: Queue::default(),
             commits: Mutex::default(),
+            writing: AtomicUsize::new(0),
             sinks: Sinks::default(),
             settled: AtomicU64::new(0),
             failure: Mutex::new(None),
@@ -231,7 +234,12 @@ impl Embedded {
         let (reply, answer) = oneshot::channel();
         let key: Arc<str> = key.into();
         let mut operation = Some(Operation { key, action, durability, attachment, reply: Some(reply) });
-        if may_block() {
+        let _under_way = UnderWay::new(&self.shared.writing);
+        if may_block() && self.shared.writing.load(Ordering::Relaxed) == 1 {
+            // Whoever is about to write beside this one, be it from the same task, gets to say so first.
+            tokio::task::yield_now().await;
+        }
+        if may_block() && self.shared.writing.load(Ordering::Relaxed) == 1 {
             operation = operation.and_then(|operation| self.shared.commit_alone(operation));
         }
         if let Some(operation) = operation {
@@ -258,6 +266,22 @@ fn run(writer: Writer) {
     if std::panic::catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
         shared.fail_after_panic();
         shared.closed.send_replace(true);
+    }
+}
+
+/// Counts a write for as long as it lives, however it ends.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn new(count: &'a AtomicUsize) -> UnderWay<'a> {
+        count.fetch_add(1, Ordering::Relaxed);
+        UnderWay(count)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
