@@ -15,7 +15,7 @@ const MARK: &[u8] = br#""sent":""#;
 /// Digits of that time: microseconds, of the same length for a day to come.
 const DIGITS: usize = 12;
 /// How long the last events may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Delays from the sending of a write to its arrival, over all watchers, sorted.
 pub async fn fan_out(
