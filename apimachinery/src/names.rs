@@ -17,7 +17,7 @@ const LABEL_KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const LABEL_VALUE: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
 
 /// The same as [`max_len_error`] in the words of the newer checks.
-fn max_bytes_error(length: usize) -> String {
+pub fn max_bytes_error(length: usize) -> String {
     format!("must be no more than {length} bytes")
 }
 

@@ -342,6 +342,15 @@ pub(super) fn name_is_subdomain(name: &str, prefix: bool) -> Messages {
     if prefix { names::dns1123_subdomain(&names::mask_trailing_dash(name)) } else { names::dns1123_subdomain(name) }
 }
 
+/// As [`name_is_subdomain`], in the words of the kinds whose names are checked by declaration.
+pub(super) fn name_is_long_name(name: &str, prefix: bool) -> Messages {
+    let mut wrong = name_is_subdomain(name, prefix);
+    for message in wrong.iter_mut().filter(|message| !prefix && **message == names::max_len_error(253)) {
+        *message = names::max_bytes_error(253);
+    }
+    wrong
+}
+
 pub(super) fn name_is_label(name: &str, prefix: bool) -> Messages {
     if prefix { names::dns1123_label(&names::mask_trailing_dash(name)) } else { names::dns1123_label(name) }
 }

@@ -6,7 +6,7 @@ use apimachinery::labels::Selector;
 use apimachinery::names;
 use serde_json::Value;
 
-use super::checks::{name_is_subdomain, non_negative, non_negatives};
+use super::checks::{name_is_long_name, name_is_subdomain, non_negative, non_negatives};
 use super::{object_meta, pod};
 use crate::read::Read;
 
@@ -87,7 +87,7 @@ pub(super) fn pod_template_update(new: &Value, old: &Value, errors: &mut ErrorLi
 }
 
 pub(super) fn replication_controller(object: &Value, errors: &mut ErrorList) {
-    object_meta::create(object, true, name_is_subdomain, errors);
+    object_meta::create(object, true, name_is_long_name, errors);
     replication_controller_spec(&object["spec"], errors);
 }
 

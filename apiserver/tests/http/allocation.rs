@@ -27,7 +27,7 @@ fn small(config: &mut Config) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_servers_give_nothing_twice() {
     let configure = |config: &mut Config| {
-        config.service_cluster_ip_ranges = vec!["10.96.0.0/27".parse().unwrap()];
+        config.service_cluster_ip_ranges = vec!["10.96.0.0/26".parse().unwrap()];
         config.service_node_port_range = (30000, 30019);
         // Others may be on the store.
         config.storage = StorageBackend::Etcd { servers: Vec::new(), ca_file: None, cert_file: None, key_file: None };

@@ -7,7 +7,8 @@ use apimachinery::names;
 use serde_json::Value;
 
 use super::super::checks::{
-    annotations, dns1123_label, dns1123_subdomain, immutable, labels, messages, name_is_subdomain, qualified_name,
+    annotations, dns1123_label, dns1123_subdomain, immutable, labels, messages, name_is_long_name, name_is_subdomain,
+    qualified_name,
 };
 use super::super::object_meta;
 use super::super::pod::resources::is_extended;
@@ -222,7 +223,7 @@ pub(super) fn configuration(config: &Value, path: &Path, errors: &mut ErrorList)
 }
 
 pub(in super::super) fn class(class: &Value, errors: &mut ErrorList) {
-    object_meta::generic(class, false, name_is_subdomain, errors);
+    object_meta::generic(class, false, name_is_long_name, errors);
     let (spec, path) = (&class["spec"], Path::new("spec"));
     selectors(spec, &path, errors);
     let (config, at) = (spec.list("config"), path.child("config"));
