@@ -149,8 +149,13 @@ fn fan_out(criterion: &mut Criterion) {
     let done = Arc::new(tokio::sync::Notify::new());
     runtime.block_on(async {
         for _ in 0..WATCHERS {
-            let request =
-                WatchRequest { scope: Scope::All, matcher: None, start: Start::Now(Freshness::Any), bookmarks: None };
+            let request = WatchRequest {
+                scope: Scope::All,
+                matcher: None,
+                start: Start::Now(Freshness::Any),
+                bookmarks: None,
+                ends_in: None,
+            };
             let mut watch = pods.watch(request).await.expect("watches");
             let (received, done) = (received.clone(), done.clone());
             tokio::spawn(async move {

@@ -1,6 +1,6 @@
 //! What an object mentions, and what differs between two.
 
-use super::{PathElement, Set, child_type};
+use super::{PathElement, Set, child_type, is_deduced};
 use crate::schema::{ListKind, Type, TypeRef};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -40,16 +40,17 @@ pub(super) enum Atom<'a> {
 }
 
 pub(super) fn atom<'a>(ty: TypeRef<'a>, value: Option<&Value>) -> Atom<'a> {
+    if is_deduced(ty) {
+        return match value {
+            Some(Value::Object(_)) => Atom::Map { atomic: false },
+            Some(Value::Array(_)) => Atom::List(&ListKind::Atomic),
+            _ => Atom::Scalar,
+        };
+    }
     match ty.ty() {
         Type::Object(object) => Atom::Map { atomic: object.atomic },
         Type::Map(map) => Atom::Map { atomic: map.atomic },
         Type::List(list) => Atom::List(&list.kind),
-        // Deduced from the value: maps are granular, lists are not.
-        Type::Json => match value {
-            Some(Value::Object(_)) => Atom::Map { atomic: false },
-            Some(Value::Array(_)) => Atom::List(&ListKind::Atomic),
-            _ => Atom::Scalar,
-        },
         _ => Atom::Scalar,
     }
 }
@@ -70,9 +71,9 @@ pub(super) fn item_element(item: &Value, kind: &ListKind, ty: TypeRef<'_>) -> Re
         (ListKind::Map(names), Value::Object(map)) => {
             let mut keys: Vec<(String, Value)> = Vec::with_capacity(names.len());
             for name in names {
-                let default = || ty.field(name).and_then(|f| f.field.default());
-                if let Some(value) = map.get(name.as_ref()).or_else(default) {
-                    keys.push((name.to_string(), value.clone()));
+                let value = map.get(name.as_ref()).cloned().or_else(|| key_default(name, ty));
+                if let Some(value) = value {
+                    keys.push((name.to_string(), value));
                 }
             }
             if keys.is_empty() {
@@ -86,6 +87,25 @@ pub(super) fn item_element(item: &Value, kind: &ListKind, ty: TypeRef<'_>) -> Re
             Ok(PathElement::Key(keys.into()))
         }
         (ListKind::Map(_), _) => Err("associative list with keys may not have non-map elements".into()),
+    }
+}
+
+/// What a key field is when it is not there: its default, or what Go would write for it.
+fn key_default(name: &str, ty: TypeRef<'_>) -> Option<Value> {
+    let found = ty.field(name)?;
+    if let Some(default) = found.field.default() {
+        return Some(default.clone());
+    }
+    // A CustomResourceDefinition's field has no Go form, and no default but the one it names.
+    let go = ty.object().is_some_and(|object| !object.name.is_empty());
+    if !go || found.field.omitempty || found.field.pointer {
+        return None;
+    }
+    match found.ty.ty() {
+        Type::String(_) => Some(Value::from("")),
+        Type::Int32 | Type::Int64 => Some(Value::from(0)),
+        Type::Bool => Some(Value::Bool(false)),
+        _ => None,
     }
 }
 

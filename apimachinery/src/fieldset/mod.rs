@@ -7,14 +7,20 @@
 mod compare;
 mod element;
 mod merge;
+pub mod raw;
+mod reconcile;
+mod validate;
 
 pub use compare::{Comparison, compare, of, zero};
 pub use element::{PathElement, path_text};
 pub use merge::{Error as MergeError, merge, remove};
+pub use reconcile::reconcile;
+pub use validate::validate;
 
-use crate::schema::{Type, TypeRef};
+use crate::schema::{Schema, Type, TypeId, TypeRef};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 /// A path from the root of an object.
 pub type Path = Vec<PathElement>;
@@ -206,13 +212,32 @@ impl Set {
     }
 }
 
+/// The type of what a schema allows without declaring it.
+static DEDUCED: LazyLock<(Schema, TypeId)> = LazyLock::new(|| {
+    let mut schema = Schema::new();
+    let id = schema.add(Type::Json);
+    (schema, id)
+});
+
+/// Whether the schema leaves open what a value is: then maps are granular, lists atomic, and what is below
+/// is as open.
+pub(crate) fn is_deduced(ty: TypeRef<'_>) -> bool {
+    match ty.ty() {
+        Type::Json | Type::SchemaOrBool(_) | Type::SchemaOrArray(_) | Type::SchemaOrStringArray(_) => true,
+        // A struct without fields is published as an object of any content.
+        Type::Object(object) => object.fields.is_empty() && !object.atomic,
+        _ => false,
+    }
+}
+
 /// The type below an element; `None` where the schema says nothing (untyped values).
 pub(crate) fn child_type<'a>(ty: TypeRef<'a>, element: &PathElement) -> Option<TypeRef<'a>> {
     match element {
-        PathElement::Field(name) => match ty.ty() {
-            Type::Json => Some(ty),
-            _ => ty.child(name),
-        },
+        PathElement::Field(_) if is_deduced(ty) => Some(ty),
+        PathElement::Field(name) => ty.child(name).or_else(|| {
+            let open = ty.object().is_some_and(|object| object.preserve_unknown);
+            open.then(|| DEDUCED.0.type_ref(DEDUCED.1))
+        }),
         _ => ty.item(),
     }
 }

@@ -30,7 +30,10 @@ pub(crate) fn sample() -> (Schema, TypeId) {
         ],
     )));
     let meta = s.add(Type::Object(ObjectType::new("t.Meta", vec![omit("labels", labels), omit("name", string)])));
-    let root = s.add(Type::Object(ObjectType::new("t.Root", vec![omit("spec", spec), omit("metadata", meta)])));
+    let root = s.add(Type::Object(ObjectType::new(
+        "t.Root",
+        vec![omit("spec", spec), omit("metadata", meta), omit("apiVersion", string), omit("kind", string)],
+    )));
     (s, root)
 }
 

@@ -1,6 +1,6 @@
 //! Entries of managedFields, their identity and their wire form.
 
-use crate::fieldset::Set;
+use crate::fieldset::{self, Comparison, Set};
 use crate::gotext::quote;
 use crate::time::{self, Timestamp};
 use serde_json::{Map, Value, json};
@@ -29,7 +29,65 @@ pub struct Entry {
     pub api_version: String,
     pub subresource: String,
     pub time: Option<Timestamp>,
-    pub set: Set,
+    pub fields: Fields,
+}
+
+/// A set of fields, read as far as that was needed: most writes touch the fields of one manager of many.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fields {
+    /// FieldsV1 that was checked when it was stored.
+    Wire(Value),
+    Set(Set),
+}
+
+impl Fields {
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Wire(fields) => fields.as_object().is_none_or(Map::is_empty),
+            Self::Set(set) => set.is_empty(),
+        }
+    }
+
+    /// The set, for reading.
+    pub fn set(&self) -> Set {
+        match self {
+            Self::Wire(fields) => Set::from_fields_v1(fields).unwrap_or_default(),
+            Self::Set(set) => set.clone(),
+        }
+    }
+
+    /// The set, leaving nothing.
+    pub(super) fn take(&mut self) -> Set {
+        match std::mem::replace(self, Self::Set(Set::new())) {
+            Self::Wire(fields) => Set::from_fields_v1(&fields).unwrap_or_default(),
+            Self::Set(set) => set,
+        }
+    }
+
+    pub(super) fn intersects(&self, other: &Set) -> bool {
+        match self {
+            Self::Wire(fields) => fieldset::raw::intersects(fields, other),
+            Self::Set(set) => !set.intersection(other).is_empty(),
+        }
+    }
+
+    pub(super) fn contains(&self, other: &Set) -> bool {
+        match self {
+            Self::Wire(fields) => fieldset::raw::contains(fields, other),
+            Self::Set(set) => other.difference(set).is_empty(),
+        }
+    }
+
+    /// Takes away what changed or went.
+    pub(super) fn lose(&mut self, changes: &Comparison) {
+        let touched =
+            self.intersects(&changes.modified) || self.intersects(&changes.added) || self.intersects(&changes.removed);
+        if touched {
+            let set = self.take();
+            let set = set.difference(&changes.modified).difference(&changes.added).difference(&changes.removed);
+            *self = Self::Set(set);
+        }
+    }
 }
 
 /// managedFields that cannot be read; the text is upstream's.
@@ -52,6 +110,11 @@ pub enum DecodeError {
 }
 
 impl Entry {
+    /// What the manager owns.
+    pub fn set(&self) -> Set {
+        self.fields.set()
+    }
+
     pub(super) fn seconds(&self) -> i64 {
         self.time.map_or(0, |t| t.as_nanosecond().div_euclid(1_000_000_000) as i64)
     }
@@ -75,22 +138,26 @@ impl Entry {
         out
     }
 
-    fn to_value(&self) -> Value {
+    fn into_value(self) -> Value {
         let mut map = Map::new();
-        let mut text = |name: &str, value: &str| {
-            if !value.is_empty() {
-                map.insert(name.into(), value.into());
+        let time = self.time.map(time::format).unwrap_or_default();
+        for (name, text) in [
+            ("manager", self.manager),
+            ("operation", self.operation.as_str().to_owned()),
+            ("apiVersion", self.api_version),
+            ("subresource", self.subresource),
+            ("fieldsType", "FieldsV1".to_owned()),
+            ("time", time),
+        ] {
+            if !text.is_empty() {
+                map.insert(name.into(), text.into());
             }
-        };
-        text("manager", &self.manager);
-        text("operation", self.operation.as_str());
-        text("apiVersion", &self.api_version);
-        text("subresource", &self.subresource);
-        text("fieldsType", "FieldsV1");
-        if let Some(at) = self.time {
-            text("time", &time::format(at));
         }
-        map.insert("fieldsV1".into(), self.set.to_fields_v1());
+        let fields = match self.fields {
+            Fields::Wire(fields) => fields,
+            Fields::Set(set) => set.to_fields_v1(),
+        };
+        map.insert("fieldsV1".into(), fields);
         Value::Object(map)
     }
 }
@@ -131,13 +198,22 @@ impl Identity {
             api_version: self.api_version.clone(),
             subresource: self.subresource.clone(),
             time,
-            set,
+            fields: Fields::Set(set),
         }
     }
 }
 
-/// Reads managedFields; absent ones are none.
+/// Reads managedFields that were stored here; absent ones are none. Sets stay in their wire form.
+pub(super) fn stored(list: Option<&Value>) -> Result<Vec<Entry>, DecodeError> {
+    read(list, |fields| Ok(Fields::Wire(fields.clone())))
+}
+
+/// Reads managedFields from anywhere; absent ones are none.
 pub(super) fn decode(list: Option<&Value>) -> Result<Vec<Entry>, DecodeError> {
+    read(list, |fields| Ok(Fields::Set(Set::from_fields_v1(fields)?)))
+}
+
+fn read(list: Option<&Value>, set: impl Fn(&Value) -> Result<Fields, DecodeError>) -> Result<Vec<Entry>, DecodeError> {
     let items = match list {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(items)) => items,
@@ -168,22 +244,28 @@ pub(super) fn decode(list: Option<&Value>) -> Result<Vec<Entry>, DecodeError> {
             api_version: text("apiVersion").to_owned(),
             subresource: text("subresource").to_owned(),
             time: map.get("time").and_then(Value::as_str).map(time::parse).transpose()?,
-            set: Set::from_fields_v1(fields)?,
+            fields: set(fields)?,
         };
         // A manager named twice is one manager; the later entry counts.
-        let id = entry.identifier();
-        entries.retain(|e| e.identifier() != id);
-        entries.push(entry);
+        let known = entries.iter().position(|other| {
+            other.manager == entry.manager
+                && other.operation == entry.operation
+                && other.subresource == entry.subresource
+                && (entry.operation == Operation::Apply || other.api_version == entry.api_version)
+        });
+        match known {
+            Some(at) => entries[at] = entry,
+            None => entries.push(entry),
+        }
     }
     Ok(entries)
 }
 
 /// The wire form, sorted: appliers first, then by time, manager, version and subresource.
 pub(super) fn encode(mut entries: Vec<Entry>) -> Value {
-    entries.sort_by(|a, b| {
-        let key =
-            |e: &Entry| (e.operation, e.seconds(), e.manager.clone(), e.api_version.clone(), e.subresource.clone());
-        key(a).cmp(&key(b))
-    });
-    Value::Array(entries.iter().map(Entry::to_value).collect())
+    fn key(e: &Entry) -> (Operation, i64, &str, &str, &str) {
+        (e.operation, e.seconds(), &e.manager, &e.api_version, &e.subresource)
+    }
+    entries.sort_by(|a, b| key(a).cmp(&key(b)));
+    Value::Array(entries.into_iter().map(Entry::into_value).collect())
 }

@@ -7,22 +7,24 @@ const NOW: &str = "2026-01-01T00:00:00Z";
 struct World {
     schema: crate::schema::Schema,
     root: crate::schema::TypeId,
-    none: Set,
+    none: Filter,
 }
 
 impl World {
     fn new() -> Self {
         let (schema, root) = sample();
-        Self { schema, root, none: Set::new() }
+        Self { schema, root, none: Filter::all() }
     }
 
     fn request<'a>(&'a self, manager: &'a str, at: &str) -> Request<'a> {
         Request {
             manager,
             api_version: "t/v1",
+            kind: "Root",
             subresource: "",
             ty: self.schema.type_ref(self.root),
             reset: &self.none,
+            versions: &OneVersion,
             now: crate::time::parse(at).unwrap(),
         }
     }
@@ -80,7 +82,7 @@ fn create_and_updates() {
 #[test]
 fn reset_fields_belong_to_nobody() {
     let world = World::new();
-    let reset = Set::of_fields(&[&["spec"]]);
+    let reset = Filter::without(&[&["spec"]]);
     let mut object = json!({"metadata": {"labels": {"a": "1"}}, "spec": {"required": "", "replicas": 1}});
     update(None, &mut object, &Request { reset: &reset, ..world.request("one", NOW) });
     assert_eq!(owners(&object)[0].1, json!({"f:metadata": {"f:labels": {".": {}, "f:a": {}}}}));
@@ -106,7 +108,7 @@ fn many_updaters_are_folded() {
 #[test]
 fn apply_owns_conflicts_and_removes() {
     let world = World::new();
-    let config = json!({"apiVersion": "t/v1", "metadata": {"name": "x", "labels": {"a": "1", "b": "2"}}, "spec": {"replicas": 1}});
+    let config = json!({"apiVersion": "t/v1", "kind": "Root", "metadata": {"name": "x", "labels": {"a": "1", "b": "2"}}, "spec": {"replicas": 1}});
     let live = apply(None, &config, false, &world.request("one", NOW)).unwrap();
     assert_eq!(
         owners(&live),
@@ -118,7 +120,7 @@ fn apply_owns_conflicts_and_removes() {
     // Applying the same again changes nothing, not even the time.
     assert_eq!(apply(Some(&live), &config, false, &world.request("one", "2027-01-01T00:00:00Z")).unwrap(), live);
 
-    let other = json!({"apiVersion": "t/v1", "metadata": {"name": "x", "labels": {"a": "9"}}, "spec": {"replicas": 1}});
+    let other = json!({"apiVersion": "t/v1", "kind": "Root", "metadata": {"name": "x", "labels": {"a": "9"}}, "spec": {"replicas": 1}});
     let ApplyError::Conflict(status) = apply(Some(&live), &other, false, &world.request("two", NOW)).unwrap_err()
     else {
         panic!("not a conflict")
@@ -141,7 +143,7 @@ fn apply_owns_conflicts_and_removes() {
         ]
     );
     // One stops applying b (its alone: goes) and replicas (shared: stays).
-    let less = json!({"apiVersion": "t/v1", "metadata": {"name": "x"}});
+    let less = json!({"apiVersion": "t/v1", "kind": "Root", "metadata": {"name": "x"}});
     let pruned = apply(Some(&forced), &less, false, &world.request("one", NOW)).unwrap();
     assert_eq!(
         (pruned.label("b"), pruned.label("a"), pruned.i64_at(&["spec", "replicas"])),
@@ -153,8 +155,8 @@ fn apply_owns_conflicts_and_removes() {
 #[test]
 fn applying_over_an_untracked_object() {
     let world = World::new();
-    let live = json!({"apiVersion": "t/v1", "metadata": {"name": "x", "uid": "1", "labels": {"a": "1"}}, "spec": {"required": ""}});
-    let config = json!({"apiVersion": "t/v1", "metadata": {"name": "x", "labels": {"a": "2"}}});
+    let live = json!({"apiVersion": "t/v1", "kind": "Root", "metadata": {"name": "x", "uid": "1", "labels": {"a": "1"}}, "spec": {"required": ""}});
+    let config = json!({"apiVersion": "t/v1", "kind": "Root", "metadata": {"name": "x", "labels": {"a": "2"}}});
     let ApplyError::Conflict(status) = apply(Some(&live), &config, false, &world.request("one", NOW)).unwrap_err()
     else {
         panic!("not a conflict")

@@ -4,3 +4,5 @@
 pub mod json;
 pub mod merge;
 pub mod strategic;
+
+pub use strategic::go_value;

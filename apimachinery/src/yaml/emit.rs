@@ -1,5 +1,5 @@
 //! Trees to YAML, byte-equal to `sigs.k8s.io/yaml`: the layout of libyaml's emitter with lists not
-//! indented, lines never folded, and keys in yaml.v2's natural order.
+//! indented, long scalars folded at a space beyond column 80, and keys in yaml.v2's natural order.
 
 use super::resolve::{Resolved, float_text, is_base60, resolve};
 use serde_json::{Map, Value};
@@ -15,6 +15,8 @@ pub fn emit(value: &Value) -> String {
 }
 
 const STEP: i32 = 2;
+/// Beyond this column a scalar goes on in the next line, at its next space.
+const WIDTH: usize = 80;
 /// Longer keys are written with `?`.
 const SIMPLE_KEY_MAX: usize = 128;
 
@@ -143,29 +145,60 @@ impl Emitter {
         let outer = self.indent;
         self.indent = outer.max(0) + STEP;
         match choose(text, simple_key) {
-            Style::Plain => self.plain(text),
-            Style::Single => self.single(text),
-            Style::Double => self.double(text),
+            Style::Plain => self.plain_text(text, !simple_key),
+            Style::Single => self.single(text, !simple_key),
+            Style::Double => self.double(text, !simple_key),
             Style::Literal => self.literal(text),
         }
         self.indent = outer;
     }
 
     fn plain(&mut self, text: &str) {
+        self.plain_text(text, false);
+    }
+
+    fn plain_text(&mut self, text: &str, fold: bool) {
         if !self.whitespace {
             self.put(' ');
         }
-        for c in text.chars() {
+        let mut spaces = false;
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
+            if c == ' ' {
+                if fold && !spaces && self.column > WIDTH && chars.peek() != Some(&' ') {
+                    self.write_indent();
+                } else {
+                    self.put(c);
+                }
+                spaces = true;
+                continue;
+            }
             self.put(c);
+            self.indention = false;
+            spaces = false;
         }
         self.whitespace = false;
         self.indention = false;
     }
 
-    fn single(&mut self, text: &str) {
+    fn single(&mut self, text: &str, fold: bool) {
         self.indicator("'", true, false, false);
         let mut breaks = false;
-        for c in text.chars() {
+        let mut spaces = false;
+        let mut chars = text.char_indices().peekable();
+        while let Some((at, c)) = chars.next() {
+            if c == ' ' && !breaks {
+                let next = chars.peek().map(|(_, next)| *next);
+                let inside = at > 0 && next.is_some_and(|next| next != ' ');
+                if fold && !spaces && self.column > WIDTH && inside {
+                    self.write_indent();
+                } else {
+                    self.put(c);
+                }
+                spaces = true;
+                continue;
+            }
+            spaces = false;
             if is_break(c) {
                 // Only U+2028 and U+2029 come here: other breaks exclude this style.
                 self.out.push(c);
@@ -187,9 +220,25 @@ impl Emitter {
         self.indicator("'", false, false, false);
     }
 
-    fn double(&mut self, text: &str) {
+    fn double(&mut self, text: &str, fold: bool) {
         self.indicator("\"", true, false, false);
-        for c in text.chars() {
+        let mut spaces = false;
+        let mut chars = text.char_indices().peekable();
+        while let Some((at, c)) = chars.next() {
+            if c == ' ' {
+                let next = chars.peek().map(|(_, next)| *next);
+                if fold && !spaces && self.column > WIDTH && at > 0 && next.is_some() {
+                    self.write_indent();
+                    if next == Some(' ') {
+                        self.put('\\');
+                    }
+                } else {
+                    self.put(c);
+                }
+                spaces = true;
+                continue;
+            }
+            spaces = false;
             let escape: Cow<'_, str> = match c {
                 '\0' => "0".into(),
                 '\u{7}' => "a".into(),

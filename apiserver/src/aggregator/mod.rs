@@ -414,7 +414,13 @@ impl Following {
 }
 
 fn request() -> WatchRequest {
-    WatchRequest { scope: Scope::All, matcher: None, start: Start::State(Freshness::Any), bookmarks: None }
+    WatchRequest {
+        scope: Scope::All,
+        matcher: None,
+        start: Start::State(Freshness::Any),
+        bookmarks: None,
+        ends_in: None,
+    }
 }
 
 async fn follow(cache: Option<Arc<ResourceCache>>) -> Result<Option<Watch>, cache::Error> {

@@ -53,6 +53,7 @@ impl ResourceCache {
             matcher: None,
             start: Start::State(Freshness::Consistent),
             bookmarks: None,
+            ends_in: None,
         };
         let mut watch = self.watch(request).await?;
         if let Some(objects) = watch.initial.take() {

@@ -30,6 +30,7 @@ mod entry;
 mod error;
 mod event;
 mod follow;
+mod metrics;
 mod resource;
 mod scope;
 mod snapshot;
@@ -44,6 +45,7 @@ pub use entry::{Encodings, Entry, Facts, Labels};
 pub use error::{Error, Result};
 pub use event::{Event, EventType, Matcher, json_frame};
 pub use follow::Follower;
+pub use metrics::{CacheMetrics, Operation};
 pub use resource::{Freshness, ResourceCache};
 pub use scope::Scope;
 pub use snapshot::Snapshot;
@@ -63,6 +65,7 @@ pub struct Cache {
     storage: Arc<dyn Storage>,
     limits: RingLimits,
     waker: Waker,
+    metrics: Option<Arc<CacheMetrics>>,
     resources: RwLock<AHashMap<(String, String), Arc<ResourceCache>>>,
 }
 
@@ -75,7 +78,16 @@ impl std::fmt::Debug for Cache {
 impl Cache {
     /// A cache over `storage`. Must be called inside a tokio runtime.
     pub fn new(storage: Arc<dyn Storage>, limits: RingLimits) -> Arc<Cache> {
-        let cache = Arc::new(Cache { storage, limits, waker: Waker::start(), resources: RwLock::default() });
+        Self::build(storage, limits, None)
+    }
+
+    /// A cache that is measured. Must be called inside a tokio runtime.
+    pub fn with_metrics(storage: Arc<dyn Storage>, limits: RingLimits, metrics: Arc<CacheMetrics>) -> Arc<Cache> {
+        Self::build(storage, limits, Some(metrics))
+    }
+
+    fn build(storage: Arc<dyn Storage>, limits: RingLimits, metrics: Option<Arc<CacheMetrics>>) -> Arc<Cache> {
+        let cache = Arc::new(Cache { storage, limits, waker: Waker::start(), metrics, resources: RwLock::default() });
         tokio::spawn(sweep(Arc::downgrade(&cache)));
         cache
     }
@@ -92,7 +104,9 @@ impl Cache {
         self.resources
             .write()
             .entry(key)
-            .or_insert_with(|| ResourceCache::new(spec, self.storage.clone(), self.limits, self.waker.clone()))
+            .or_insert_with(|| {
+                ResourceCache::new(spec, self.storage.clone(), self.limits, self.waker.clone(), self.metrics.clone())
+            })
             .clone()
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use super::entry::Entry;
+use super::metrics::{CacheMetrics, Operation, ResourceMetrics};
 use super::scope::{Channels, Waker};
 use super::snapshot::{Snapshot, Stash};
 use super::spec::ResourceSpec;
@@ -45,6 +46,7 @@ pub struct ResourceCache {
     pub(super) stash: Stash,
     /// Counts how often the cache started over; watchers of an older generation get 410.
     pub(super) generation: AtomicU64,
+    pub(super) metrics: ResourceMetrics,
     limits: RingLimits,
     waker: Waker,
     feed: tokio::sync::Mutex<Option<Feed>>,
@@ -69,8 +71,10 @@ impl ResourceCache {
         storage: Arc<dyn Storage>,
         limits: RingLimits,
         waker: Waker,
+        metrics: Option<Arc<CacheMetrics>>,
     ) -> Arc<ResourceCache> {
         Arc::new_cyclic(|this| ResourceCache {
+            metrics: ResourceMetrics::new(metrics, &spec.group, &spec.resource),
             state: RwLock::new(State::new(&spec)),
             spec: Arc::new(spec),
             storage,
@@ -127,6 +131,7 @@ impl ResourceCache {
         let missed = buffer.take().expect("only loading takes the buffer");
         self.publish(&missed);
         self.ready.store(true, Ordering::Release);
+        self.metrics.initialized();
         drop(buffer);
         *feed = Some(Feed { _watch: watch });
         Ok(())
@@ -169,7 +174,9 @@ impl ResourceCache {
             RangeRequest { prefix: self.spec.prefix.clone(), limit: LOAD_PAGE, revision, ..RangeRequest::default() };
         let mut entries = Vec::new();
         loop {
+            let begun = Instant::now();
             let page = self.storage.range(request.clone()).await?;
+            self.metrics.store(Operation::List, begun.elapsed());
             // Later pages must be of the first one's revision.
             request.revision = Some(page.revision);
             if let Some(last) = page.items.last() {
@@ -196,6 +203,7 @@ impl ResourceCache {
         let entries: Vec<_> = changes.iter().map(|change| self.entry_of(change)).collect();
         let now = Instant::now();
         let mut touched = Vec::new();
+        let mut dispatched = 0;
         {
             let mut state = self.state.write();
             let channels = self.channels.lock();
@@ -203,10 +211,12 @@ impl ResourceCache {
                 let Ok(entry) = entry else { continue };
                 if let Some(event) = state.apply(&change.key, change.revision, entry, now) {
                     channels.dispatch(&event, &mut touched);
+                    dispatched += 1;
                 }
             }
             state.trim(&self.limits, now);
         }
+        self.metrics.events(changes.len(), dispatched);
         self.waker.wake(touched);
     }
 
@@ -263,8 +273,11 @@ impl ResourceCache {
         if self.revision() >= wanted {
             return Ok(());
         }
+        let begun = Instant::now();
         let wait = self.storage.wait_delivered(wanted);
-        if tokio::time::timeout(FRESHNESS_TIMEOUT, wait).await.is_err() {
+        let waited = tokio::time::timeout(FRESHNESS_TIMEOUT, wait).await;
+        self.metrics.waited(begun.elapsed());
+        if waited.is_err() {
             let current = self.revision();
             return Err(Error::TooLarge { requested: wanted, current });
         }
@@ -305,7 +318,10 @@ impl ResourceCache {
 
     /// One object, certainly as the store has it.
     pub(super) async fn get_from_storage(&self, key: &str) -> Result<Option<Arc<Entry>>> {
-        let Some(stored) = self.storage.get(key, None).await? else {
+        let begun = Instant::now();
+        let stored = self.storage.get(key, None).await?;
+        self.metrics.store(Operation::Get, begun.elapsed());
+        let Some(stored) = stored else {
             return Ok(None);
         };
         match self.cached(key) {
@@ -336,11 +352,18 @@ impl ResourceCache {
         match self.wait_fresh(freshness).await {
             // An etcd that does not report progress must not fail consistent lists: read it.
             Err(Error::TooLarge { .. }) if freshness == Freshness::Consistent => {
+                self.metrics.consistent(true);
                 let (entries, revision) = self.read_all(None).await?;
                 let map = entries.into_iter().map(|e| (e.key().clone(), e)).collect();
                 Ok(Snapshot::new(self.spec.clone(), revision, map))
             }
-            waited => waited.map(|()| self.snapshot_now()),
+            waited => {
+                waited?;
+                if freshness == Freshness::Consistent {
+                    self.metrics.consistent(false);
+                }
+                Ok(self.snapshot_now())
+            }
         }
     }
 

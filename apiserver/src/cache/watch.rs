@@ -43,7 +43,12 @@ pub struct WatchRequest {
     pub start: Start,
     /// How often to yield a bookmark; `None` for never.
     pub bookmarks: Option<Duration>,
+    /// When the caller will end the watch; a last bookmark comes shortly before.
+    pub ends_in: Option<Duration>,
 }
+
+/// How long before its end a watch yields its last bookmark; upstream's figure.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 
 impl std::fmt::Debug for WatchRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -77,6 +82,8 @@ pub struct Watch {
     generation: u64,
     bookmarks: Option<Duration>,
     next_bookmark: Instant,
+    /// When the last bookmark is due.
+    last_bookmark: Option<Instant>,
     /// The objects to send before anything else, with [`Start::State`]: those of the scope are the
     /// caller's to pick. Take it before calling [`Watch::next`].
     pub initial: Option<Snapshot>,
@@ -110,6 +117,7 @@ impl ResourceCache {
             Start::Now(freshness) | Start::State(freshness) => self.wait_fresh(freshness).await?,
         }
         let now = Instant::now();
+        let last_bookmark = request.ends_in.and_then(|left| now.checked_add(left)?.checked_sub(LAST_BOOKMARK));
         // Events are published under the write lock: between reading the ring and joining the
         // channel none can slip through.
         let delivered = self.storage.delivered();
@@ -141,10 +149,16 @@ impl ResourceCache {
             seen,
             generation,
             bookmarks: request.bookmarks,
-            next_bookmark: now + request.bookmarks.unwrap_or_default(),
+            next_bookmark: next_bookmark(now, request.bookmarks.unwrap_or_default(), last_bookmark),
+            last_bookmark,
             initial,
         })
     }
+}
+
+fn next_bookmark(now: Instant, every: Duration, last: Option<Instant>) -> Instant {
+    let regular = now + every;
+    last.filter(|last| *last > now).map_or(regular, |last| last.min(regular))
 }
 
 impl Watch {
@@ -208,7 +222,7 @@ impl Watch {
                 let reached = self.bookmark_revision()?;
                 if let Some(reached) = reached {
                     let every = self.bookmarks.unwrap_or_default();
-                    self.next_bookmark = Instant::now() + every;
+                    self.next_bookmark = next_bookmark(Instant::now(), every, self.last_bookmark);
                     self.seen = reached;
                     return Ok(Some(Item::Bookmark(reached)));
                 }

@@ -7,13 +7,14 @@
 
 use std::borrow::{Borrow, Cow};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::entry::{Entry, Facts};
+use super::metrics::Operation;
 use super::resource::{Freshness, ResourceCache};
 use super::spec::{CreateOptions, ResourceSpec};
 use super::splice::Slot;
@@ -90,7 +91,10 @@ impl ResourceCache {
         self.load().await?;
         let prepared = Prepared::new(&self.spec, key, Cow::Borrowed(object.borrow()))?;
         let write = self.write_options(&prepared, options.ttl);
-        let revision = self.storage.create(key, prepared.stored.clone(), write).await?;
+        let begun = Instant::now();
+        let revision = self.storage.create(key, prepared.stored.clone(), write).await;
+        self.metrics.store(Operation::Create, begun.elapsed());
+        let revision = revision?;
         Ok(prepared.commit(&self.spec, &key.into(), revision, revision))
     }
 
@@ -107,7 +111,10 @@ impl ResourceCache {
             return Ok(current.clone());
         }
         let write = self.write_options(&prepared, options.ttl);
-        let revision = self.storage.update(current.key(), current.revision(), prepared.stored.clone(), write).await?;
+        let begun = Instant::now();
+        let revision = self.storage.update(current.key(), current.revision(), prepared.stored.clone(), write).await;
+        self.metrics.store(Operation::Update, begun.elapsed());
+        let revision = revision?;
         Ok(prepared.commit(&self.spec, current.key(), revision, current.create_revision()))
     }
 
@@ -123,7 +130,10 @@ impl ResourceCache {
     /// # Errors
     /// As [`ResourceCache::update`].
     pub async fn delete(&self, current: &Arc<Entry>) -> Result<Arc<Entry>> {
-        let revision = self.storage.delete(current.key(), current.revision(), None).await?;
+        let begun = Instant::now();
+        let revision = self.storage.delete(current.key(), current.revision(), None).await;
+        self.metrics.store(Operation::Delete, begun.elapsed());
+        let revision = revision?;
         Ok(current.at_revision(revision, current.create_revision()))
     }
 

@@ -147,13 +147,7 @@ pub fn decode(
             }
         }
         let (api_version, kind) = (object.api_version().to_string(), object.kind().to_string());
-        if let Err(error) = check_kind(&api_version, &kind, wanted) {
-            // Upstream reads the body as what it says it is before it sees that this is not wanted.
-            let own = GroupVersion::parse(&api_version)
-                .ok()
-                .and_then(|version| api::table().find_kind(&version.group, &version.version, &kind))
-                .and_then(|ty| api::check_fields(ty, &apimachinery::json::parse(bytes).ok()?).type_error);
-            let error = own.unwrap_or(error);
+        if let Some(error) = other_kind(&api_version, &kind, wanted, bytes) {
             return Err(cannot_be_handled(&api_version, &kind, wanted, &error));
         }
         let named = if kind.is_empty() { wanted.kind.clone() } else { kind.clone() };
@@ -170,7 +164,29 @@ pub fn decode(
     if validation != FieldValidation::Warn {
         strict.clear();
     }
-    Ok(Decoded { object, warnings: strict })
+    let warnings = strict.iter().flat_map(|error| yaml_warnings(error)).collect();
+    Ok(Decoded { object, warnings })
+}
+
+/// What is wrong with a body of another kind than is wanted: what is wrong with it as what it says it is,
+/// which upstream looks at first, or that it is not wanted. `None` if it is of that kind.
+pub fn other_kind(api_version: &str, kind: &str, wanted: &GroupVersionKind, json: &[u8]) -> Option<String> {
+    let error = check_kind(api_version, kind, wanted).err()?;
+    let own = GroupVersion::parse(api_version)
+        .ok()
+        .and_then(|version| api::table().find_kind(&version.group, &version.version, kind))
+        .and_then(|ty| api::check_fields(ty, &apimachinery::json::parse(json).ok()?).type_error);
+    Some(own.unwrap_or(error))
+}
+
+/// A strict error as warnings: YAML's come several to a text, behind a prefix.
+pub fn yaml_warnings(error: &str) -> Vec<String> {
+    const PREFIX: &str = "yaml: unmarshal errors:\n";
+    let long = error.strip_prefix("error converting YAML to JSON: ").unwrap_or(error);
+    match long.strip_prefix(PREFIX) {
+        Some(lines) => lines.split('\n').map(|line| line.trim().to_string()).collect(),
+        None => vec![error.to_string()],
+    }
 }
 
 fn cannot_be_handled(api_version: &str, kind: &str, wanted: &GroupVersionKind, error: &str) -> Status {
@@ -200,7 +216,9 @@ fn check_kind(api_version: &str, kind: &str, wanted: &GroupVersionKind) -> Resul
     if version.group != wanted.group || kind != wanted.kind {
         return Err(format!(
             "converting ({}.{kind}) to ({}.{}): unknown conversion",
-            version.group, wanted.group, wanted.kind
+            version.version,
+            if wanted.group.is_empty() { "core" } else { wanted.group.split('.').next().unwrap_or_default() },
+            wanted.kind
         ));
     }
     Err(format!(

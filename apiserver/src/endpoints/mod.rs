@@ -133,7 +133,7 @@ fn health(cx: &Context, endpoint: &str, rest: &[&str]) -> Option<Response> {
 }
 
 fn metrics(cx: &Context) -> Response {
-    response::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", cx.server.metrics.registry.encode())
+    response::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", cx.server.metrics.text(&cx.server))
 }
 
 /// A document that changes rarely: with an ETag, and 304 for those who have it.

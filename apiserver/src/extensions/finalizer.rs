@@ -92,8 +92,13 @@ async fn instances(server: &Arc<Server>, name: &str) -> Result<(), Status> {
 }
 
 async fn none_left(cache: &Arc<ResourceCache>) -> Result<(), crate::cache::Error> {
-    let request =
-        WatchRequest { matcher: None, scope: Scope::All, start: Start::State(Freshness::Consistent), bookmarks: None };
+    let request = WatchRequest {
+        matcher: None,
+        scope: Scope::All,
+        start: Start::State(Freshness::Consistent),
+        bookmarks: None,
+        ends_in: None,
+    };
     let mut watch = cache.watch(request).await?;
     let mut left = watch.initial.take().map_or(0, |state| state.len());
     while left > 0 {

@@ -86,6 +86,7 @@ impl Follower {
             scope: crate::cache::Scope::All,
             start: Start::State(Freshness::Consistent),
             bookmarks: None,
+            ends_in: None,
         };
         let mut watch = cache.watch(request).await?;
         if let Some(state) = watch.initial.take() {

@@ -45,6 +45,13 @@ const RETURNED: [(&str, &str); 16] = [
     ("apiregistration.k8s.io", ""),
 ];
 
+/// Resources whose dependents stay when a client does not say what should become of them: the versions that
+/// were there before the garbage collector.
+const ORPHANS_BY_DEFAULT: [(&str, &str); 2] = [("", "replicationcontrollers"), ("batch", "jobs")];
+
+/// What upstream says to clients that delete a Job without a propagation policy.
+const JOB_WARNING: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
+
 /// Deletes of a collection that are under way at once: as many share one sync of the store.
 const WORKERS: usize = 256;
 
@@ -83,6 +90,16 @@ async fn options(cx: &Context, body: Body) -> Result<DeleteOptions, Status> {
     {
         expected.kind = GroupVersionKind::new(version.group, version.version, "DeleteOptions");
     }
+    if encoding == accept::Encoding::Json
+        && let Ok(tree) = apimachinery::json::parse(&bytes)
+        && !matches!(tree.kind(), "" | "DeleteOptions")
+    {
+        return Err(Status::bad_request(format!(
+            "no kind {:?} is registered for version {:?} in scheme \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\"",
+            tree.kind(),
+            tree.api_version()
+        )));
+    }
     let decoded = body::decode(&bytes, encoding, &expected, FieldValidation::Ignore)?;
     DeleteOptions::parse(&cx.query, Some(&decoded.object))
 }
@@ -94,6 +111,7 @@ async fn options(cx: &Context, body: Body) -> Result<DeleteOptions, Status> {
 pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
     let format = format(cx, &ROUTE_OBJECT, Allowed::Transforms)?;
     let options = options(cx, body).await?;
+    warn(cx, served, &options);
     let name = cx.info.name.clone();
     let namespace = namespace(served, cx);
     let deleted = delete(cx, served, &namespace, &name, &options).await?;
@@ -114,6 +132,13 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
             let code = if accepted { StatusCode::ACCEPTED } else { StatusCode::OK };
             object_answer(cx, served, code, &served.present(object).await?, format)
         }
+    }
+}
+
+fn warn(cx: &mut Context, served: &Served, options: &DeleteOptions) {
+    let is_job = served.resource.group == "batch" && served.resource.plural == "jobs";
+    if is_job && options.propagation.is_none() && options.orphan_dependents.is_none() {
+        cx.warnings.push(JOB_WARNING.to_string());
     }
 }
 
@@ -156,7 +181,6 @@ async fn delete(
         user: &cx.user,
         dry_run: options.dry_run,
     };
-    cx.server.admission.validate(&cx.server, &attributes, &Value::Null, None).await?;
     let hooks = served.rules.hooks;
     let hook = HookContext {
         server: &cx.server,
@@ -174,8 +198,13 @@ async fn delete(
         let mut object = entry.tree();
         preconditions(served, &object, options)?;
         let decision = decide(cx, served, &mut object, options);
+        if decision == Decision::AlreadyMarked {
+            return Ok(Deleted::Marked(entry.tree()));
+        }
+        let old = entry.tree();
+        cx.server.admission.validate(&cx.server, &attributes, &Value::Null, Some(&old)).await?;
         let result = match decision {
-            Decision::AlreadyMarked => return Ok(Deleted::Marked(entry.tree())),
+            Decision::AlreadyMarked => return Ok(Deleted::Marked(old)),
             Decision::Mark | Decision::Now if options.dry_run => {
                 return Ok(match decision {
                     Decision::Mark => Deleted::Marked(object),
@@ -213,31 +242,42 @@ async fn remove(served: &Served, entry: &Arc<Entry>, mut object: Value) -> Resul
     Ok(Deleted::Gone(object))
 }
 
-fn preconditions(served: &Served, object: &Value, options: &DeleteOptions) -> Result<(), Status> {
-    let conflict = |error: String| {
-        // Upstream names the internal kind here; only namespaces have a deletion of their own.
-        let kind = if served.resource.plural == "namespaces" {
-            served.group_resource()
+/// Kinds whose own deletion looks at the preconditions before the generic one does.
+const OWN_PRECONDITIONS: [(&str, &str); 2] =
+    [("", "namespaces"), ("apiextensions.k8s.io", "customresourcedefinitions")];
+
+/// Checks what the client says the object must be.
+///
+/// # Errors
+/// 409 in upstream's words.
+pub fn preconditions(served: &Served, object: &Value, options: &DeleteOptions) -> Result<(), Status> {
+    let resource = served.group_resource();
+    let own = OWN_PRECONDITIONS.contains(&(resource.group.as_str(), resource.resource.as_str()));
+    // The generic deletion names the stored kind where the resource belongs.
+    let kind = GroupResource::new(served.storage.group.to_string(), served.storage.kind.to_string());
+    let conflict = |of_store: String, of_request: String| {
+        if own {
+            Status::conflict(&resource, object.name(), format!("Precondition failed: {of_store}"))
         } else {
-            GroupResource::new(served.storage.group.to_string(), served.storage.kind.to_string())
-        };
-        Status::conflict(&kind, object.name(), error)
+            Status::conflict(&kind, object.name(), of_request)
+        }
     };
-    if let Some(uid) = &options.precondition_uid
-        && uid != object.uid()
-    {
-        return Err(conflict(format!(
-            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
-            object.uid()
-        )));
+    let (uid, version) = (object.uid(), object.resource_version());
+    if let Some(wanted) = options.precondition_uid.as_deref().filter(|wanted| *wanted != uid) {
+        return Err(conflict(
+            format!("UID in precondition: {wanted}, UID in object meta: {uid}"),
+            format!(
+                "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
+            ),
+        ));
     }
-    if let Some(version) = &options.precondition_resource_version
-        && version != object.resource_version()
-    {
-        return Err(conflict(format!(
-            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object might have been modified",
-            object.resource_version()
-        )));
+    if let Some(wanted) = options.precondition_resource_version.as_deref().filter(|wanted| *wanted != version) {
+        return Err(conflict(
+            format!("ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {version}"),
+            format!(
+                "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). The object might have been modified"
+            ),
+        ));
     }
     Ok(())
 }
@@ -293,7 +333,7 @@ fn decide(cx: &Context, served: &Served, object: &mut Value, options: &DeleteOpt
         }
     }
     if served.resource.plural != "events" {
-        propagate(cx, object, options);
+        propagate(cx, served, object, options);
     }
     let held = object.finalizers().next().is_some() || hooks.has_other_finalizers(object);
     if held && graceful.is_none() {
@@ -316,7 +356,7 @@ fn decide(cx: &Context, served: &Served, object: &mut Value, options: &DeleteOpt
 }
 
 /// Adds the finalizer that makes the garbage collector orphan or delete dependents first.
-fn propagate(cx: &Context, object: &mut Value, options: &DeleteOptions) {
+fn propagate(cx: &Context, served: &Served, object: &mut Value, options: &DeleteOptions) {
     if !cx.server.config.enable_garbage_collector {
         return;
     }
@@ -332,6 +372,9 @@ fn propagate(cx: &Context, object: &mut Value, options: &DeleteOptions) {
         // Without a wish, a finalizer that is there already says what to do.
         None if have.iter().any(|name| name == ORPHAN) => ORPHAN,
         None if have.iter().any(|name| name == FOREGROUND) => FOREGROUND,
+        None if ORPHANS_BY_DEFAULT.contains(&(served.resource.group.as_ref(), served.resource.plural.as_ref())) => {
+            ORPHAN
+        }
         None => "",
     };
     let mut wanted: Vec<String> = have.iter().filter(|name| *name != ORPHAN && *name != FOREGROUND).cloned().collect();
@@ -353,8 +396,10 @@ fn propagate(cx: &Context, object: &mut Value, options: &DeleteOptions) {
 /// The first deletion that fails for another reason than that the object is gone already.
 pub async fn collection(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
     let format = format(cx, &ROUTE_OBJECT, Allowed::Transforms)?;
+    // Upstream looks at what is selected before it reads the body.
+    let list_options = ListOptions::parse(&cx.query, cx.query.flag("watch"))?;
     let options = options(cx, body).await?;
-    let list_options = ListOptions::parse(&cx.query, false)?;
+    warn(cx, served, &options);
     let namespace = namespace(served, cx);
     let selection = Selection::new(served, &list_options, &namespace, "")?;
     let (entries, meta) = list::collect(served, &list_options, &selection).await?;

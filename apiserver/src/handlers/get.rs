@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use apimachinery::status::Status;
+use apimachinery::status::{Status, reason};
 use http::StatusCode;
 
 use super::{entry_answer, errors, format, namespace};
@@ -18,6 +18,9 @@ use crate::server::walk::Context;
 /// 404, and what reading may answer.
 pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Status> {
     let format = format(cx, &ROUTE_OBJECT, Allowed::Transforms)?;
+    if cx.query.has("export") && cx.query.flag("export") {
+        return Err(Status::bad_request("the export parameter, deprecated since v1.14, is no longer supported"));
+    }
     let entry = read(cx, served, &namespace(served, cx), &cx.info.name).await?;
     entry_answer(cx, served, StatusCode::OK, &entry, format).await
 }
@@ -30,7 +33,7 @@ pub async fn read(cx: &Context, served: &Served, namespace: &str, name: &str) ->
     let freshness = match cx.query.get("resourceVersion").unwrap_or_default() {
         "" => Freshness::Consistent,
         "0" => Freshness::Any,
-        text => Freshness::AtLeast(parse_version(text)?),
+        text => Freshness::AtLeast(parse_version(text).map_err(of_store)?),
     };
     read_at(served, namespace, name, freshness).await
 }
@@ -47,6 +50,11 @@ pub async fn read_at(served: &Served, namespace: &str, name: &str, freshness: Fr
         .await
         .map_err(|error| errors::of_object(error, &resource, name))?
         .ok_or_else(|| Status::not_found(&resource, name))
+}
+
+/// A bad resource version where upstream's store finds it: it knows of no code for that.
+pub fn of_store(status: Status) -> Status {
+    Status::failure(500, reason::UNKNOWN, status.message)
 }
 
 /// A resource version out of a query.

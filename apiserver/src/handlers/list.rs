@@ -11,6 +11,7 @@ use crate::cache::{ContinueToken, Entry, Freshness, ResourceCache, Snapshot};
 use crate::registry::Served;
 use crate::request::accept::{Allowed, ROUTE_LIST};
 use crate::request::options::{ListOptions, VersionMatch};
+use crate::response::compress::{Large, THRESHOLD};
 use crate::response::list::{self, ListMeta};
 use crate::response::{self, Response};
 use crate::server::walk::Context;
@@ -24,11 +25,27 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
     let options = ListOptions::parse(&cx.query, false)?;
     let selection = Selection::new(served, &options, &namespace(served, cx), "")?;
     let (entries, meta) = collect(served, &options, &selection).await?;
+    measure(cx, served, &selection, entries.len());
+    let large = entries.iter().map(|entry| entry.json().len()).sum::<usize>() > THRESHOLD;
     served.prepare(&entries).await?;
     let (content_type, body) = list::body(served, entries, &meta, format, &table_options(cx)?)?;
     let mut answer = response::bytes(StatusCode::OK, content_type, bytes::Bytes::new());
     *answer.body_mut() = body;
+    if large {
+        answer.extensions_mut().insert(Large);
+    }
     Ok(answer)
+}
+
+fn measure(cx: &Context, served: &Served, selection: &Selection, returned: usize) {
+    let Some(cache) = &served.cache else { return };
+    let (group, resource) = (served.storage.group.as_ref(), served.storage.plural.as_ref());
+    let index = selection.indexed(served).map(|(label, _)| label).unwrap_or_default();
+    let fetched = if index.is_empty() { cache.size().0 } else { returned };
+    let metrics = &cx.server.metrics;
+    metrics.list_total.inc(&[group, &index, resource]);
+    metrics.list_fetched.with(&[group, &index, resource]).inc_by(fetched as u64);
+    metrics.list_returned.with(&[group, resource]).inc_by(returned as u64);
 }
 
 /// The entries of a list, and what the list says about itself.
@@ -97,8 +114,13 @@ fn freshness(options: &ListOptions) -> Result<Freshness, Status> {
     Ok(match options.resource_version.as_str() {
         "" => Freshness::Consistent,
         "0" => Freshness::Any,
-        text => Freshness::AtLeast(get::parse_version(text)?),
+        text => Freshness::AtLeast(version(text)?),
     })
+}
+
+fn version(text: &str) -> Result<u64, Status> {
+    get::parse_version(text)
+        .map_err(|status| Status { message: format!("invalid resource version: {}", status.message), ..status })
 }
 
 type Found = (Vec<Arc<Entry>>, ListMeta);
@@ -145,12 +167,12 @@ async fn snapshot(
         return Ok((snapshot, Some(token.start)));
     }
     if options.version_match == Some(VersionMatch::Exact) {
-        let revision = get::parse_version(&options.resource_version)?;
+        let revision = version(&options.resource_version)?;
         return Ok((exact(cache, revision).await?, None));
     }
     // A limited list of a given version without a match is exact, upstream's legacy rule.
     if options.limit > 0 && options.version_match.is_none() && !matches!(options.resource_version.as_str(), "" | "0") {
-        let revision = get::parse_version(&options.resource_version)?;
+        let revision = version(&options.resource_version)?;
         return Ok((exact(cache, revision).await?, None));
     }
     let snapshot = cache.snapshot(freshness(options)?).await.map_err(errors::of_read)?;

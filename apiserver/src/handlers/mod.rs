@@ -3,8 +3,10 @@
 pub mod create;
 pub mod delete;
 pub mod errors;
+pub mod eviction;
 pub mod get;
 pub mod list;
+pub mod managers;
 pub mod owner_references;
 pub mod patch;
 pub mod reviews;
@@ -51,8 +53,12 @@ pub fn format(cx: &Context, routes: &[&str], allowed: Allowed) -> Result<Format,
 /// How Tables are made for this request.
 ///
 /// # Errors
-/// 422 for a bad `includeObject`.
+/// 400 for a bad `includeObject`, where a Table was asked for.
 pub fn table_options(cx: &Context) -> Result<table::Options, Status> {
+    let accept = cx.headers.get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !accept.contains("as=Table") {
+        return table::Options::parse(&crate::request::Query::default(), cx.server.clock.now());
+    }
     table::Options::parse(&cx.query, cx.server.clock.now())
 }
 
@@ -99,6 +105,7 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
         }
         return Err(unknown_resource());
     };
+    cx.served = Some(served.clone());
     let resource = served.resource.clone();
     if let Some(custom) = served.custom() {
         cx.warnings.extend(custom.version().deprecation.clone());
@@ -154,21 +161,21 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
                 return Err(method_not_allowed());
             }
             match served.cache {
-                Some(_) => bounded(create::handle(cx, &served, body)).await,
+                Some(_) => bounded(cx.timeout, create::handle(cx, &served, body)).await,
                 None => reviews::handle(cx, &served, body).await,
             }
         }
         (Method::PUT, true) => {
             allow("update")?;
-            bounded(update::handle(cx, &served, body)).await
+            bounded(cx.timeout, update::handle(cx, &served, body)).await
         }
         (Method::PATCH, true) => {
             allow("patch")?;
-            bounded(patch::handle(cx, &served, body)).await
+            bounded(cx.timeout, patch::handle(cx, &served, body)).await
         }
         (Method::DELETE, true) => {
             allow("delete")?;
-            bounded(delete::handle(cx, &served, body)).await
+            bounded(cx.timeout, delete::handle(cx, &served, body)).await
         }
         (Method::DELETE, false) => {
             allow("deletecollection")?;
@@ -184,8 +191,11 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
 /// Upstream's bound on the work of one write.
 const WRITE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(34);
 
-async fn bounded(work: impl Future<Output = Result<Response, Status>>) -> Result<Response, Status> {
-    crate::server::walk::within(WRITE_TIMEOUT, work).await
+async fn bounded(
+    wanted: Option<std::time::Duration>,
+    work: impl Future<Output = Result<Response, Status>>,
+) -> Result<Response, Status> {
+    crate::server::walk::within(wanted.map_or(WRITE_TIMEOUT, |wanted| wanted.min(WRITE_TIMEOUT)), work).await
 }
 
 /// The namespace of a request, checked against the resource's scope.

@@ -1,44 +1,74 @@
 //! PATCH: JSON patch, merge patch, strategic merge patch and server-side apply.
+//!
+//! A patch is text until the object it changes has been read: a bad one on an object that does not exist is
+//! a 404. It is read again on every attempt, because a lost race starts over from the object as it is then.
 
 use std::sync::Arc;
 
 use apimachinery::field;
-use apimachinery::gvk::GroupKind;
+use apimachinery::gvk::{GroupKind, GroupResource, GroupVersionKind};
 use apimachinery::json;
 use apimachinery::object::ObjectExt as _;
 use apimachinery::patch;
+use apimachinery::schema::TypeRef;
 use apimachinery::status::{Status, reason};
 use axum::body::Body;
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::managers::Owner;
 use super::store::{self, Update};
 use super::{format, update};
 use crate::codec::{body, canonical};
+use crate::registry::custom::Custom;
 use crate::registry::{Served, checks};
-use crate::request::accept::{Allowed, ROUTE_OBJECT, media_type};
+use crate::request::accept::{Allowed, ROUTE_OBJECT};
 use crate::request::options::{FieldValidation, WriteKind, WriteOptions};
 use crate::response::Response;
 use crate::server::walk::Context;
 
-/// The patch formats, by their media types in upstream's order.
-const TYPES: [&str; 4] = [
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
+/// A patch's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Json,
+    Merge,
+    Strategic,
+    ApplyYaml,
+}
+
+/// The patch formats with their media types, in upstream's order.
+const FORMATS: [(&str, Format); 4] = [
+    ("application/json-patch+json", Format::Json),
+    ("application/merge-patch+json", Format::Merge),
+    ("application/strategic-merge-patch+json", Format::Strategic),
+    ("application/apply-patch+yaml", Format::ApplyYaml),
 ];
 
-/// Those of custom resources.
+/// The formats of custom resources.
 const CUSTOM_TYPES: [&str; 3] =
     ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 
-/// A patch whose format is known and whose text was read.
-enum Patch {
-    Json(Value),
-    Merge(Value),
-    Strategic(Value),
-    Apply(Value),
+/// A patch as it was sent, and its options.
+#[derive(Clone)]
+pub struct Patch {
+    format: Format,
+    bytes: Bytes,
+    pub options: WriteOptions,
+}
+
+/// What a patch is applied to: the type of the object as the endpoint shows it.
+pub struct Shape<'a> {
+    pub api_version: String,
+    pub kind: &'a str,
+    pub schema: TypeRef<'a>,
+    /// Whose defaults what was patched gets; `None` for kinds without defaults.
+    pub defaults: Option<&'a api::Resource>,
+    /// Decodes and defaults custom objects instead.
+    pub custom: Option<(&'a Custom, &'a Served)>,
+    pub group_resource: GroupResource,
+    /// Who comes to own what.
+    pub owner: Owner<'a>,
 }
 
 /// Patches an object; an apply may create it.
@@ -46,51 +76,37 @@ enum Patch {
 /// # Errors
 /// 415 for other formats, 400 and 422 for patches that do not parse or fit.
 pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
-    let (patch, options, kind) = read(cx, served, body).await?;
+    let known = Patch::format(cx)?;
+    if known == Format::Strategic && served.custom().is_some() {
+        // Custom resources know no strategic merge.
+        return Err(Status::unsupported_media_type(&CUSTOM_TYPES));
+    }
     let format = format(cx, &ROUTE_OBJECT, Allowed::Transforms)?;
+    let patch = Patch::read(cx, known, body).await?;
     let name = cx.info.name.clone();
     let subresource = cx.info.subresource.clone();
-    let manager = cx.field_manager(&options.field_manager);
-    let applies = kind == WriteKind::Apply;
-    let update = Update {
-        subresource: &subresource,
-        name: &name,
-        options: &options,
-        manager: (!applies).then(|| manager.clone()),
-        derived: true,
-    };
+    let options = patch.options.clone();
+    let applies = patch.applies();
+    // The patch books ownership itself, before names and namespaces are looked at.
+    let update = Update { subresource: &subresource, name: &name, options: &options, manager: None, derived: true };
     let target = served.clone();
-    let change_options = options.clone();
+    let manager = cx.field_manager(&options.field_manager);
     let change_name = name.clone();
     let change_subresource = subresource.clone();
     let change = move |cx: &mut Context, current: Option<&Value>| {
-        let mut new = match &patch {
-            Patch::Apply(config) => {
-                let mut new = store::apply(
-                    cx,
-                    &target,
-                    &change_subresource,
-                    &manager,
-                    current,
-                    config,
-                    change_options.force.unwrap_or_default(),
-                )?;
-                settle(cx, &target, &mut new, &change_options, false)?;
-                new
-            }
-            _ => {
-                let Some(current) = current else {
-                    return Err(Status::not_found(&target.group_resource(), &change_name));
-                };
-                let mut new = current.clone();
-                apply(&patch, &target, &mut new)?;
-                settle(cx, &target, &mut new, &change_options, matches!(patch, Patch::Strategic(_)))?;
-                new
-            }
+        let shape = Shape {
+            api_version: target.api_version(),
+            kind: &target.resource.kind,
+            schema: target.schema(),
+            defaults: Some(&target.resource),
+            custom: target.custom().map(|custom| (custom, &*target)),
+            group_resource: target.group_resource(),
+            owner: Owner::of(&target, &change_subresource, &manager),
         };
+        let mut new = patch.apply(cx, &shape, current, &change_name)?;
         if current.is_none() && !new.uid().is_empty() {
             return Err(Status::conflict(
-                &target.group_resource(),
+                &shape.group_resource,
                 &change_name,
                 format!(
                     "uid mismatch: the provided object specified uid {}, and no existing object was found",
@@ -109,164 +125,272 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     update::answer(cx, served, written, format).await
 }
 
-/// Reads the patch in the format the Content-Type names.
-async fn read(cx: &Context, served: &Served, body: Body) -> Result<(Patch, WriteOptions, WriteKind), Status> {
-    let content_type =
-        cx.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(media_type).unwrap_or_default();
-    // Custom resources know no strategic merge.
-    let known: &[&str] = if served.custom().is_some() { &CUSTOM_TYPES } else { &TYPES };
-    let Some(at) = TYPES.iter().position(|name| *name == content_type && known.contains(name)) else {
-        return Err(Status::unsupported_media_type(known));
-    };
-    let bytes = body::read(body).await?;
-    let kind = if at == 3 { WriteKind::Apply } else { WriteKind::Patch };
-    let options = WriteOptions::parse(&cx.query, kind)?;
-    let tree = |strict: bool| -> Result<Value, Status> {
-        let decoded = json::decode(&bytes, None)
+impl Patch {
+    /// The format that the Content-Type names.
+    ///
+    /// # Errors
+    /// 415.
+    fn format(cx: &Context) -> Result<Format, Status> {
+        let header = cx.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        // As upstream compares: nothing trimmed, nothing lowered.
+        let media = header.split_once(';').map_or(header, |(media, _)| media);
+        let known = FORMATS.iter().find(|(known, _)| *known == media).map(|(_, format)| *format);
+        // Upstream's router refuses it before any handler sees it.
+        known.ok_or_else(|| {
+            let mut status = Status::failure(415, reason::UNSUPPORTED_MEDIA_TYPE, "415: Unsupported Media Type");
+            status.details = Some(Box::default());
+            status
+        })
+    }
+
+    async fn read(cx: &Context, format: Format, body: Body) -> Result<Self, Status> {
+        let bytes = body::read(body).await?;
+        let kind = if format == Format::ApplyYaml { WriteKind::Apply } else { WriteKind::Patch };
+        let options = WriteOptions::parse(&cx.query, kind)?;
+        Ok(Self { format, bytes, options })
+    }
+
+    /// Reads the patch of a subresource with a kind of its own.
+    ///
+    /// # Errors
+    /// 415, 413 and what is wrong with the options.
+    pub async fn of_request(cx: &Context, body: Body) -> Result<Self, Status> {
+        let format = Self::format(cx)?;
+        super::subresources::plain(cx)?;
+        Self::read(cx, format, body).await
+    }
+
+    /// Whether this is a server-side apply.
+    pub fn applies(&self) -> bool {
+        self.format == Format::ApplyYaml
+    }
+
+    /// The patched object: decoded, defaulted, and with its fields' owners booked.
+    ///
+    /// # Errors
+    /// 404 without an object to patch, 400, 409 and 422 for patches that do not parse, fit or may not.
+    pub fn apply(
+        &self,
+        cx: &mut Context,
+        shape: &Shape<'_>,
+        current: Option<&Value>,
+        name: &str,
+    ) -> Result<Value, Status> {
+        if self.applies() {
+            return self.apply_configuration(cx, shape, current);
+        }
+        let Some(current) = current else { return Err(Status::not_found(&shape.group_resource, name)) };
+        let mut new = current.clone();
+        let (strict, shown) = match self.format {
+            Format::Json => (self.json(&mut new)?, None),
+            Format::Merge => (self.merge(&mut new)?, None),
+            _ => {
+                let (strict, shown) = self.strategic(&mut new, shape)?;
+                (strict, Some(shown))
+            }
+        };
+        self.settle(cx, shape, &mut new, strict, shown)?;
+        shape.owner.track(cx, Some(current), &mut new);
+        Ok(new)
+    }
+
+    fn json(&self, object: &mut Value) -> Result<Vec<String>, Status> {
+        let mut decoded = self.decode()?;
+        if decoded.value.is_null() {
+            decoded.value = Value::Array(Vec::new());
+        }
+        patch::json::apply(object, &decoded.value).map_err(|error| match error {
+            patch::json::Error::Malformed(text) => Status::bad_request(format!("error decoding patch: {text}")),
+            patch::json::Error::TooManyOperations(_) => Status::request_entity_too_large(error),
+            patch::json::Error::Failed(_) | patch::json::Error::TestFailed(_) => unprocessable(),
+        })?;
+        let mut strict = decoded.strict;
+        strict.extend(unknown_operation_fields(&decoded.value));
+        Ok(strict.into_iter().map(|error| format!("json patch {error}")).collect())
+    }
+
+    fn merge(&self, object: &mut Value) -> Result<Vec<String>, Status> {
+        let decoded = self.decode()?;
+        if decoded.value.is_null() {
+            return Err(Status::bad_request("Invalid JSON Patch"));
+        }
+        must_be_object(&decoded.value)
             .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
-        if strict && !decoded.strict.is_empty() && options.field_validation == FieldValidation::Strict {
-            return Err(strict_patch_error(&decoded.strict));
+        patch::merge::apply(object, decoded.value);
+        Ok(decoded.strict)
+    }
+
+    /// Patches strategically; answers strict errors and the patch as messages show it.
+    fn strategic(&self, object: &mut Value, shape: &Shape<'_>) -> Result<(Vec<String>, String), Status> {
+        let mut decoded = json::decode(&self.bytes, None).map_err(|error| Status::bad_request(error.to_string()))?;
+        if decoded.value.is_null() {
+            decoded.value = Value::Object(Map::new());
         }
-        Ok(decoded.value)
-    };
-    let patch = match at {
-        0 => Patch::Json(tree(true)?),
-        1 => {
-            let value = tree(true)?;
-            if !value.is_object() {
-                return Err(Status::bad_request(format!(
-                    "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
-                    go_kind(&value)
-                )));
+        must_be_object(&decoded.value).map_err(Status::bad_request)?;
+        let shown = patch::go_value(&decoded.value);
+        patch::strategic::apply(object, decoded.value, shape.schema).map_err(|error| match &error {
+            patch::strategic::Error::Conflict { .. } => Status::conflict(&shape.group_resource, "", error),
+            patch::strategic::Error::PrimitiveList
+            | patch::strategic::Error::RetainKeys
+            | patch::strategic::Error::SetElementOrder => Status::bad_request(error.to_string()),
+            patch::strategic::Error::ListOfLists => unprocessable(),
+            // Upstream knows no better of what its library found.
+            patch::strategic::Error::Invalid(text) if text == "invalid JSON document" => {
+                Status::bad_request(text.as_str())
             }
-            Patch::Merge(value)
+            patch::strategic::Error::Invalid(text) => Status::failure(500, reason::UNKNOWN, text.as_str()),
+        })?;
+        // The result is read as what the endpoint serves, whatever it calls itself.
+        object.set_api_version(&shape.api_version);
+        object.set_kind(shape.kind);
+        Ok((decoded.strict, shown))
+    }
+
+    fn decode(&self) -> Result<json::Decoded, Status> {
+        json::decode(&self.bytes, None).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+    }
+
+    fn apply_configuration(
+        &self,
+        cx: &mut Context,
+        shape: &Shape<'_>,
+        current: Option<&Value>,
+    ) -> Result<Value, Status> {
+        let decoded = apimachinery::yaml::decode(&String::from_utf8_lossy(&self.bytes))
+            .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+        let config = match decoded.value {
+            Value::Null => Value::Object(Map::new()),
+            config => config,
+        };
+        must_be_object(&config).map_err(|error| {
+            Status::bad_request(format!("error decoding YAML: error unmarshaling JSON: while decoding JSON: {error}"))
+        })?;
+        let force = self.options.force.unwrap_or_default();
+        let mut new = shape.owner.apply(cx, current, &config, force)?;
+        if let Some(error) = decoded.strict {
+            match self.options.field_validation {
+                FieldValidation::Strict => {
+                    return Err(Status::bad_request(format!(
+                        "error strict decoding YAML: error converting YAML to JSON: {error}"
+                    )));
+                }
+                FieldValidation::Warn => cx.warnings.extend(body::yaml_warnings(&error)),
+                FieldValidation::Ignore => {}
+            }
         }
-        2 => {
-            let decoded = json::decode(&bytes, None).map_err(|error| Status::bad_request(error.to_string()))?;
-            if !decoded.value.is_object() {
-                return Err(Status::bad_request(format!(
-                    "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
-                    go_kind(&decoded.value)
-                )));
-            }
-            if !decoded.strict.is_empty() && options.field_validation == FieldValidation::Strict {
-                return Err(strict_patch_error(&decoded.strict));
-            }
-            Patch::Strategic(decoded.value)
+        if let Some((custom, served)) = shape.custom {
+            let warnings = custom.settle_patched(served, &mut new, self.options.field_validation)?;
+            cx.warnings.extend(warnings);
+            return Ok(new);
         }
-        _ => {
-            let text = String::from_utf8_lossy(&bytes);
-            let decoded = apimachinery::yaml::decode(&text)
-                .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
-            if !decoded.value.is_object() {
-                return Err(Status::bad_request(format!(
-                    "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
-                    go_kind(&decoded.value)
-                )));
-            }
-            if let (Some(error), FieldValidation::Strict) = (&decoded.strict, options.field_validation) {
-                return Err(Status::bad_request(format!("error strict decoding YAML: {error}")));
-            }
-            Patch::Apply(decoded.value)
+        // The configuration fits its type, so this only brings what Go would have written.
+        canonical::canonicalize(shape.schema, &mut new).map_err(|error| {
+            Status::failure(500, reason::UNKNOWN, format!("failed to convert new typed object: {}", error.0))
+        })?;
+        if let Some(resource) = shape.defaults {
+            checks::default(resource, &mut new, &cx.server);
         }
-    };
-    Ok((patch, options, kind))
+        Ok(new)
+    }
+
+    /// Decodes what a patch made: unknown fields, types, canonical form, defaults.
+    fn settle(
+        &self,
+        cx: &mut Context,
+        shape: &Shape<'_>,
+        object: &mut Value,
+        mut strict: Vec<String>,
+        shown: Option<String>,
+    ) -> Result<(), Status> {
+        if let Some((custom, served)) = shape.custom {
+            cx.warnings.extend(strict);
+            let warnings = custom.settle_patched(served, object, self.options.field_validation)?;
+            cx.warnings.extend(warnings);
+            return Ok(());
+        }
+        let text = object.to_string();
+        let go_text = apimachinery::gotext::json(object);
+        let invalid = |error: String| {
+            let mut list = field::ErrorList::new();
+            let value = shown.as_deref().unwrap_or(&go_text);
+            list.push(field::invalid(&field::Path::new("patch"), value, error));
+            Status::invalid(&GroupKind::default(), "", &list)
+        };
+        let decoded = json::decode(text.as_bytes(), Some(shape.schema)).map_err(|error| invalid(error.to_string()))?;
+        *object = decoded.value;
+        if !object.is_object() {
+            return Err(invalid(must_be_object(object).err().unwrap_or_default()));
+        }
+        let fits = canonical::canonicalize(shape.schema, object);
+        if object.api_version() != shape.api_version || object.kind() != shape.kind {
+            let wanted = apimachinery::gvk::GroupVersion::parse(&shape.api_version).unwrap_or_default();
+            let wanted = GroupVersionKind::new(wanted.group, wanted.version, shape.kind);
+            let error = body::other_kind(object.api_version(), object.kind(), &wanted, text.as_bytes());
+            return Err(invalid(error.unwrap_or_else(|| "Object 'Kind' is missing".to_string())));
+        }
+        fits.map_err(|error| invalid(if shown.is_some() { converter_text(&error.0) } else { error.0 }))?;
+        strict.extend(decoded.strict);
+        if !strict.is_empty() {
+            match self.options.field_validation {
+                FieldValidation::Strict => {
+                    return Err(invalid(format!("strict decoding error: {}", strict.join(", "))));
+                }
+                FieldValidation::Warn => cx.warnings.extend(strict),
+                FieldValidation::Ignore => {}
+            }
+        }
+        if let Some(resource) = shape.defaults {
+            checks::default(resource, object, &cx.server);
+        }
+        Ok(())
+    }
 }
 
-fn go_kind(value: &Value) -> &'static str {
-    match value {
+/// A type error as upstream's converter between trees and structs words it, which only strategic patches go
+/// through: strings get an answer of their own there.
+fn converter_text(error: &str) -> String {
+    let between = |from: &str, to: &str| Some(error.split_once(from)?.1.split(to).next()?.to_string());
+    let found = between("cannot unmarshal ", " into");
+    let wanted = between("of type ", " ").or_else(|| between("of type ", "\0"));
+    match (found.as_deref(), wanted) {
+        (Some("number"), Some(wanted)) if wanted == "string" => "cannot convert int64 to string".to_string(),
+        (Some("bool"), Some(wanted)) => format!("cannot convert bool to {wanted}"),
+        (Some("string"), Some(wanted)) if !wanted.starts_with(['[', '*']) && !wanted.starts_with("map") => {
+            format!("unrecognized type: {wanted}")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// What `NewGenericServerResponse` of 422 makes of any error: a text of its own.
+fn unprocessable() -> Status {
+    let text = "the server rejected our request due to an error in our request";
+    let mut status = Status::failure(422, reason::INVALID, text);
+    status.details = Some(Box::default());
+    status
+}
+
+fn must_be_object(value: &Value) -> Result<(), String> {
+    let found = match value {
+        Value::Object(_) => return Ok(()),
         Value::Null => "null",
         Value::Bool(_) => "bool",
         Value::Number(_) => "number",
         Value::String(_) => "string",
         Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
-fn strict_patch_error(errors: &[String]) -> Status {
-    let mut list = field::ErrorList::new();
-    list.push(field::invalid(&field::Path::new("patch"), "", format!("strict decoding error: {}", errors.join(", "))));
-    Status::invalid(&GroupKind::default(), "", &list)
-}
-
-/// Applies a patch that is no server-side apply.
-fn apply(patch: &Patch, served: &Served, object: &mut Value) -> Result<(), Status> {
-    match patch {
-        Patch::Json(operations) => patch::json::apply(object, operations).map_err(|error| match error {
-            patch::json::Error::Malformed(text) => Status::bad_request(text),
-            patch::json::Error::TooManyOperations(_) => Status::request_entity_too_large(error),
-            patch::json::Error::Failed(_) | patch::json::Error::TestFailed(_) => {
-                let mut status = Status::failure(422, reason::INVALID, unprocessable(&error.to_string()));
-                status.details = Some(Box::default());
-                status
-            }
-        }),
-        Patch::Merge(value) => {
-            patch::merge::apply(object, value.clone());
-            Ok(())
-        }
-        Patch::Strategic(value) => patch::strategic::apply(object, value.clone(), served.schema()).map_err(|error| {
-            match &error {
-                patch::strategic::Error::Conflict { .. } => Status::conflict(&served.group_resource(), "", error),
-                // Upstream knows these as errors of the request; the rest are its own.
-                patch::strategic::Error::Invalid(_)
-                | patch::strategic::Error::PrimitiveList
-                | patch::strategic::Error::RetainKeys
-                | patch::strategic::Error::SetElementOrder => Status::bad_request(error.to_string()),
-                patch::strategic::Error::ListOfLists => Status::internal(error),
-            }
-        }),
-        Patch::Apply(_) => Ok(()),
-    }
-}
-
-/// `NewGenericServerResponse` of 422 has a text of its own and hides the reason.
-fn unprocessable(_error: &str) -> String {
-    "the server rejected our request due to an error in our request".to_string()
-}
-
-/// Decodes what a patch made: unknown fields, types, canonical form, defaults.
-fn settle(
-    cx: &mut Context,
-    served: &Served,
-    object: &mut Value,
-    options: &WriteOptions,
-    strategic: bool,
-) -> Result<(), Status> {
-    if let Some(custom) = served.custom() {
-        let warnings = custom.settle_patched(served, object, options.field_validation)?;
-        cx.warnings.extend(warnings);
-        return Ok(());
-    }
-    let text = object.to_string();
-    let invalid = |error: String| {
-        let mut list = field::ErrorList::new();
-        let bad: field::BadValue = if strategic { field::BadValue::Raw(text.clone()) } else { text.as_str().into() };
-        list.push(field::invalid(&field::Path::new("patch"), bad, error));
-        Status::invalid(&GroupKind::default(), "", &list)
     };
-    let decoded = json::decode(text.as_bytes(), Some(served.schema())).map_err(|error| invalid(error.to_string()))?;
-    if !decoded.strict.is_empty() {
-        match options.field_validation {
-            FieldValidation::Strict => {
-                return Err(invalid(format!("strict decoding error: {}", decoded.strict.join(", "))));
+    Err(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"))
+}
+
+/// Fields of JSON patch operations that mean nothing.
+fn unknown_operation_fields(operations: &Value) -> Vec<String> {
+    let mut errors = Vec::new();
+    for (index, operation) in operations.as_array().into_iter().flatten().enumerate() {
+        for name in operation.as_object().into_iter().flatten().map(|(name, _)| name) {
+            if !matches!(name.as_str(), "op" | "path" | "from" | "value") {
+                errors.push(format!("unknown field {:?}", format!("[{index}].{name}")));
             }
-            FieldValidation::Warn => cx.warnings.extend(decoded.strict),
-            FieldValidation::Ignore => {}
         }
     }
-    *object = decoded.value;
-    if !object.is_object() {
-        return Err(invalid("json: cannot unmarshal into Go value".to_string()));
-    }
-    canonical::canonicalize(served.schema(), object).map_err(|error| invalid(error.0))?;
-    if object.api_version() != served.api_version() || object.kind() != served.resource.kind {
-        let (api_version, kind) = (object.api_version().to_string(), object.kind().to_string());
-        return Err(invalid(format!(
-            "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
-        )));
-    }
-    checks::default(&served.resource, object, &cx.server);
-    Ok(())
+    errors
 }

@@ -2,27 +2,32 @@
 
 use std::sync::Arc;
 
+use apimachinery::field;
+use apimachinery::gvk::{GroupKind, GroupResource};
 use apimachinery::labels::Selector;
+use apimachinery::managed::{self, ScaleFields};
 use apimachinery::object::ObjectExt as _;
-use apimachinery::status::Status;
-use apimachinery::{field, json, patch};
+use apimachinery::status::{Status, reason};
 use axum::body::Body;
-use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use super::managers::Owner;
+use super::patch::{Patch, Shape};
 use super::store::{self, Update};
 use super::subresources::{answer, decode, plain};
-use super::{get, method_not_allowed};
-use crate::codec::{body, canonical};
+use super::{get, method_not_allowed, update};
+use crate::codec::body;
 use crate::registry::Served;
 use crate::registry::custom::{Scale, nested};
-use crate::request::accept::media_type;
 use crate::request::options::{WriteKind, WriteOptions};
 use crate::response::Response;
 use crate::server::walk::Context;
 
 const KIND: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
+
+/// Where a Scale, and every built-in resource with one, has its replicas.
+const REPLICAS: [&str; 2] = ["spec", "replicas"];
 
 /// The Scale of an object.
 fn of(served: &Served, object: &Value) -> Result<Value, Status> {
@@ -113,78 +118,27 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
         }
         return answer(cx, StatusCode::OK, &of(served, &object)?);
     }
-    let bytes = body::read(body).await?;
-    let content_type =
-        cx.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(media_type).unwrap_or_default();
     let (options, wanted) = match cx.method {
         Method::PUT => {
+            plain(cx)?;
+            let bytes = body::read(body).await?;
             let options = WriteOptions::parse(&cx.query, WriteKind::Update)?;
-            let scale = decode(cx, KIND, &bytes, &options)?;
-            (options, Wanted::Scale(scale))
+            (options.clone(), Wanted::Scale(decode(cx, KIND, &bytes, &options)?))
         }
         Method::PATCH => {
-            let options = WriteOptions::parse(&cx.query, WriteKind::Patch)?;
-            let tree =
-                json::parse(&bytes).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
-            let wanted = match content_type.as_str() {
-                "application/json-patch+json" => Wanted::Json(tree),
-                // A Scale has no lists, so strategic merge is merge.
-                "application/merge-patch+json" | "application/strategic-merge-patch+json" => Wanted::Merge(tree),
-                _ => {
-                    return Err(Status::unsupported_media_type(&[
-                        "application/json-patch+json",
-                        "application/merge-patch+json",
-                        "application/strategic-merge-patch+json",
-                        "application/apply-patch+yaml",
-                    ]));
-                }
-            };
-            (options, wanted)
+            let patch = Patch::of_request(cx, body).await?;
+            (patch.options.clone(), Wanted::Patch(patch))
         }
         _ => return Err(method_not_allowed()),
     };
     let target = served.clone();
+    let manager = cx.field_manager(&options.field_manager);
+    let derived = matches!(wanted, Wanted::Patch(_));
+    let update = Update { subresource: "scale", name: &name, options: &options, manager: None, derived };
     let change_name = name.clone();
-    let derived = !matches!(wanted, Wanted::Scale(_));
-    let update = Update {
-        subresource: "scale",
-        name: &name,
-        options: &options,
-        manager: Some(cx.field_manager(&options.field_manager)),
-        derived,
-    };
-    let change = move |_: &mut Context, current: Option<&Value>| {
+    let change = move |cx: &mut Context, current: Option<&Value>| {
         let current = current.ok_or_else(|| Status::not_found(&target.group_resource(), &change_name))?;
-        let scale = wanted.apply(of(&target, current)?)?;
-        let mut errors = field::ErrorList::new();
-        let replicas = scale.i64_at(&["spec", "replicas"]).unwrap_or_default();
-        if replicas < 0 {
-            errors.push(field::invalid(
-                &field::Path::new("spec").child("replicas"),
-                replicas,
-                "must be greater than or equal to 0",
-            ));
-        }
-        if !errors.is_empty() {
-            return Err(Status::invalid(
-                &apimachinery::gvk::GroupKind::new("autoscaling", "Scale"),
-                scale.name(),
-                &errors,
-            ));
-        }
-        if scale.name() != change_name {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({}) does not match the name on the URL ({change_name})",
-                scale.name()
-            )));
-        }
-        let mut new = current.clone();
-        match target.custom().and_then(|custom| custom.version().scale.as_ref()) {
-            Some(paths) => new.set_at(&Scale::keys(&paths.spec_replicas_path), replicas.into()),
-            None => new.set_at(&["spec", "replicas"], replicas.into()),
-        }
-        new.set_resource_version(scale.resource_version());
-        Ok(new)
+        changed(cx, &target, current, &wanted, &manager)
     };
     let written = store::update(cx, served, &update, false, &change).await?;
     answer(cx, StatusCode::OK, &of(served, &written.object(served).await?)?)
@@ -192,23 +146,81 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
 
 enum Wanted {
     Scale(Value),
-    Json(Value),
-    Merge(Value),
+    Patch(Patch),
 }
 
-impl Wanted {
-    fn apply(&self, mut scale: Value) -> Result<Value, Status> {
-        match self {
-            Wanted::Scale(scale) => return Ok(scale.clone()),
-            Wanted::Json(operations) => patch::json::apply(&mut scale, operations)
-                .map_err(|error| Status::failure(422, "Invalid", error.to_string()))?,
-            Wanted::Merge(tree) => patch::merge::apply(&mut scale, tree.clone()),
-        }
-        let ty =
-            api::table().find_kind(KIND.0, KIND.1, KIND.2).ok_or_else(|| Status::internal("the table lacks Scale"))?;
-        canonical::canonicalize(ty, &mut scale).map_err(|error| Status::bad_request(error.0))?;
-        Ok(scale)
+/// The resource after its Scale became what the client wants.
+fn changed(
+    cx: &mut Context,
+    served: &Served,
+    current: &Value,
+    wanted: &Wanted,
+    manager: &str,
+) -> Result<Value, Status> {
+    let name = current.name().to_string();
+    let version = served.api_version();
+    let paths = served.custom().and_then(|custom| custom.version().scale.as_ref());
+    let replicas_at = paths.map_or_else(|| REPLICAS.to_vec(), |paths| Scale::keys(&paths.spec_replicas_path));
+    let fields = ScaleFields {
+        replicas: vec![(version.clone(), Some(replicas_at.iter().map(|name| (*name).to_string()).collect()))],
+    };
+    let unreadable = |error: managed::DecodeError| Status::failure(500, reason::UNKNOWN, error.to_string());
+    let mut old = of(served, current)?;
+    if let Some(entries) = fields.to_scale(current.at(managed::PATH)).map_err(unreadable)? {
+        old.set_at(managed::PATH, entries);
     }
+    let ty = api::table().find_kind(KIND.0, KIND.1, KIND.2).ok_or_else(|| Status::internal("the table lacks Scale"))?;
+    let owner = || Owner::of_kind(("autoscaling/v1", "Scale", ty), "scale", manager);
+    let mut scale = match wanted {
+        Wanted::Scale(scale) => {
+            let mut scale = scale.clone();
+            store::place(cx, served, &mut scale)?;
+            update::name_matches(&mut scale, &name)?;
+            store::same_uid(served, scale.uid(), current)?;
+            owner().track(cx, Some(&old), &mut scale);
+            scale
+        }
+        Wanted::Patch(patch) => {
+            let shape = Shape {
+                api_version: "autoscaling/v1".to_string(),
+                kind: "Scale",
+                schema: ty,
+                defaults: None,
+                custom: None,
+                group_resource: served.group_resource(),
+                owner: owner(),
+            };
+            let mut scale = patch.apply(cx, &shape, Some(&old), &name)?;
+            store::place(cx, served, &mut scale)?;
+            update::name_matches(&mut scale, &name)?;
+            scale
+        }
+    };
+    let replicas = scale.i64_at(&REPLICAS).unwrap_or_default();
+    if replicas < 0 {
+        let mut errors = field::ErrorList::new();
+        let path = field::Path::new("spec").child("replicas");
+        errors.push(field::invalid(&path, replicas, "must be greater than or equal to 0"));
+        return Err(Status::invalid(&GroupKind::new("autoscaling", "Scale"), &name, &errors));
+    }
+    let uid = scale.uid();
+    if !uid.is_empty() && uid != current.uid() {
+        let resource =
+            GroupResource::new(served.resource.group.to_string(), format!("{}/scale", served.resource.plural));
+        let error = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", current.uid());
+        return Err(Status::conflict(&resource, &name, error));
+    }
+    let mut new = current.clone();
+    new.set_at(&replicas_at, replicas.into());
+    new.set_resource_version(scale.resource_version());
+    let entries = scale.remove_at(managed::PATH);
+    match fields.to_parent(current.at(managed::PATH), entries.as_ref(), &version).map_err(unreadable)? {
+        Some(entries) => new.set_at(managed::PATH, entries),
+        None => {
+            new.remove_at(managed::PATH);
+        }
+    }
+    Ok(new)
 }
 
 #[cfg(test)]

@@ -4,15 +4,15 @@
 
 use std::sync::Arc;
 
-use apimachinery::fieldset::Set;
 use apimachinery::gvk::GroupKind;
 use apimachinery::managed;
 use apimachinery::object::ObjectExt as _;
-use apimachinery::status::Status;
+use apimachinery::status::{Status, reason};
 use apimachinery::{field, random};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use super::managers::track;
 use super::{errors, owner_references};
 use crate::admission::{Attributes, Operation};
 use crate::cache::{CreateOptions, Entry, Error, Freshness};
@@ -54,83 +54,6 @@ impl Written {
             Written::Stored { created, .. } | Written::Object { created, .. } => *created,
         }
     }
-}
-
-/// The fields that an endpoint takes from nobody.
-fn reset_fields(served: &Served, subresource: &str) -> Set {
-    let rules = &served.rules;
-    if rules.status == StatusRule::Plain {
-        return Set::new();
-    }
-    if served.resource.plural == "certificatesigningrequests" {
-        return match subresource {
-            "" => Set::of_fields(&[&["spec"], &["status"]]),
-            "status" => Set::of_fields(&[&["spec"], &["status", "conditions"]]),
-            _ => Set::of_fields(&[&["spec"], &["status", "certificate"]]),
-        };
-    }
-    match subresource {
-        "" => Set::of_fields(&[&["status"]]),
-        "status" | "approval" => {
-            let mut paths: Vec<&[&str]> = vec![&["spec"]];
-            match rules.status_update {
-                StatusUpdate::KeepSpec => {}
-                StatusUpdate::KeepSpecAndLabels => paths.push(&["metadata", "labels"]),
-                StatusUpdate::ResetMetadata => paths.push(&["metadata"]),
-            }
-            if served.resource.plural == "pods" {
-                paths.push(&["metadata", "deletionTimestamp"]);
-                paths.push(&["metadata", "ownerReferences"]);
-            }
-            Set::of_fields(&paths)
-        }
-        _ => Set::new(),
-    }
-}
-
-/// Books who owns what of `new`, which replaces `old`; both in the served version.
-pub fn track(cx: &Context, served: &Served, subresource: &str, manager: &str, old: Option<&Value>, new: &mut Value) {
-    let reset = reset_fields(served, subresource);
-    let api_version = served.api_version();
-    let request = managed::Request {
-        manager,
-        api_version: &api_version,
-        subresource,
-        ty: served.schema(),
-        reset: &reset,
-        now: cx.server.clock.now(),
-    };
-    managed::update(old, new, &request);
-}
-
-/// Server-side apply of `config` to `live` (`None`: create); in the served version.
-///
-/// # Errors
-/// Conflicts with other managers, and configurations that do not fit.
-pub fn apply(
-    cx: &Context,
-    served: &Served,
-    subresource: &str,
-    manager: &str,
-    live: Option<&Value>,
-    config: &Value,
-    force: bool,
-) -> Result<Value, Status> {
-    let reset = reset_fields(served, subresource);
-    let api_version = served.api_version();
-    let request = managed::Request {
-        manager,
-        api_version: &api_version,
-        subresource,
-        ty: served.schema(),
-        reset: &reset,
-        now: cx.server.clock.now(),
-    };
-    managed::apply(live, config, force, &request).map_err(|error| match error {
-        managed::ApplyError::Conflict(status) => *status,
-        managed::ApplyError::BadRequest(text) => Status::bad_request(text),
-        managed::ApplyError::Invalid(text) => Status::internal(text),
-    })
 }
 
 /// Takes an object's kind and namespace from the request, refusing others.
@@ -419,17 +342,9 @@ async fn attempt(
     let old = served.from_storage(old_stored.clone());
     let mut new = change(cx, Some(&old))?;
     place(cx, served, &mut new)?;
-    let uid = new.uid();
-    if !uid.is_empty() && uid != old.uid() {
-        return Err(Status::conflict(
-            &group_resource,
-            name,
-            format!(
-                "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                current.key(),
-                old.uid()
-            ),
-        ));
+    // What a client puts names the object it means; what a patch made of the uid is for validation.
+    if update.manager.is_some() {
+        same_uid(served, new.uid(), &old)?;
     }
     if let Some(manager) = &update.manager {
         track(cx, served, update.subresource, manager, Some(&old), &mut new);
@@ -451,7 +366,8 @@ async fn attempt(
     let hook = HookContext {
         server: &cx.server,
         user: &cx.user,
-        subresource: update.subresource,
+        // A scale is an update of the resource itself.
+        subresource: if update.subresource == "scale" { "" } else { update.subresource },
         dry_run: update.options.dry_run,
         warnings: Mutex::default(),
     };
@@ -470,6 +386,14 @@ async fn attempt(
             let kind = GroupKind::new(served.resource.group.to_string(), served.resource.plural.to_string());
             return Err(Status::invalid(&kind, name, &errors));
         }
+    } else if let Err(error) = version.parse::<u64>() {
+        let why = if matches!(error.kind(), std::num::IntErrorKind::PosOverflow) {
+            "value out of range"
+        } else {
+            "invalid syntax"
+        };
+        let text = format!("strconv.ParseUint: parsing {version:?}: {why}");
+        return Err(Status::failure(500, reason::UNKNOWN, text));
     } else if version != old.resource_version() {
         return Err(Status::conflict(&group_resource, name, errors::MODIFIED));
     }
@@ -477,6 +401,7 @@ async fn attempt(
     *reserved = hooks.reserve(&hook, &mut new, Some(&old_stored)).await?;
     before_update(served, &hook, &mut new, &old_stored);
     finish(served, &mut new);
+    managed::keep_times_if_equal(&old_stored, &mut new);
     let mut forgiven = Vec::new();
     let mut errors = hooks.refuse(&hook, &new, Some(&old_stored));
     errors.extend(checks::update(served, update.subresource, &new, &old_stored, &mut forgiven));
@@ -495,7 +420,7 @@ async fn attempt(
     }
     let cache = served.cache.as_ref().ok_or_else(super::method_not_allowed)?;
     let lost = unconditional || update.derived;
-    if deleted_by_update(served, &new) {
+    if deleted_by_update(served, &new, &old_stored) {
         // The last finalizer went: this update is the deletion.
         return match cache.delete(current).await {
             Ok(entry) => {
@@ -522,8 +447,31 @@ async fn attempt(
     }
 }
 
+/// Refuses an object that says it is another one of the same name.
+///
+/// # Errors
+/// 409 in the words of upstream's store.
+pub fn same_uid(served: &Served, uid: &str, old: &Value) -> Result<(), Status> {
+    if uid.is_empty() || uid == old.uid() {
+        return Ok(());
+    }
+    let key = served.key(old.namespace(), old.name());
+    Err(Status::conflict(
+        &served.group_resource(),
+        old.name(),
+        format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            old.uid()
+        ),
+    ))
+}
+
 /// What every update keeps of the old object, and the kind's own rules.
 fn before_update(served: &Served, hook: &HookContext<'_>, new: &mut Value, old: &Value) {
+    // Upstream writes a binding past the strategy.
+    if hook.subresource == "binding" {
+        return;
+    }
     let rules = &served.rules;
     let take = |new: &mut Value, path: &[&str]| match old.at(path).cloned() {
         Some(value) => new.set_at(path, value),
@@ -591,11 +539,10 @@ fn before_update(served: &Served, hook: &HookContext<'_>, new: &mut Value, old: 
     }
 }
 
-/// Whether an object that is being deleted has nothing left that holds it.
-fn deleted_by_update(served: &Served, new: &Value) -> bool {
-    new.deletion_timestamp().is_some()
+/// Whether an object that was being deleted has nothing left that holds it.
+fn deleted_by_update(served: &Served, new: &Value, old: &Value) -> bool {
+    old.deletion_timestamp().is_some()
         && new.finalizers().next().is_none()
-        && new.deletion_grace_period_seconds().unwrap_or_default() == 0
+        && old.deletion_grace_period_seconds().unwrap_or_default() == 0
         && !served.rules.hooks.has_other_finalizers(new)
-        && (!served.rules.graceful || new.deletion_grace_period_seconds().is_some())
 }

@@ -11,12 +11,11 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::store::{self, Update};
-use super::{format, get, method_not_allowed, patch, scale, token, unknown_resource, update};
-use crate::cache::Freshness;
+use super::{eviction, format, get, method_not_allowed, patch, scale, token, unknown_resource, update};
 use crate::codec::body::{self, Expected};
 use crate::registry::Served;
 use crate::request::accept::{self, Allowed, ROUTE_OBJECT};
-use crate::request::options::{DeleteOptions, WriteKind, WriteOptions};
+use crate::request::options::{WriteKind, WriteOptions};
 use crate::response::{self, Response};
 use crate::server::walk::Context;
 
@@ -54,7 +53,7 @@ pub async fn dispatch(cx: &mut Context, served: &Arc<Served>, body: Body) -> Res
         (_, "scale") => scale::handle(cx, served, body).await,
         ("serviceaccounts", "token") => token::handle(cx, served, body).await,
         ("pods", "binding") => binding(cx, served, body).await,
-        ("pods", "eviction") => eviction(cx, served, body).await,
+        ("pods", "eviction") => eviction::handle(cx, served, body).await,
         ("pods", "log") => crate::proxy::log(cx, served).await,
         ("pods", "exec" | "attach" | "portforward") => crate::proxy::stream(cx, served, body).await,
         (_, "proxy") => crate::proxy::proxy(cx, served, body).await,
@@ -89,7 +88,7 @@ pub fn decode(
 }
 
 /// What a binding or an eviction answers.
-fn created(cx: &Context) -> Response {
+pub fn created(cx: &Context) -> Response {
     let mut status = Status::success(None);
     status.code = 201;
     response::status(&status, cx.plain_format())
@@ -178,103 +177,6 @@ pub async fn bind(
     };
     store::update(cx, pods, &update, false, &change).await?;
     Ok(created(cx))
-}
-
-/// `POST pods/x/eviction`: a delete that PodDisruptionBudgets may refuse.
-async fn eviction(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
-    let bytes = body::read(body).await?;
-    let options = WriteOptions::parse(&cx.query, WriteKind::Create)?;
-    let eviction = decode(cx, ("policy", "v1", "Eviction"), &bytes, &options)?;
-    let (namespace, name) = (cx.info.namespace.clone(), cx.info.name.clone());
-    if !eviction.name().is_empty() && eviction.name() != name {
-        return Err(Status::bad_request("name in URL does not match name in Eviction object"));
-    }
-    let entry = get::read_at(served, &namespace, &name, Freshness::Consistent).await?;
-    let pod = entry.tree();
-    let mut delete = DeleteOptions::parse(&cx.query, eviction.get("deleteOptions"))?;
-    delete.dry_run |= options.dry_run;
-    let finished = matches!(pod.str_at(&["status", "phase"]), Some("Succeeded" | "Failed"))
-        || pod.deletion_timestamp().is_some()
-        || pod.str_at(&["status", "phase"]) == Some("Pending");
-    if !finished {
-        spend_budget(cx, &namespace, &pod, delete.dry_run).await?;
-    }
-    super::delete::one(cx, served, &namespace, &name, &delete).await?;
-    Ok(created(cx))
-}
-
-/// Takes one disruption from the budget that covers a pod.
-async fn spend_budget(cx: &mut Context, namespace: &str, pod: &Value, dry_run: bool) -> Result<(), Status> {
-    let Some(budgets) = cx.server.registry.any_version("policy", "poddisruptionbudgets").cloned() else {
-        return Ok(());
-    };
-    let cache = budgets.cache.clone().ok_or_else(method_not_allowed)?;
-    let snapshot = cache.snapshot(Freshness::Consistent).await.map_err(super::errors::of_read)?;
-    let empty = serde_json::Map::new();
-    let labels = pod.labels().unwrap_or(&empty);
-    let covering: Vec<Value> = snapshot
-        .range(Some(namespace), None)
-        .map(|entry| entry.tree())
-        .filter(|budget| {
-            apimachinery::labels::Selector::from_label_selector(budget.at(&["spec", "selector"]))
-                .is_ok_and(|selector| selector.matches(labels))
-        })
-        .collect();
-    let budget = match covering.as_slice() {
-        [] => return Ok(()),
-        [budget] => budget,
-        _ => {
-            return Err(Status::internal(
-                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
-            ));
-        }
-    };
-    let ready = pod
-        .list_at(&["status", "conditions"])
-        .iter()
-        .any(|condition| condition.str_at(&["type"]) == Some("Ready") && condition.str_at(&["status"]) == Some("True"));
-    let healthy = budget.i64_at(&["status", "currentHealthy"]).unwrap_or_default();
-    let desired = budget.i64_at(&["status", "desiredHealthy"]).unwrap_or_default();
-    let always = budget.str_at(&["spec", "unhealthyPodEvictionPolicy"]) == Some("AlwaysAllow");
-    if !ready && (always || healthy >= desired) {
-        return Ok(());
-    }
-    let (budget_name, pod_name) = (budget.name().to_string(), pod.name().to_string());
-    let options = WriteOptions { dry_run, ..WriteOptions::default() };
-    let update = Update { subresource: "status", name: &budget_name, options: &options, manager: None, derived: true };
-    let name = budget_name.clone();
-    let change = move |cx: &mut Context, current: Option<&Value>| {
-        let current = current.ok_or_else(|| {
-            Status::not_found(&apimachinery::gvk::GroupResource::new("policy", "poddisruptionbudgets"), &name)
-        })?;
-        let allowed = current.i64_at(&["status", "disruptionsAllowed"]).unwrap_or_default();
-        let refuse = |cause: String| {
-            let mut status =
-                Status::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 0);
-            if let Some(details) = &mut status.details {
-                details.causes.push(apimachinery::status::Cause::new("DisruptionBudget", cause, ""));
-            }
-            status
-        };
-        if current.i64_at(&["status", "observedGeneration"]).unwrap_or_default() < current.generation() {
-            let mut status = refuse(format!("The disruption budget {name} is still being processed by the server."));
-            status.message = format!("Cannot evict pod as it would violate the pod's disruption budget.: {name}");
-            return Err(status.retry_after(10));
-        }
-        if allowed <= 0 {
-            return Err(refuse(format!(
-                "The disruption budget {name} needs {} healthy pods and has {} currently",
-                current.i64_at(&["status", "desiredHealthy"]).unwrap_or_default(),
-                current.i64_at(&["status", "currentHealthy"]).unwrap_or_default()
-            )));
-        }
-        let mut new = current.clone();
-        new.set_at(&["status", "disruptionsAllowed"], (allowed - 1).into());
-        new.set_at(&["status", "disruptedPods", &pod_name], cx.server.timestamp().into());
-        Ok(new)
-    };
-    store::update(cx, &budgets, &update, false, &change).await?;
-    Ok(())
 }
 
 /// The shape of a subresource's answer.

@@ -24,9 +24,9 @@ use crate::server::walk::Context;
 pub fn name_matches(object: &mut serde_json::Value, name: &str) -> Result<(), Status> {
     let have = object.name();
     if have.is_empty() {
-        return Err(Status::bad_request(
-            "the name of the object (default based on URL) was undeterminable: name must be provided",
-        ));
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
     }
     if have != name {
         return Err(Status::bad_request(format!(

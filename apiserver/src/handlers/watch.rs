@@ -6,6 +6,7 @@ use std::time::Duration;
 use apimachinery::status::Status;
 use axum::body::Body;
 use bytes::Bytes;
+use component_base::metrics::{Counter, Histogram};
 use futures::{StreamExt as _, stream};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -36,24 +37,30 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
     let name = if cx.info.verb_in_path || cx.info.parts.len() > 1 { cx.info.name.as_str() } else { "" };
     let selection = Selection::new(served, &options, &namespace(served, cx), name)?;
     let cache = served.cache.as_ref().ok_or_else(super::method_not_allowed)?;
-    let initial = options.send_initial_events.unwrap_or_default();
+    let initial = options.bookmarks && options.send_initial_events == Some(true);
     let start = match (options.resource_version.as_str(), options.send_initial_events) {
         ("", Some(true)) => Start::State(Freshness::Consistent),
         ("0", Some(true)) => Start::State(Freshness::Any),
-        (text, Some(true)) => Start::State(Freshness::AtLeast(get::parse_version(text)?)),
+        (text, Some(true)) => Start::State(Freshness::AtLeast(get::parse_version(text).map_err(get::of_store)?)),
         ("", Some(false)) => Start::Now(Freshness::Consistent),
         ("0", Some(false)) => Start::Now(Freshness::Any),
         // Without sendInitialEvents these two begin with what is there, as they always did.
         ("", None) => Start::State(Freshness::Consistent),
         ("0", None) => Start::State(Freshness::Any),
-        (text, _) => Start::After(get::parse_version(text)?),
+        (text, _) => Start::After(get::parse_version(text).map_err(get::of_store)?),
     };
     let scope = selection.scope(served);
+    let timeout = match options.timeout_seconds {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()),
+        // Upstream spreads the end of watches between once and twice the minimum.
+        _ => cx.server.config.min_request_timeout.mul_f64(1.0 + rand::random::<f64>()),
+    };
     let request = WatchRequest {
         matcher: selection.matcher(&scope),
         scope,
         start,
         bookmarks: options.bookmarks.then_some(BOOKMARKS),
+        ends_in: Some(timeout),
     };
     let table = table_options(cx)?;
     let sender =
@@ -68,11 +75,6 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
         }
         Err(error) => return Err(errors::of_read(error)),
     };
-    let timeout = match options.timeout_seconds {
-        Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()),
-        // Upstream spreads the end of watches between once and twice the minimum.
-        _ => cx.server.config.min_request_timeout.mul_f64(1.0 + rand::random::<f64>()),
-    };
     let gauge = cx.server.metrics.long_running.with(&[
         "apiserver",
         &served.resource.group,
@@ -83,7 +85,12 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
         &served.resource.version,
     ]);
     let counted = Counted::new(gauge);
-    let running = Running::new(watch, selection, sender, initial);
+    let labels = [served.resource.group.as_ref(), served.resource.plural.as_ref(), served.resource.version.as_ref()];
+    let sent = Sent {
+        events: cx.server.metrics.watch_events.with(&labels),
+        sizes: cx.server.metrics.watch_events_sizes.with(&labels),
+    };
+    let running = Running::new(watch, selection, sender, initial, sent);
     // The connection's own task runs the watch: with one of its own, every event would wake two.
     // Two branches only end it, and need no poll of their own while events come.
     let deadline = tokio::time::sleep(timeout);
@@ -199,6 +206,19 @@ impl Drop for Counted {
     }
 }
 
+/// What is counted of the events of a watch.
+struct Sent {
+    events: Counter,
+    sizes: Histogram,
+}
+
+impl Sent {
+    fn count(&self, frame: &Bytes) {
+        self.events.inc();
+        self.sizes.observe(frame.len() as f64);
+    }
+}
+
 /// A watch on its way to a client.
 struct Running {
     watch: Watch,
@@ -209,6 +229,7 @@ struct Running {
     /// Whether a bookmark ends the state.
     initial: bool,
     ended: bool,
+    sent: Sent,
 }
 
 struct State {
@@ -221,9 +242,9 @@ struct State {
 const CHUNK: usize = 64 * 1024;
 
 impl Running {
-    fn new(mut watch: Watch, selection: Selection, frames: Frames, initial: bool) -> Running {
+    fn new(mut watch: Watch, selection: Selection, frames: Frames, initial: bool, sent: Sent) -> Running {
         let state = watch.initial.take().map(|snapshot| State { snapshot, next: None });
-        Running { watch, selection, frames, state, initial, ended: false }
+        Running { watch, selection, frames, state, initial, ended: false, sent }
     }
 
     /// The next piece of the body; `None` at its end.
@@ -287,7 +308,9 @@ impl Running {
                 break;
             }
             if self.selection.matches(entry) {
-                chunk.extend_from_slice(&self.frames.entry(EventType::Added, entry));
+                let frame = self.frames.entry(EventType::Added, entry);
+                self.sent.count(&frame);
+                chunk.extend_from_slice(&frame);
             }
         }
         match next {
@@ -304,9 +327,13 @@ impl Running {
     }
 
     fn events(&self, events: &[(EventType, Arc<Event>)]) -> Bytes {
-        let frame = |(kind, event): &(EventType, Arc<Event>)| match self.frames.shared() {
-            Some(number) => event.frame(*kind, number, |entry| self.frames.entry(*kind, entry)),
-            None => self.frames.entry(*kind, event.entry(*kind)),
+        let frame = |(kind, event): &(EventType, Arc<Event>)| {
+            let frame = match self.frames.shared() {
+                Some(number) => event.frame(*kind, number, |entry| self.frames.entry(*kind, entry)),
+                None => self.frames.entry(*kind, event.entry(*kind)),
+            };
+            self.sent.count(&frame);
+            frame
         };
         match events {
             [one] => frame(one),

@@ -286,6 +286,13 @@ impl Registry {
         rows
     }
 
+    /// The custom rows of a resource, one a version.
+    pub fn versions(&self, group: &str, plural: &str) -> Vec<Arc<Served>> {
+        let mut rows = self.custom.load().discovered();
+        rows.retain(|row| row.resource.group == group && row.resource.plural == plural);
+        rows
+    }
+
     /// The custom rows of this moment.
     pub fn custom(&self) -> Guard<Arc<custom::Rows>> {
         self.custom.load()

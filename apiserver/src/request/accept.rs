@@ -147,7 +147,8 @@ fn choose(header: &str, allowed: Allowed) -> Result<Format, Status> {
             }
         }
     }
-    if allowed == Allowed::Watch {
+    // Upstream asks for an object's form first, and then for a stream's.
+    if allowed == Allowed::Watch && choose(header, Allowed::Transforms).is_ok() {
         return Err(Status::not_acceptable(&STREAM_TYPES));
     }
     Err(Status::not_acceptable(&OBJECT_TYPES))

@@ -156,7 +156,14 @@ impl ListOptions {
             continue_token: text("continue"),
             send_initial_events: query.has("sendInitialEvents").then(|| query.flag("sendInitialEvents")),
         };
-        let matching = query.get("resourceVersionMatch").unwrap_or_default();
+        let mut options = options;
+        let mut matching = query.get("resourceVersionMatch").unwrap_or_default();
+        // A watch from "now" that says nothing of initial events asks for them; the old paths do not.
+        let legacy = matches!(options.resource_version.as_str(), "" | "0");
+        if query.flag("watch") && legacy && matching.is_empty() && options.send_initial_events.is_none() {
+            options.send_initial_events = Some(true);
+            matching = "NotOlderThan";
+        }
         let mut errors = ErrorList::new();
         if watch {
             options.check_watch(matching, &mut errors);

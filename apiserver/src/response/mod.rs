@@ -1,5 +1,6 @@
 //! Answers: bodies, headers, and the one place where an error becomes HTTP.
 
+pub mod compress;
 pub mod encode;
 pub mod indent;
 pub mod list;

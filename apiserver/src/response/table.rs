@@ -33,7 +33,7 @@ impl Options {
     /// Reads `includeObject`.
     ///
     /// # Errors
-    /// 422 for a value upstream does not know.
+    /// 400 for a value upstream does not know.
     pub fn parse(query: &Query, now: Timestamp) -> Result<Self, Status> {
         let include = match query.get("includeObject").unwrap_or_default() {
             "" | "Metadata" => IncludeObject::Metadata,
@@ -46,11 +46,10 @@ impl Options {
                     other,
                     "must be 'Metadata', 'Object', 'None', or empty",
                 ));
-                return Err(Status::invalid(
-                    &apimachinery::gvk::GroupKind::new("meta.k8s.io", "TableOptions"),
-                    "",
-                    &errors,
-                ));
+                return Err(Status::bad_request(format!(
+                    "Unable to convert to Table as requested: {}",
+                    errors.to_aggregate()
+                )));
             }
         };
         Ok(Self { include, with_columns: true, now })

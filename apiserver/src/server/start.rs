@@ -217,7 +217,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 
 fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken) -> Result<Arc<Server>, Error> {
     let clock = RealClock::shared();
-    let cache = Cache::new(storage.clone(), RingLimits::default());
+    let metrics = Metrics::new();
+    let cache = Cache::with_metrics(storage.clone(), RingLimits::default(), metrics.cache.clone());
     let registry = Registry::new(&config, &cache);
     let tokens = token_issuer(&config, clock.clone())?;
     let client_ca = config.client_ca_file.as_deref().map(ClientAuthority::from_file).transpose()?;
@@ -243,7 +244,6 @@ fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken)
         bootstrap::checks(&checks, endpoint);
         checks
     };
-    let metrics = Metrics::new();
     let front_proxy = |source| Error::Read { path: "the front-proxy certificate".to_string(), source };
     let aggregator = Aggregator::new(&config.front_proxy, &metrics.registry).map_err(front_proxy)?;
     let server = Arc::new(Server {

@@ -43,6 +43,10 @@ pub struct Context {
     pub peer: Option<Peer>,
     pub audit_id: String,
     pub info: RequestInfo,
+    /// The resource that the request is about, once it was found.
+    pub served: Option<Arc<crate::registry::Served>>,
+    /// How long the client would have the request take at most.
+    pub timeout: Option<Duration>,
     pub user: UserInfo,
     /// Become Warning headers of the answer.
     pub warnings: Vec<String>,
@@ -63,9 +67,8 @@ impl Context {
         }
         let agent =
             self.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let prefix: String =
-            agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(128).collect();
-        if prefix.is_empty() { "unknown".to_string() } else { prefix }
+        let manager = apimachinery::managed::manager_from_user_agent(agent);
+        if manager.is_empty() { "unknown".to_string() } else { manager }
     }
 }
 
@@ -91,20 +94,29 @@ pub async fn walk(server: Arc<Server>, request: Request<Body>) -> Response {
             response::status(&Status::internal(text), Format::default())
         }
     };
+    let connection = matches!(cx.info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
+    if cx.info.verb != "watch" && !connection {
+        answer = response::compress::compress(&cx.headers, answer);
+    }
     finish(&cx, &mut answer);
-    server.metrics.observe(&cx, answer.status().as_u16(), server.clock.monotonic() - started);
-    answer
+    server.metrics.requests.observe(&cx, answer, server.clock.monotonic() - started)
 }
 
 /// The stages, each of which may answer early.
 async fn stages(cx: &mut Context, body: Body) -> Result<Response, Status> {
     request_info(cx)?;
+    deadline(cx)?;
     if let Some(refusal) = authenticate(cx) {
         return Ok(refusal);
     }
     impersonate(cx)?;
     authorize(cx)?;
     let _seat = limit_in_flight(cx)?;
+    let server = cx.server.clone();
+    let _running = in_flight(cx).map(|kind| match kind {
+        Kind::Mutating => server.metrics.mutating.enter(),
+        Kind::Reading => server.metrics.reading.enter(),
+    });
     route(cx, body).await
 }
 
@@ -131,6 +143,8 @@ fn begin(server: Arc<Server>, request: Request<Body>) -> (Context, Body) {
         extensions: parts.extensions,
         audit_id,
         info: RequestInfo::default(),
+        served: None,
+        timeout: None,
         user: UserInfo::default(),
         warnings: Vec::new(),
     };
@@ -144,13 +158,37 @@ fn request_info(cx: &mut Context) -> Result<(), Status> {
     Ok(())
 }
 
+/// `?timeout=` of requests that end by themselves.
+fn deadline(cx: &mut Context) -> Result<(), Status> {
+    if in_flight(cx).is_none() {
+        return Ok(());
+    }
+    let Some(text) = cx.query.get("timeout").filter(|text| !text.is_empty()) else { return Ok(()) };
+    match component_base::duration::parse(text) {
+        Ok(timeout) => cx.timeout = (!timeout.is_zero()).then_some(timeout),
+        // No time at all is no error of the request.
+        Err(component_base::duration::Error::Negative(_)) => {}
+        Err(error) => {
+            return Err(Status::bad_request(format!("invalid timeout specified in the request URL - {error}")));
+        }
+    }
+    Ok(())
+}
+
 /// Who is asking. A bad credential ends the walk with upstream's 401.
 fn authenticate(cx: &mut Context) -> Option<Response> {
     if let Some(InProcessUser(user)) = cx.extensions.get::<InProcessUser>() {
         cx.user = user.clone();
         return None;
     }
-    match cx.server.authenticator.authenticate(&cx.headers, cx.peer.as_ref()) {
+    let begun = cx.server.clock.monotonic();
+    let outcome = cx.server.authenticator.authenticate(&cx.headers, cx.peer.as_ref());
+    let user = match &outcome {
+        Outcome::User(user) => Some(user.name.as_str()),
+        Outcome::Unauthorized => None,
+    };
+    cx.server.metrics.auth.authenticated(user, cx.server.clock.monotonic() - begun);
+    match outcome {
         Outcome::User(user) => {
             cx.user = user;
             None
@@ -172,22 +210,39 @@ fn impersonate(cx: &mut Context) -> Result<(), Status> {
 /// May they.
 fn authorize(cx: &Context) -> Result<(), Status> {
     let attributes = Attributes::of(&cx.user, &cx.info, &cx.query);
-    match cx.server.authorizer.authorize(&attributes) {
+    let begun = cx.server.clock.monotonic();
+    let decision = cx.server.authorizer.authorize(&attributes);
+    let allowed = matches!(decision, Decision::Allow(_));
+    cx.server.metrics.auth.authorized(allowed, cx.server.clock.monotonic() - begun);
+    match decision {
         Decision::Allow(_) => Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(attributes.forbidden(&reason)),
     }
 }
 
-/// `--max-requests-inflight`: long-running requests and the cluster's own do not count.
-fn limit_in_flight(cx: &Context) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, Status> {
+/// The two kinds of requests whose number is bounded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Mutating,
+    Reading,
+}
+
+/// What a request counts as; `None` for those that last.
+fn in_flight(cx: &Context) -> Option<Kind> {
     let long_running = cx.info.verb == "watch"
         || cx.info.verb == "proxy"
         || matches!(cx.info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
-    if long_running || cx.user.in_group(crate::request::user::MASTERS) {
+    let mutating = !matches!(cx.info.verb.as_str(), "get" | "list");
+    (!long_running).then_some(if mutating { Kind::Mutating } else { Kind::Reading })
+}
+
+/// `--max-requests-inflight`: long-running requests and the cluster's own do not count.
+fn limit_in_flight(cx: &Context) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, Status> {
+    let Some(kind) = in_flight(cx) else { return Ok(None) };
+    if cx.user.in_group(crate::request::user::MASTERS) {
         return Ok(None);
     }
-    let mutating = !matches!(cx.info.verb.as_str(), "get" | "list");
-    let seats = if mutating { &cx.server.mutating_seats } else { &cx.server.reading_seats };
+    let seats = if kind == Kind::Mutating { &cx.server.mutating_seats } else { &cx.server.reading_seats };
     let Some(seats) = seats else { return Ok(None) };
     match seats.clone().try_acquire_owned() {
         Ok(seat) => Ok(Some(seat)),

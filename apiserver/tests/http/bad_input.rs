@@ -130,7 +130,7 @@ async fn patches() {
     assert_eq!(server.post(MAPS, &map("p")).await.code, 201);
     let path = format!("{MAPS}/p");
     for (content_type, body, code, message) in [
-        ("application/json", "{}", 415, "accepted media types include: application/json-patch+json"),
+        ("application/json", "{}", 415, "415: Unsupported Media Type"),
         ("application/merge-patch+json", "[]", 400, "cannot unmarshal array"),
         ("application/merge-patch+json", "{", 400, "error decoding patch"),
         ("application/json-patch+json", "[{\"op\":\"remove\",\"path\":\"/metadata/nothing/here\"}]", 422, ""),
@@ -148,7 +148,7 @@ async fn patches() {
             409,
             "the object has been modified",
         ),
-        ("application/merge-patch+json", "{\"metadata\":{\"uid\":\"x\"}}", 409, "Precondition failed: UID"),
+        ("application/merge-patch+json", "{\"metadata\":{\"uid\":\"x\"}}", 422, "field is immutable"),
         ("application/apply-patch+yaml", "apiVersion: v1\nkind: ConfigMap\n", 422, "is required for apply patch"),
     ] {
         let answer = server.ask("PATCH", &path, content_type, body).await;

@@ -56,7 +56,7 @@ async fn set(pods: &ResourceCache, entry: &Arc<Entry>, path: &[&str], value: &st
 }
 
 fn request(scope: Scope, start: Start) -> WatchRequest {
-    WatchRequest { scope, matcher: None, start, bookmarks: None }
+    WatchRequest { scope, matcher: None, start, bookmarks: None, ends_in: None }
 }
 
 /// Reads `count` events as (type, name, revision in the frame).

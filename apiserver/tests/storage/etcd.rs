@@ -40,7 +40,13 @@ async fn create(cache: &ResourceCache, name: &str) {
 }
 
 fn watch_all() -> WatchRequest {
-    WatchRequest { scope: Scope::All, matcher: None, start: Start::Now(Freshness::Consistent), bookmarks: None }
+    WatchRequest {
+        scope: Scope::All,
+        matcher: None,
+        start: Start::Now(Freshness::Consistent),
+        bookmarks: None,
+        ends_in: None,
+    }
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub enum Error {
     RetainKeys,
     #[error("invalid patch format of setElementOrder list")]
     SetElementOrder,
+
     #[error("lists of lists are not supported")]
     ListOfLists,
     /// Someone else changed what the patch would change, and overwriting was not asked for.
@@ -156,7 +157,7 @@ fn no_merge_key<T>(map: &Tree, key: &str) -> Result<T> {
 }
 
 /// Go's `%v` of a decoded value.
-fn go_value(value: &Value) -> String {
+pub fn go_value(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
         Value::String(s) => s.clone(),

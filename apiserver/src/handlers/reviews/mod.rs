@@ -41,7 +41,7 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
         review.set_namespace(&namespace);
     }
     let manager = cx.field_manager(&options.field_manager);
-    store::track(cx, served, "", &manager, None, &mut review);
+    crate::handlers::managers::track(cx, served, "", &manager, None, &mut review);
     match served.resource.plural.as_ref() {
         "tokenreviews" => token_review(cx, &mut review)?,
         "subjectaccessreviews" | "localsubjectaccessreviews" | "selfsubjectaccessreviews" => {

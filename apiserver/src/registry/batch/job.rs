@@ -32,7 +32,11 @@ impl Hooks for Job {
                 }
             }
         }
-        if shared && let Some(labels) = object.at(&["spec", "template", "metadata", "labels"]).cloned() {
+        // Whoever reads a Job without labels sees those of its template.
+        let bare = object.labels().is_none_or(serde_json::Map::is_empty);
+        if (shared || bare)
+            && let Some(labels) = object.at(&["spec", "template", "metadata", "labels"]).cloned()
+        {
             object.set_at(&["metadata", "labels"], labels);
         }
         let selector = object.at_mut_or_create(&["spec", "selector", "matchLabels"]);
