@@ -92,9 +92,6 @@ impl Options {
         } else {
             Value::Null
         };
-        // Kinds without a printer of their own have no rows at all where others have an empty list.
-        let plain = matches!(served.resource.group.as_ref(), "apiextensions.k8s.io" | "apiregistration.k8s.io");
-        let rows: Value = if plain && rows.is_empty() { Value::Null } else { rows.into() };
         Ok(json!({
             "kind": "Table",
             "apiVersion": format!("meta.k8s.io/{version}"),
