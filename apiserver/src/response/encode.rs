@@ -136,8 +136,10 @@ pub fn entry_protobuf(served: &Served, entry: &Entry) -> Result<Bytes, Status> {
 
 /// An entry's metadata as PartialObjectMetadata in JSON, without kind and apiVersion.
 fn entry_metadata(served: &Served, entry: &Entry) -> Value {
+    // A custom object's form is one of its encodings, which are locked while another is made.
+    let custom = served.custom().map(|_| entry_tree(served, entry));
     let bytes = entry.encodings.get_or_make(form(served, FORM_META_JSON), || {
-        let tree = entry_tree(served, entry);
+        let tree = custom.unwrap_or_else(|| served.from_storage(entry.tree()));
         let metadata = tree.get("metadata").cloned().unwrap_or_else(|| json!({}));
         Bytes::from(serde_json::to_vec(&metadata).expect("a JSON tree encodes"))
     });
