@@ -96,7 +96,7 @@ fn structural_schemas() {
         (
             json!({"type": "object", "properties": {"a": {"type": "string", "default": 1}}}),
             vec![format!(
-                "{ROOT}.properties[a].default: Invalid value: \"integer\": {ROOT}.properties[a].default in body must be of type string: \"integer\""
+                "{ROOT}.properties[a].default: Invalid value: \"integer\":  in body must be of type string: \"integer\""
             )],
         ),
         (
