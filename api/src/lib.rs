@@ -1,5 +1,6 @@
 //! Every built-in kind: schema table, names, defaults, validation, printer columns. Does no I/O.
 
+pub mod amounts;
 pub mod canonical;
 pub mod check;
 pub mod custom;
@@ -11,6 +12,7 @@ pub mod openapi;
 pub mod printers;
 pub mod protobuf;
 pub mod qos;
+pub mod quota;
 mod read;
 pub mod table;
 pub mod validation;

@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod aggregator;
+pub mod audit;
 pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
@@ -14,6 +15,7 @@ pub mod codec;
 pub mod config;
 pub mod endpoints;
 pub mod extensions;
+pub mod flowcontrol;
 pub mod handlers;
 pub mod proxy;
 pub mod registry;

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
 /// What went wrong while making or reading certificates.
@@ -17,6 +17,9 @@ use rcgen::{
 pub enum Error {
     #[error("cannot make a certificate")]
     Generate(#[from] rcgen::Error),
+    /// A certificate request that is none.
+    #[error("{0}")]
+    Request(String),
     #[error("the certificate of {0:?} has more than two organizations")]
     TooManyOrganizations(String),
     #[error("cannot access {path}")]
@@ -202,6 +205,35 @@ impl Ca {
         &self.pair.cert_pem
     }
 
+    /// Signs a PEM certificate request for these usages (the words of the certificates API). It is valid from
+    /// `backdate` before `now` until `lifetime` after, but not beyond the authority itself.
+    ///
+    /// # Errors
+    /// When the request is none, or its signature is wrong.
+    pub fn sign_request(
+        &self,
+        request_pem: &str,
+        usages: &[&str],
+        now: jiff::Timestamp,
+        backdate: Duration,
+        lifetime: Duration,
+    ) -> Result<String, Error> {
+        let mut request = CertificateSigningRequestParams::from_pem(request_pem)?;
+        let params = &mut request.params;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = usages.iter().filter_map(|usage| key_usage(usage)).collect();
+        params.extended_key_usages = usages.iter().filter_map(|usage| extended_key_usage(usage)).collect();
+        params.use_authority_key_identifier_extension = true;
+        let now = SystemTime::from(now);
+        let mut end = now + lifetime;
+        if let Some(last) = not_after(self.pair.cert_pem.as_bytes()) {
+            end = end.min(SystemTime::from(last));
+        }
+        params.not_before = (now - backdate).into();
+        params.not_after = end.into();
+        Ok(request.signed_by(&self.issuer)?.pem())
+    }
+
     /// Issues a leaf certificate with a new key.
     pub fn issue(&self, profile: &Profile) -> Result<Pair, Error> {
         let key = KeyPair::generate()?;
@@ -209,6 +241,90 @@ impl Ca {
         let cert = params.signed_by(&key, &self.issuer)?;
         Ok(Pair { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
     }
+}
+
+fn key_usage(name: &str) -> Option<KeyUsagePurpose> {
+    Some(match name {
+        "signing" | "digital signature" => KeyUsagePurpose::DigitalSignature,
+        "content commitment" => KeyUsagePurpose::ContentCommitment,
+        "key encipherment" => KeyUsagePurpose::KeyEncipherment,
+        "key agreement" => KeyUsagePurpose::KeyAgreement,
+        "data encipherment" => KeyUsagePurpose::DataEncipherment,
+        "cert sign" => KeyUsagePurpose::KeyCertSign,
+        "crl sign" => KeyUsagePurpose::CrlSign,
+        "encipher only" => KeyUsagePurpose::EncipherOnly,
+        "decipher only" => KeyUsagePurpose::DecipherOnly,
+        _ => return None,
+    })
+}
+
+fn extended_key_usage(name: &str) -> Option<ExtendedKeyUsagePurpose> {
+    Some(match name {
+        "any" => ExtendedKeyUsagePurpose::Any,
+        "server auth" => ExtendedKeyUsagePurpose::ServerAuth,
+        "client auth" => ExtendedKeyUsagePurpose::ClientAuth,
+        "code signing" => ExtendedKeyUsagePurpose::CodeSigning,
+        "email protection" | "s/mime" => ExtendedKeyUsagePurpose::EmailProtection,
+        "timestamping" => ExtendedKeyUsagePurpose::TimeStamping,
+        "ocsp signing" => ExtendedKeyUsagePurpose::OcspSigning,
+        _ => return None,
+    })
+}
+
+/// What a certificate request asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestFacts {
+    pub common_name: String,
+    pub organizations: Vec<String>,
+    /// How many alternative names of each kind there are.
+    pub dns_names: usize,
+    pub ip_addresses: usize,
+    pub emails: usize,
+    pub uris: usize,
+}
+
+/// Reads a PEM certificate request.
+///
+/// # Errors
+/// When it is none.
+pub fn read_request(pem: &str) -> Result<RequestFacts, Error> {
+    use x509_parser::extensions::{GeneralName, ParsedExtension};
+    use x509_parser::prelude::FromDer as _;
+    let malformed = || Error::Request("PEM block type must be CERTIFICATE REQUEST".to_string());
+    let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|_| malformed())?;
+    if block.label != "CERTIFICATE REQUEST" {
+        return Err(malformed());
+    }
+    let (_, request) = x509_parser::certification_request::X509CertificationRequest::from_der(&block.contents)
+        .map_err(|error| Error::Request(error.to_string()))?;
+    let subject = &request.certification_request_info.subject;
+    let text =
+        |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().unwrap_or_default().to_string();
+    let mut facts = RequestFacts {
+        common_name: subject.iter_common_name().last().map(text).unwrap_or_default(),
+        organizations: subject.iter_organization().map(text).collect(),
+        ..RequestFacts::default()
+    };
+    for extension in request.requested_extensions().into_iter().flatten() {
+        let ParsedExtension::SubjectAlternativeName(names) = extension else { continue };
+        for name in &names.general_names {
+            match name {
+                GeneralName::DNSName(_) => facts.dns_names += 1,
+                GeneralName::IPAddress(_) => facts.ip_addresses += 1,
+                GeneralName::RFC822Name(_) => facts.emails += 1,
+                GeneralName::URI(_) => facts.uris += 1,
+                _ => {}
+            }
+        }
+    }
+    Ok(facts)
+}
+
+/// When the first certificate of PEM data expires.
+pub fn not_after(pem: &[u8]) -> Option<jiff::Timestamp> {
+    let (_, block) = x509_parser::pem::parse_x509_pem(pem).ok()?;
+    let certificate = block.parse_x509().ok()?;
+    jiff::Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
 fn leaf_params(profile: &Profile) -> Result<CertificateParams, Error> {

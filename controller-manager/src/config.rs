@@ -37,6 +37,10 @@ pub struct Config {
     pub root_ca: Option<String>,
     pub service_account_private_key_file: Option<PathBuf>,
     pub use_service_account_credentials: bool,
+    /// `--cluster-signing-cert-file` and `-key-file`: signs approved certificate requests.
+    pub cluster_signing: Option<component_base::pki::Pair>,
+    /// `--cluster-signing-duration`: the longest certificate.
+    pub cluster_signing_duration: Duration,
     pub concurrent_deployment_syncs: usize,
     pub concurrent_replicaset_syncs: usize,
     pub concurrent_rc_syncs: usize,
@@ -115,6 +119,8 @@ impl Default for Config {
             root_ca: None,
             service_account_private_key_file: None,
             use_service_account_credentials: false,
+            cluster_signing: None,
+            cluster_signing_duration: Duration::from_secs(365 * 24 * 3600),
             concurrent_deployment_syncs: 5,
             concurrent_replicaset_syncs: 5,
             concurrent_rc_syncs: 5,
@@ -162,6 +168,9 @@ pub fn flags() -> FlagSet {
         .string("leader-elect-resource-lock", "leases", "The type of resource object that is used for locking during leader election.")
         .string("leader-elect-resource-name", &defaults.leader_elect_resource_name, "The name of resource object that is used for locking during leader election.")
         .string("leader-elect-resource-namespace", &defaults.leader_elect_resource_namespace, "The namespace of resource object that is used for locking during leader election.")
+        .string("cluster-signing-cert-file", "", "Filename containing a PEM-encoded X509 CA certificate used to issue cluster-scoped certificates.")
+        .string("cluster-signing-key-file", "", "Filename containing a PEM-encoded RSA or ECDSA private key used to sign cluster-scoped certificates.")
+        .duration("cluster-signing-duration", defaults.cluster_signing_duration, "The max length of duration signed certificates will be given.")
         .string("bind-address", "0.0.0.0", "The IP address on which to listen for the --secure-port port.")
         .int("secure-port", 10257, "The port on which to serve HTTPS with authentication and authorization. If 0, don't serve HTTPS at all.")
         .string("cert-dir", "", "The directory where the TLS certs are located.")
@@ -241,8 +250,6 @@ fn accept_others(set: &mut FlagSet) {
             "tls-min-version",
             "tls-sni-cert-key",
             "requestheader-client-ca-file",
-            "cluster-signing-cert-file",
-            "cluster-signing-key-file",
             "cluster-signing-kube-apiserver-client-cert-file",
             "cluster-signing-kube-apiserver-client-key-file",
             "cluster-signing-kubelet-client-cert-file",
@@ -283,7 +290,6 @@ fn accept_others(set: &mut FlagSet) {
             "authorization-webhook-cache-authorized-ttl",
             "authorization-webhook-cache-unauthorized-ttl",
             "attach-detach-reconcile-sync-period",
-            "cluster-signing-duration",
             "mirroring-endpointslice-updates-batch-period",
             "horizontal-pod-autoscaler-cpu-initialization-period",
             "horizontal-pod-autoscaler-downscale-stabilization",
@@ -358,6 +364,24 @@ impl Config {
                     .map_err(|source| Error::Io { path: path.display().to_string(), source })?,
             ),
         };
+        let read = |name: &str| -> Result<Option<String>, Error> {
+            path(name)
+                .map(|path| {
+                    std::fs::read_to_string(&path)
+                        .map_err(|source| Error::Io { path: path.display().to_string(), source })
+                })
+                .transpose()
+        };
+        // A missing file must not keep the other controllers from running: kubeadm's argv names files that
+        // exist only where the authority is local.
+        let cluster_signing = match (read("cluster-signing-cert-file"), read("cluster-signing-key-file")) {
+            (Ok(Some(cert_pem)), Ok(Some(key_pem))) => Some(component_base::pki::Pair { cert_pem, key_pem }),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(%error, "certificate requests will not be signed");
+                None
+            }
+            _ => None,
+        };
         let config = Self {
             kubeconfig: path("kubeconfig"),
             kube_api_qps: flags.float("kube-api-qps"),
@@ -392,6 +416,8 @@ impl Config {
             root_ca,
             service_account_private_key_file: path("service-account-private-key-file"),
             use_service_account_credentials: flags.bool("use-service-account-credentials"),
+            cluster_signing,
+            cluster_signing_duration: flags.duration("cluster-signing-duration"),
             concurrent_deployment_syncs: count("concurrent-deployment-syncs")?,
             concurrent_replicaset_syncs: count("concurrent-replicaset-syncs")?,
             concurrent_rc_syncs: count("concurrent-rc-syncs")?,

@@ -10,9 +10,9 @@ use futures::future::BoxFuture;
 
 use crate::context::Context;
 use crate::{
-    cluster_role_aggregation, daemon_set, deployment, endpoint_slice, endpoints, garbage_collector, namespace,
-    node_ipam, node_lifecycle, pod_gc, replicaset, root_ca, service_account, service_cidr, stateful_set,
-    taint_eviction,
+    certificates, cluster_role_aggregation, daemon_set, deployment, endpoint_slice, endpoints, garbage_collector,
+    namespace, node_ipam, node_lifecycle, pod_gc, replicaset, resource_quota, root_ca, service_account, service_cidr,
+    stateful_set, taint_eviction,
 };
 
 /// Registers informers and handlers, and answers the controller's loop.
@@ -57,14 +57,14 @@ pub static ALL: &[Descriptor] = &[
     controller(replicaset::REPLICATION_NAME, &["replicationcontroller"], replicaset::start_replication),
     absent("serviceaccount-token-controller", &["serviceaccount-token"]),
     absent("endpointslice-mirroring-controller", &["endpointslicemirroring"]),
-    absent("resourcequota-controller", &["resourcequota"]),
+    controller(resource_quota::NAME, &["resourcequota"], resource_quota::start),
     absent("job-controller", &["job"]),
     absent("horizontal-pod-autoscaler-controller", &["horizontalpodautoscaling"]),
     absent("disruption-controller", &["disruption"]),
     absent("cronjob-controller", &["cronjob"]),
-    absent("certificatesigningrequest-signing-controller", &["csrsigning"]),
-    absent("certificatesigningrequest-approving-controller", &["csrapproving"]),
-    absent("certificatesigningrequest-cleaner-controller", &["csrcleaner"]),
+    controller(certificates::signer::NAME, &["csrsigning"], certificates::signer::start),
+    controller(certificates::approver::NAME, &["csrapproving"], certificates::approver::start),
+    controller(certificates::cleaner::NAME, &["csrcleaner"], certificates::cleaner::start),
     absent("podcertificaterequest-cleaner-controller", &[]),
     absent("ttl-controller", &["ttl"]),
     absent_off("bootstrap-signer-controller", &["bootstrapsigner"]),

@@ -4,6 +4,7 @@
 //! pure function decides, then requests are sent. Events only make it faster; the state decides.
 //! [`descriptors::ALL`] is the table of contents.
 
+pub mod certificates;
 pub mod cluster_role_aggregation;
 pub mod config;
 pub mod context;
@@ -23,6 +24,7 @@ mod pod_control;
 mod pod_endpoints;
 pub mod pod_gc;
 pub mod replicaset;
+pub mod resource_quota;
 pub mod root_ca;
 mod server;
 pub mod service_account;

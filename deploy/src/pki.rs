@@ -60,6 +60,11 @@ impl Pki {
         self.pair(file, || Profile::client(user, groups))
     }
 
+    /// The authority itself, which signs what nodes ask for.
+    pub fn ca_pair(&self) -> &Pair {
+        self.ca.pair()
+    }
+
     pub fn ca_pem(&self) -> &str {
         self.ca.cert_pem()
     }

@@ -118,6 +118,8 @@ impl ServerFlags {
                 ..FrontProxy::default()
             },
             authorization_modes: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],
+            bootstrap_token_auth: true,
+            enable_admission_plugins: vec!["NodeRestriction".to_owned()],
             storage: match self.store {
                 Store::Embedded => StorageBackend::Embedded { data_dir: self.data_dir.join("store") },
                 Store::Etcd => StorageBackend::Etcd {
@@ -157,6 +159,7 @@ impl ServerFlags {
             root_ca: Some(pki.ca_pem().to_owned()),
             service_account_private_key_file: Some(pki.path("sa.key")),
             use_service_account_credentials: true,
+            cluster_signing: Some(pki.ca_pair().clone()),
             ..controller_manager::Config::default()
         }
     }

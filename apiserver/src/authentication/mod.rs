@@ -4,12 +4,13 @@
 //! token that is known decides, a credential that is there but bad is a 401, and no credential at
 //! all is `system:anonymous` where anonymous requests are allowed.
 
+pub mod bootstrap_token;
 pub mod jwt;
 pub mod service_account;
 pub mod token_file;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use component_base::clock::SharedClock;
@@ -77,9 +78,15 @@ pub struct Authenticator {
     pub tokens: Option<token_file::Tokens>,
     /// Tokens this server issued.
     pub service_accounts: Option<Arc<service_account::Tokens>>,
+    /// Finds Secrets of `kube-system` by name, with `--enable-bootstrap-token-auth`; set once the store is there.
+    pub bootstrap_secrets: Option<OnceLock<Secrets>>,
+    pub clock: SharedClock,
     /// `--anonymous-auth`.
     pub anonymous: bool,
 }
+
+/// Finds a Secret of `kube-system`.
+pub type Secrets = Arc<dyn Fn(&str) -> Option<serde_json::Value> + Send + Sync>;
 
 impl Authenticator {
     /// Judges a request's credentials.
@@ -133,6 +140,13 @@ impl Authenticator {
             user.authenticated();
             return Some((user, Vec::new()));
         }
+        if let Some((id, half)) = bootstrap_token::split(token) {
+            let find = self.bootstrap_secrets.as_ref()?.get()?;
+            let secret = find(&bootstrap_token::secret_name(id))?;
+            let mut user = bootstrap_token::user(&secret, id, half, self.clock.now())?;
+            user.authenticated();
+            return Some((user, Vec::new()));
+        }
         let issuer = self.service_accounts.as_ref()?;
         match issuer.verify(token, audiences) {
             Ok((mut user, audiences)) => {
@@ -164,6 +178,8 @@ mod tests {
             client_ca: None,
             tokens: Some(token_file::Tokens::parse("secret,alice,1,\"dev,ops\"\n").unwrap()),
             service_accounts: None,
+            bootstrap_secrets: None,
+            clock: component_base::clock::RealClock::shared(),
             anonymous: true,
         }
     }

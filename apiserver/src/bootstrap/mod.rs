@@ -4,6 +4,7 @@
 //! Everything goes through the server's own walk, as `system:apiserver`, so that it is defaulted,
 //! validated and tracked like anything else.
 
+pub mod flow_control;
 mod roles;
 
 use std::path::PathBuf;
@@ -43,7 +44,9 @@ const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// The post-start hooks of upstream that have a counterpart here, and what they wait for.
-const HOOKS: [&str; 7] = [
+const HOOKS: [&str; 9] = [
+    "poststarthook/priority-and-fairness-config-producer",
+    "poststarthook/priority-and-fairness-config-consumer",
     "poststarthook/rbac/bootstrap-roles",
     "poststarthook/start-system-namespaces-controller",
     "poststarthook/start-cluster-authentication-info-controller",
@@ -154,6 +157,7 @@ async fn ensure(server: &Arc<Server>) -> Result<(), Status> {
     }
     if !server.bootstrapped.load(Ordering::Acquire) {
         roles::reconcile(server).await?;
+        flow_control::ensure(server).await?;
     }
     service_range(server).await?;
     service(server).await?;

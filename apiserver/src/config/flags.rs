@@ -16,10 +16,7 @@ const ACCEPTED_STRINGS: &[&str] = &[
     "allow-metric-labels-manifest",
     "audit-log-format",
     "audit-log-mode",
-    "audit-log-path",
     "audit-log-version",
-    "audit-policy-file",
-    "audit-webhook-config-file",
     "audit-webhook-mode",
     "audit-webhook-version",
     "authentication-config",
@@ -60,9 +57,7 @@ const ACCEPTED_BOOLS: &[&str] = &[
     "contention-profiling",
     "disable-http2-serving",
     "emulation-forward-compatible",
-    "enable-bootstrap-token-auth",
     "enable-logs-handler",
-    "enable-priority-and-fairness",
     "encryption-provider-config-automatic-reload",
     "permit-address-sharing",
     "permit-port-sharing",
@@ -76,7 +71,6 @@ const ACCEPTED_BOOLS: &[&str] = &[
 
 const ACCEPTED_DURATIONS: &[&str] = &[
     "audit-log-batch-max-wait",
-    "audit-webhook-batch-max-wait",
     "audit-webhook-initial-backoff",
     "authentication-token-webhook-cache-ttl",
     "authorization-webhook-cache-authorized-ttl",
@@ -111,12 +105,9 @@ const ACCEPTED_INTS: &[&str] = &[
     "audit-log-batch-max-size",
     "audit-log-batch-throttle-burst",
     "audit-log-maxage",
-    "audit-log-maxbackup",
-    "audit-log-maxsize",
     "audit-log-truncate-max-batch-size",
     "audit-log-truncate-max-event-size",
     "audit-webhook-batch-buffer-size",
-    "audit-webhook-batch-max-size",
     "audit-webhook-batch-throttle-burst",
     "audit-webhook-truncate-max-batch-size",
     "audit-webhook-truncate-max-event-size",
@@ -188,6 +179,15 @@ pub fn flag_set() -> FlagSet {
         .int("min-request-timeout", 1800, "Minimum seconds a watch must be kept open before timing it out.")
         .int("max-requests-inflight", 400, "With --max-mutating-requests-inflight, the server's concurrency limit.")
         .int("max-mutating-requests-inflight", 200, "With --max-requests-inflight, the server's concurrency limit.")
+        .bool("enable-bootstrap-token-auth", false, "Enable to allow secrets of type 'bootstrap.kubernetes.io/token' in the 'kube-system' namespace to be used for TLS bootstrapping authentication.")
+        .string("audit-policy-file", "", "Path to the file that defines the audit policy configuration.")
+        .string("audit-log-path", "", "If set, all requests coming to the apiserver will be logged to this file. '-' means standard out.")
+        .int("audit-log-maxsize", 0, "The maximum size in megabytes of the audit log file before it gets rotated.")
+        .int("audit-log-maxbackup", 0, "The maximum number of old audit log files to retain. Setting a value of 0 will mean there's no restriction on the number of files.")
+        .string("audit-webhook-config-file", "", "Path to a kubeconfig formatted file that defines the audit webhook configuration.")
+        .int("audit-webhook-batch-max-size", 400, "The maximum size of a batch.")
+        .duration("audit-webhook-batch-max-wait", Duration::from_secs(30), "The amount of time to wait before force writing the batch that hadn't reached the max size.")
+        .bool("enable-priority-and-fairness", true, "If true, replaces the max-in-flight handler with an enhanced one that queues and dispatches with priority and fairness.")
         .int("default-not-ready-toleration-seconds", 300, "tolerationSeconds of the toleration for notReady:NoExecute that every pod gets.")
         .int("default-unreachable-toleration-seconds", 300, "tolerationSeconds of the toleration for unreachable:NoExecute that every pod gets.")
         .int("http2-max-streams-per-connection", 0, "The limit for the maximum number of streams in an HTTP/2 connection. Zero means the default.")
@@ -257,6 +257,23 @@ impl Config {
             default_unreachable_toleration_seconds: flags.int("default-unreachable-toleration-seconds"),
             max_requests_inflight: count(flags, "max-requests-inflight")?,
             max_mutating_requests_inflight: count(flags, "max-mutating-requests-inflight")?,
+            bootstrap_token_auth: flags.bool("enable-bootstrap-token-auth"),
+            audit_policy_file: path("audit-policy-file"),
+            audit_log: path("audit-log-path")
+                .map(|path| -> Result<_, Error> {
+                    Ok(crate::audit::LogOptions {
+                        path,
+                        max_size: count(flags, "audit-log-maxsize")? as u64,
+                        max_backups: count(flags, "audit-log-maxbackup")?,
+                    })
+                })
+                .transpose()?,
+            audit_webhook_config_file: path("audit-webhook-config-file"),
+            audit_webhook_batch: (
+                count(flags, "audit-webhook-batch-max-size")?.max(1),
+                flags.duration("audit-webhook-batch-max-wait"),
+            ),
+            priority_and_fairness: flags.bool("enable-priority-and-fairness"),
             min_request_timeout: Duration::from_secs(count(flags, "min-request-timeout")? as u64),
             ..Self::default()
         };
@@ -272,6 +289,21 @@ impl Config {
                 ));
             }
         };
+        for (flag, list) in [
+            ("enable-admission-plugins", &config.enable_admission_plugins),
+            ("disable-admission-plugins", &config.disable_admission_plugins),
+        ] {
+            if let Some(unknown) = list.iter().find(|name| !crate::admission::is_known(name)) {
+                return Err(Error::Combination(format!("{flag} plugin {unknown:?} is unknown")));
+            }
+        }
+        if let Some(both) =
+            config.enable_admission_plugins.iter().find(|name| config.disable_admission_plugins.contains(name))
+        {
+            return Err(Error::Combination(format!(
+                "{both:?} in enable-admission-plugins and disable-admission-plugins overlapped"
+            )));
+        }
         config.authorization_modes = modes(&flags.strings("authorization-mode"))?;
         config.storage = storage(flags)?;
         config.runtime_config = switches(flags, "runtime-config")?;

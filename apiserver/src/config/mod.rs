@@ -107,6 +107,16 @@ pub struct Config {
     pub client_ca_file: Option<PathBuf>,
     /// `--token-auth-file`.
     pub token_auth_file: Option<PathBuf>,
+    /// `--enable-bootstrap-token-auth`.
+    pub bootstrap_token_auth: bool,
+    /// `--audit-policy-file`.
+    pub audit_policy_file: Option<PathBuf>,
+    /// `--audit-log-path`, `-maxsize`, `-maxbackup`.
+    pub audit_log: Option<crate::audit::LogOptions>,
+    /// `--audit-webhook-config-file`: a kubeconfig whose server takes the events.
+    pub audit_webhook_config_file: Option<PathBuf>,
+    /// `--audit-webhook-batch-max-size` and `-wait`.
+    pub audit_webhook_batch: (usize, Duration),
     /// `--anonymous-auth`.
     pub anonymous_auth: bool,
     /// `--authorization-mode`.
@@ -162,6 +172,10 @@ pub struct Config {
     /// `--max-requests-inflight` plus `--max-mutating-requests-inflight`; zero means no limit.
     pub max_requests_inflight: usize,
     pub max_mutating_requests_inflight: usize,
+    /// `--enable-priority-and-fairness`.
+    pub priority_and_fairness: bool,
+    /// What admission plugins are configured with.
+    pub admission: crate::admission::Settings,
     /// `--default-not-ready-toleration-seconds`.
     pub default_not_ready_toleration_seconds: i64,
     /// `--default-unreachable-toleration-seconds`.
@@ -186,6 +200,11 @@ impl Default for Config {
             cert_dir: PathBuf::from("/var/run/kubernetes"),
             client_ca_file: None,
             token_auth_file: None,
+            bootstrap_token_auth: false,
+            audit_policy_file: None,
+            audit_log: None,
+            audit_webhook_config_file: None,
+            audit_webhook_batch: (400, Duration::from_secs(30)),
             anonymous_auth: true,
             authorization_modes: vec![AuthorizationMode::AlwaysAllow],
             storage: StorageBackend::Etcd { servers: Vec::new(), ca_file: None, cert_file: None, key_file: None },
@@ -220,6 +239,8 @@ impl Default for Config {
             min_request_timeout: Duration::from_secs(1800),
             max_requests_inflight: 400,
             max_mutating_requests_inflight: 200,
+            priority_and_fairness: true,
+            admission: crate::admission::Settings::default(),
             default_not_ready_toleration_seconds: 300,
             default_unreachable_toleration_seconds: 300,
             http2_max_streams: 250,

@@ -180,6 +180,7 @@ async fn delete(
         name: name.to_string(),
         user: &cx.user,
         dry_run: options.dry_run,
+        warnings: parking_lot::Mutex::default(),
     };
     let hooks = served.rules.hooks;
     let hook = HookContext {

@@ -124,6 +124,7 @@ async fn create_with(
         name: object.name().to_string(),
         user: &cx.user,
         dry_run: options.dry_run,
+        warnings: Mutex::default(),
     };
     if served.custom().is_some_and(|custom| custom.terminating) {
         return Err(Status::forbidden(
@@ -133,7 +134,9 @@ async fn create_with(
         ));
     }
     let admission = &cx.server.admission;
-    admission.mutate(&cx.server, &attributes, &mut object, None).await?;
+    let admitted = admission.mutate(&cx.server, &attributes, &mut object, None).await;
+    cx.warnings.append(&mut attributes.warnings.lock());
+    admitted?;
     owner_references::dedup(&mut cx.warnings, &mut object, true);
     let hooks = served.rules.hooks;
     let hook = HookContext {
@@ -179,7 +182,9 @@ async fn create_with(
     let mut warnings = checks::warnings(&served.storage, "", &object, None);
     warnings.append(&mut hooks.warnings(&object, None));
     read_back(served, &mut object);
-    admission.validate(&cx.server, &attributes, &object, None).await?;
+    let admitted = admission.validate(&cx.server, &attributes, &object, None).await;
+    cx.warnings.append(&mut attributes.warnings.lock());
+    admitted?;
     cx.warnings.extend(warnings);
     let ttl = hooks.ttl(&cx.server);
     let group_resource = served.group_resource();
@@ -358,9 +363,12 @@ async fn attempt(
         name: name.to_string(),
         user: &cx.user,
         dry_run: update.options.dry_run,
+        warnings: Mutex::default(),
     };
     let admission = &cx.server.admission;
-    admission.mutate(&cx.server, &attributes, &mut new, Some(&old_stored)).await?;
+    let admitted = admission.mutate(&cx.server, &attributes, &mut new, Some(&old_stored)).await;
+    cx.warnings.append(&mut attributes.warnings.lock());
+    admitted?;
     owner_references::dedup(&mut cx.warnings, &mut new, true);
     let hooks = served.rules.hooks;
     let hook = HookContext {
@@ -411,7 +419,9 @@ async fn attempt(
     let mut warnings = checks::warnings(&served.storage, update.subresource, &new, Some(&old_stored));
     warnings.append(&mut hooks.warnings(&new, Some(&old_stored)));
     read_back(served, &mut new);
-    admission.validate(&cx.server, &attributes, &new, Some(&old_stored)).await?;
+    let admitted = admission.validate(&cx.server, &attributes, &new, Some(&old_stored)).await;
+    cx.warnings.append(&mut attributes.warnings.lock());
+    admitted?;
     cx.warnings.extend(forgiven);
     cx.warnings.extend(warnings);
     if update.options.dry_run {

@@ -129,7 +129,10 @@ pub async fn bind(
     }
     let uid = binding.uid().to_string();
     let annotations = binding.annotations().cloned().unwrap_or_default();
-    let labels = binding.labels().cloned().unwrap_or_default();
+    let mut labels = binding.labels().cloned().unwrap_or_default();
+    for (key, value) in crate::admission::pod_topology_labels::of_node(&cx.server, &node) {
+        labels.insert(key.to_string(), value.into());
+    }
     let group_resource = pods.group_resource();
     let pod = name.to_string();
     let update = Update { subresource: "binding", name, options, manager: None, derived: true };

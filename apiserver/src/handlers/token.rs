@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::get;
 use super::subresources::{answer, decode, plain};
+use crate::admission;
 use crate::authentication::service_account::Binding;
 use crate::cache::Freshness;
 use crate::codec::body;
@@ -48,6 +49,19 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
             )));
         }
     }
+    let attributes = admission::Attributes {
+        operation: admission::Operation::Create,
+        served,
+        subresource: "token",
+        namespace: namespace.clone(),
+        name: name.clone(),
+        user: &cx.user,
+        dry_run: options.dry_run,
+        warnings: parking_lot::Mutex::default(),
+    };
+    cx.server.admission.mutate(&cx.server, &attributes, &mut request, None).await?;
+    cx.server.admission.validate(&cx.server, &attributes, &request, None).await?;
+    cx.warnings.append(&mut attributes.warnings.lock());
     let account = get::read_at(served, &namespace, &name, Freshness::Consistent).await?;
     if request.i64_at(&["spec", "expirationSeconds"]).is_none() {
         request.set_at(&["spec", "expirationSeconds"], 3600.into());

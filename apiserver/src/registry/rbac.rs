@@ -4,6 +4,8 @@
 //! who holds all rights of its role or may `bind` it. Upstream:
 //! `pkg/registry/rbac/*/policybased/storage.go`.
 
+use std::sync::Arc;
+
 use apimachinery::gvk::GroupResource;
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
@@ -11,6 +13,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::hooks::{HookContext, Hooks};
+use crate::admission::lookup;
 use crate::authorization::rbac::GROUP;
 use crate::authorization::rbac::index::RoleRef;
 use crate::authorization::rbac::rule::Rule;
@@ -104,7 +107,11 @@ impl Hooks for Binding {
         if may(cx, "bind", plural, namespace, &role.name) {
             return Ok(());
         }
-        let Some(rules) = cx.server.rbac.rules_of(&role, namespace) else {
+        // A role that was made a moment ago may not have come to the index yet.
+        let of = if plural == "roles" { namespace } else { "" };
+        let stored =
+            || lookup::get(cx.server, GROUP, plural, of, &role.name).map(|entry| Arc::from(rules(&entry.tree())));
+        let Some(rules) = cx.server.rbac.rules_of(&role, namespace).or_else(stored) else {
             return Err(Status::not_found(&GroupResource::new(GROUP, plural), &role.name));
         };
         cx.server.rbac.confirm_no_escalation(cx.user, namespace, &rules).map_err(|text| forbidden(resource, new, &text))

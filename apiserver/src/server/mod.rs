@@ -20,6 +20,7 @@ use crate::authorization::node::Node;
 use crate::authorization::rbac::Rbac;
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::flowcontrol::FlowControl;
 use crate::proxy::KubeletClient;
 use crate::registry::Registry;
 use crate::services::Allocators;
@@ -45,6 +46,10 @@ pub struct Server {
     pub livez: Checks,
     pub readyz: Checks,
     pub healthz: Checks,
+    /// What is recorded of requests, with `--audit-policy-file`.
+    pub audit: Option<Arc<crate::audit::Audit>>,
+    /// Who waits for whom, with `--enable-priority-and-fairness`.
+    pub flow_control: FlowControl,
     /// Seats for requests that change something, and for those that do not; `None` is no limit.
     pub mutating_seats: Option<Arc<Semaphore>>,
     pub reading_seats: Option<Arc<Semaphore>>,

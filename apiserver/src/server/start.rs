@@ -19,12 +19,14 @@ use tokio_util::sync::CancellationToken;
 use super::{Metrics, Server, in_process};
 use crate::admission::Chain;
 use crate::aggregator::{self, Aggregator};
+use crate::audit::{self, Audit};
 use crate::authentication::{Authenticator, Verified, jwt, service_account, token_file};
 use crate::authorization::node::Node;
 use crate::authorization::rbac::Rbac;
 use crate::authorization::{AlwaysAllow, AlwaysDeny, Authorizer, Masters, Union};
 use crate::cache::{Cache, RingLimits};
 use crate::config::{AuthorizationMode, Config, StorageBackend};
+use crate::flowcontrol::FlowControl;
 use crate::proxy::KubeletClient;
 use crate::registry::Registry;
 use crate::request::UserInfo;
@@ -138,6 +140,7 @@ impl Server {
         tasks.push(tokio::spawn(bootstrap::run(server.clone())));
         tasks.push(tokio::spawn(aggregator::run(server.clone())));
         server.aggregator.registered().await;
+        tasks.push(tokio::spawn(bootstrap::flow_control::run(server.clone())));
         tracing::info!(%addr, "Serving securely");
         Ok(Handle { addr, server, serving_cert_pem: pem, storage, tasks })
     }
@@ -155,7 +158,11 @@ impl Server {
         load(&server).await;
         extensions::start(&server).await;
         bootstrap::objects(&server).await;
-        let tasks = vec![tokio::spawn(bootstrap::run(server.clone())), tokio::spawn(aggregator::run(server.clone()))];
+        let tasks = vec![
+            tokio::spawn(bootstrap::run(server.clone())),
+            tokio::spawn(aggregator::run(server.clone())),
+            tokio::spawn(bootstrap::flow_control::run(server.clone())),
+        ];
         server.aggregator.registered().await;
         let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
         Ok(Handle { addr, server, serving_cert_pem: None, storage, tasks })
@@ -188,6 +195,7 @@ async fn load(server: &Server) {
     if let Some(node) = &server.node {
         node.start(&server.registry, &server.shutdown).await;
     }
+    server.flow_control.start(&server.registry, &server.shutdown).await;
 }
 
 async fn open(config: &Config) -> Result<Arc<dyn Storage>, Error> {
@@ -234,6 +242,8 @@ fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken)
         client_ca,
         tokens: static_tokens,
         service_accounts: tokens.clone(),
+        bootstrap_secrets: config.bootstrap_token_auth.then(OnceLock::new),
+        clock: clock.clone(),
         anonymous: config.anonymous_auth && !config.authorization_modes.contains(&AuthorizationMode::AlwaysAllow),
     };
     let rbac = Rbac::default();
@@ -256,6 +266,8 @@ fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken)
         livez: checks("livez"),
         readyz: checks("readyz"),
         healthz: checks("healthz"),
+        audit: audit(&config, &clock, &shutdown)?,
+        flow_control: FlowControl::new(config.max_mutating_requests_inflight + config.max_requests_inflight),
         mutating_seats: seats(config.max_mutating_requests_inflight),
         reading_seats: seats(config.max_requests_inflight),
         allocators: Allocators::new(&config),
@@ -274,6 +286,15 @@ fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken)
     api::validation::allow_privileged(server.config.allow_privileged);
     bootstrap::live_checks(&server, &storage);
     aggregator::checks(&server);
+    if let Some(secrets) = &server.authenticator.bootstrap_secrets {
+        let weak = Arc::downgrade(&server);
+        let find: crate::authentication::Secrets = Arc::new(move |name| {
+            let server = weak.upgrade()?;
+            crate::admission::lookup::get(&server, "", "secrets", "kube-system", name).map(|entry| entry.tree())
+        });
+        // Set once, here: the authenticator was made for this server.
+        let _ = secrets.set(find);
+    }
     if let Some(tokens) = tokens {
         let weak = Arc::downgrade(&server);
         let lookup: service_account::Lookup = Arc::new(move |plural, namespace, name| {
@@ -286,6 +307,30 @@ fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken)
         let _ = tokens.lookup.set(lookup);
     }
     Ok(server)
+}
+
+/// The audit policy and its backends, if there are any.
+fn audit(
+    config: &Config,
+    clock: &component_base::clock::SharedClock,
+    shutdown: &CancellationToken,
+) -> Result<Option<Arc<Audit>>, Error> {
+    let Some(path) = &config.audit_policy_file else { return Ok(None) };
+    let text = String::from_utf8_lossy(&read(path)?).into_owned();
+    let policy = audit::policy::Policy::parse(&text)
+        .map_err(|error| Error::Config(format!("loading audit policy file: {error}")))?;
+    let webhook = match &config.audit_webhook_config_file {
+        Some(path) => Some(audit::WebhookOptions {
+            sender: Arc::new(
+                audit::KubeconfigSender::new(path).map_err(|error| Error::Config(format!("audit webhook: {error}")))?,
+            ),
+            batch_size: config.audit_webhook_batch.0,
+            batch_wait: config.audit_webhook_batch.1,
+        }),
+        None => None,
+    };
+    let backend = audit::Backend::start(config.audit_log.clone(), webhook, shutdown);
+    Ok(Some(Arc::new(Audit::new(policy, backend, clock.clone()))))
 }
 
 fn authorizer(modes: &[AuthorizationMode], rbac: &Rbac, node: &Option<Arc<Node>>) -> Box<dyn Authorizer> {

@@ -1,8 +1,7 @@
 //! The walk of a request: one list of stages, in the order in which they happen.
 //!
 //! TLS has happened (`component_base::serving`; headers and URLs beyond 64 KiB end there), and routing, decoding, admission, storing and
-//! encoding are the handlers' part (`handlers`). Audit, impersonation rules by RBAC, and priority
-//! and fairness get their stage here when they arrive.
+//! encoding are the handlers' part (`handlers`).
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -19,12 +18,17 @@ use super::{Server, impersonation};
 use crate::authentication::Outcome;
 use crate::authorization::{Attributes, Decision};
 use crate::request::accept::{self, Allowed, Format};
+use crate::request::user::APISERVER;
 use crate::request::{Query, RequestInfo, UserInfo};
 use crate::response::{self, Response};
 use crate::{aggregator, endpoints, handlers};
 
 /// Names a request in logs, here and at the client.
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// Where the request belongs, for those who look into who waits for whom.
+const FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
 /// A user given to a request that never was on a socket.
 #[derive(Clone, Debug)]
@@ -50,6 +54,10 @@ pub struct Context {
     pub user: UserInfo,
     /// Become Warning headers of the answer.
     pub warnings: Vec<String>,
+    /// Uids of the FlowSchema and the priority level the request belongs to.
+    pub flow: Option<(Arc<str>, Arc<str>)>,
+    /// What is recorded of the request.
+    pub record: Option<crate::audit::Record>,
 }
 
 impl Context {
@@ -77,6 +85,11 @@ pub async fn walk(server: Arc<Server>, request: Request<Body>) -> Response {
     let started = server.clock.monotonic();
     let (mut cx, body) = begin(server.clone(), request);
     let outcome = AssertUnwindSafe(stages(&mut cx, body)).catch_unwind().await;
+    if outcome.is_err()
+        && let Some(record) = cx.record.take()
+    {
+        record.panicked();
+    }
     let mut answer = match outcome {
         Ok(Ok(answer)) => answer,
         Ok(Err(status)) => {
@@ -94,6 +107,9 @@ pub async fn walk(server: Arc<Server>, request: Request<Body>) -> Response {
             response::status(&Status::internal(text), Format::default())
         }
     };
+    if let Some(record) = cx.record.take() {
+        answer = record.finish(answer, cx.info.verb == "watch").await;
+    }
     let connection = matches!(cx.info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
     if cx.info.verb != "watch" && !connection {
         answer = response::compress::compress(&cx.headers, answer);
@@ -109,9 +125,13 @@ async fn stages(cx: &mut Context, body: Body) -> Result<Response, Status> {
     if let Some(refusal) = authenticate(cx) {
         return Ok(refusal);
     }
+    let body = record(cx, body).await;
     impersonate(cx)?;
+    let _turn = match wait_turn(cx).await {
+        Ok(turn) => turn,
+        Err(refusal) => return Ok(refusal),
+    };
     authorize(cx)?;
-    let _seat = limit_in_flight(cx)?;
     let server = cx.server.clone();
     let _running = in_flight(cx).map(|kind| match kind {
         Kind::Mutating => server.metrics.mutating.enter(),
@@ -147,6 +167,8 @@ fn begin(server: Arc<Server>, request: Request<Body>) -> (Context, Body) {
         timeout: None,
         user: UserInfo::default(),
         warnings: Vec::new(),
+        flow: None,
+        record: None,
     };
     (cx, body)
 }
@@ -197,23 +219,49 @@ fn authenticate(cx: &mut Context) -> Option<Response> {
     }
 }
 
+/// Begins the audit record, if the policy wants one.
+async fn record(cx: &mut Context, body: Body) -> Body {
+    let Some(audit) = &cx.server.audit else { return body };
+    let attributes = Attributes::of(&cx.user, &cx.info, &cx.query);
+    let agent = cx.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let uri = cx.uri.path_and_query().map_or(cx.path.as_str(), |uri| uri.as_str());
+    let source = cx.peer.as_ref().map(|peer| peer.address().ip().to_string());
+    let facts = crate::audit::Facts { audit_id: &cx.audit_id, uri, agent, source };
+    cx.record = audit.begin(&attributes, &facts);
+    match &mut cx.record {
+        Some(record) if record.wants_request() => record.request_body(body).await,
+        _ => body,
+    }
+}
+
 /// Who the request is done as, when that is somebody else than who asks.
 fn impersonate(cx: &mut Context) -> Result<(), Status> {
     let Some(wanted) = impersonation::wanted(&mut cx.headers)? else { return Ok(()) };
     let request = Attributes::of(&cx.user, &cx.info, &cx.query);
     let user = impersonation::impersonate(&*cx.server.authorizer, &request, &wanted)?;
     tracing::debug!(from = cx.user.name, to = user.name, "impersonating");
+    if let Some(record) = &mut cx.record {
+        record.impersonated(&user);
+    }
     cx.user = user;
     Ok(())
 }
 
 /// May they.
-fn authorize(cx: &Context) -> Result<(), Status> {
+fn authorize(cx: &mut Context) -> Result<(), Status> {
     let attributes = Attributes::of(&cx.user, &cx.info, &cx.query);
     let begun = cx.server.clock.monotonic();
     let decision = cx.server.authorizer.authorize(&attributes);
     let allowed = matches!(decision, Decision::Allow(_));
     cx.server.metrics.auth.authorized(allowed, cx.server.clock.monotonic() - begun);
+    if let Some(record) = &mut cx.record {
+        let (word, reason) = match &decision {
+            Decision::Allow(reason) => ("allow", reason),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => ("forbid", reason),
+        };
+        record.annotate("authorization.k8s.io/decision", word);
+        record.annotate("authorization.k8s.io/reason", reason);
+    }
     match decision {
         Decision::Allow(_) => Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(attributes.forbidden(&reason)),
@@ -236,22 +284,70 @@ fn in_flight(cx: &Context) -> Option<Kind> {
     (!long_running).then_some(if mutating { Kind::Mutating } else { Kind::Reading })
 }
 
-/// `--max-requests-inflight`: long-running requests and the cluster's own do not count.
-fn limit_in_flight(cx: &Context) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, Status> {
-    let Some(kind) = in_flight(cx) else { return Ok(None) };
-    if cx.user.in_group(crate::request::user::MASTERS) {
-        return Ok(None);
+/// Waits for the request's turn: by priority and fairness, or by `--max-requests-inflight` alone. Long-running
+/// requests do not count; a watch counts until it has begun.
+async fn wait_turn(cx: &mut Context) -> Result<Turn, Response> {
+    let long_running = cx.info.verb == "proxy"
+        || matches!(cx.info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
+    if long_running || cx.extensions.get::<InProcessUser>().is_some_and(|user| user.0.name == APISERVER) {
+        return Ok(Turn::Free);
     }
-    let seats = if kind == Kind::Mutating { &cx.server.mutating_seats } else { &cx.server.reading_seats };
-    let Some(seats) = seats else { return Ok(None) };
-    match seats.clone().try_acquire_owned() {
-        Ok(seat) => Ok(Some(seat)),
-        Err(_) => {
-            let mut status = Status::too_many_requests("Too many requests, please try again later.", 1);
-            status.message = "Too many requests, please try again later.".to_string();
-            Err(status)
+    if !cx.server.config.priority_and_fairness {
+        return limit_in_flight(cx).ok_or_else(too_many_requests);
+    }
+    // A quarter of the request's time may pass in a queue, as upstream has it.
+    let patience = cx.server.config.request_timeout / 4;
+    let width = width(cx);
+    match cx.server.flow_control.admit(&cx.user, &cx.info, width, patience).await {
+        Ok(None) => Ok(Turn::Free),
+        Ok(Some(admitted)) => {
+            cx.flow = Some((admitted.schema_uid, admitted.level_uid));
+            Ok(admitted.seat.map_or(Turn::Free, Turn::Seat))
+        }
+        Err(refused) => {
+            tracing::debug!(path = cx.path, user = cx.user.name, why = ?refused.why, "no seat");
+            cx.flow = Some((refused.schema_uid, refused.level_uid));
+            Err(too_many_requests())
         }
     }
+}
+
+/// What lets a request go on; dropping it lets another.
+enum Turn {
+    Free,
+    Seat(#[allow(dead_code, reason = "held")] crate::flowcontrol::Seat),
+    Permit(#[allow(dead_code, reason = "held")] tokio::sync::OwnedSemaphorePermit),
+}
+
+/// Lists are as wide as what they read.
+fn width(cx: &Context) -> u32 {
+    if cx.info.verb != "list" {
+        return 1;
+    }
+    let served = cx.server.registry.find(&cx.info.group, &cx.info.version, &cx.info.resource);
+    let cache = served.as_ref().and_then(|served| served.cache.as_ref());
+    let objects = cache.map_or(0, |cache| cache.size().0);
+    let limit = cx.query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(0);
+    crate::flowcontrol::width("list", objects, limit)
+}
+
+/// `None` when there is no room.
+fn limit_in_flight(cx: &Context) -> Option<Turn> {
+    let Some(kind) = in_flight(cx).filter(|_| !cx.user.in_group(crate::request::user::MASTERS)) else {
+        return Some(Turn::Free);
+    };
+    let seats = if kind == Kind::Mutating { &cx.server.mutating_seats } else { &cx.server.reading_seats };
+    let Some(seats) = seats else { return Some(Turn::Free) };
+    seats.clone().try_acquire_owned().ok().map(Turn::Permit)
+}
+
+/// Upstream's filter answers in plain text here.
+fn too_many_requests() -> Response {
+    let text = "Too many requests, please try again later.\n";
+    let mut answer = response::bytes(StatusCode::TOO_MANY_REQUESTS, "text/plain; charset=utf-8", text);
+    answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    answer
 }
 
 /// To an extension server, to the resource's handler, or to what serves plain paths.
@@ -268,6 +364,13 @@ fn finish(cx: &Context, answer: &mut Response) {
     let headers = answer.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&cx.audit_id) {
         headers.insert(AUDIT_ID, value);
+    }
+    if let Some((schema, level)) = &cx.flow {
+        for (name, uid) in [(FLOW_SCHEMA, schema), (PRIORITY_LEVEL, level)] {
+            if let Ok(value) = HeaderValue::from_str(uid) {
+                headers.insert(name, value);
+            }
+        }
     }
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         return;

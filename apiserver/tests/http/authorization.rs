@@ -115,7 +115,7 @@ async fn the_matrix_of_bootstrap_roles() {
         ("neditor", &[], "bcdgn"),
         ("nviewer", &[], "a"),
         ("system:kube-scheduler", &[], "aejk"),
-        ("system:kube-controller-manager", &[], "dej"),
+        ("system:kube-controller-manager", &[], "dejk"),
         ("system:kube-proxy", &[], "e"),
         ("system:serviceaccount:kube-system:clusterrole-aggregation-controller", &[], "i"),
         ("system:serviceaccount:kube-system:generic-garbage-collector", &[], "adefgkm"),

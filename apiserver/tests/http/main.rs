@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a fixture that fails fails its test")]
 
+mod admission;
 mod aggregation;
 mod allocation;
+mod authentication;
 mod authorization;
 mod bad_input;
 mod custom;

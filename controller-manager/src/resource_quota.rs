@@ -1,0 +1,233 @@
+//! Recounts what a namespace's quotas have used.
+//!
+//! Admission charges quotas as objects are created; this gives back what was charged for objects that
+//! are gone, and makes the first count of a new quota. Reads quotas, and what they count in their
+//! namespaces; writes the quotas' status. Upstream: `pkg/controller/resourcequota`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::amounts::{self, ResourceList};
+use api::quota::{self, Evaluator};
+use client::informer::{Event, Informer, InformerParams, Store};
+use client::resources::{PERSISTENT_VOLUME_CLAIMS, PODS, RESOURCE_QUOTAS, SERVICES};
+use client::workqueue::WorkQueue;
+use client::{Client, ListParams, ObjectKey, ObjectMeta, Resource};
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::context::{Context, synced};
+use crate::types::{MetadataOnly, Pod};
+use crate::worker::{self, Error, Requeue};
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Quota {
+    metadata: ObjectMeta,
+    spec: Value,
+    status: Value,
+}
+
+client::impl_meta!(Quota);
+
+pub const NAME: &str = "resourcequota-controller";
+
+/// How often everything is counted again, for changes that nobody saw; upstream's period.
+const RESYNC: Duration = Duration::from_secs(300);
+const WORKERS: usize = 5;
+
+/// What a quota's status should be; `None` when it is that already. Pure.
+fn decide(quota: &Value, counted: &[(Evaluator, Vec<Value>)], now: Timestamp) -> Option<Value> {
+    let hard = amounts::list(quota, &["spec", "hard"]);
+    let mut used: ResourceList = amounts::list(quota, &["status", "used"]);
+    for (evaluator, objects) in counted {
+        used.extend(quota::recount(evaluator, quota, &hard, objects.iter(), now));
+    }
+    let used = quota::mask(&used, hard.keys());
+    let same = hard == amounts::list(quota, &["status", "hard"]) && used == amounts::list(quota, &["status", "used"]);
+    let shown = |list: &ResourceList| -> Value {
+        list.iter().map(|(name, amount)| (name.clone(), json!(amount.to_string()))).collect()
+    };
+    (!same).then(|| json!({ "hard": shown(&hard), "used": shown(&used) }))
+}
+
+/// The resources that quotas count by number, by the name quotas give them.
+struct Counted {
+    client: Client,
+    queue: WorkQueue<ObjectKey>,
+    quotas: Store<Quota>,
+    shutdown: CancellationToken,
+    /// Followed so far. A resource that no quota mentions costs nothing.
+    known: Mutex<HashMap<String, Resource>>,
+}
+
+impl Counted {
+    /// The resource that a name such as `count/deployments.apps` or `secrets` means, followed from now on.
+    async fn find(&self, name: &str) -> Result<Option<Resource>, Error> {
+        if let Some(resource) = self.known.lock().get(name) {
+            return Ok(Some(resource.clone()));
+        }
+        let discovered = self.client.discover().await?;
+        let means = |resource: &Resource| match Evaluator::of(&resource.group, &resource.plural) {
+            Some(Evaluator::Count { name: own, alias }) => own == name || alias.is_some_and(|alias| alias == name),
+            _ => false,
+        };
+        let found = discovered
+            .resources
+            .into_iter()
+            .find(|served| served.resource.namespaced && means(&served.resource))
+            .map(|served| served.resource);
+        let Some(resource) = found else { return Ok(None) };
+        let new = self.known.lock().insert(name.to_string(), resource.clone()).is_none();
+        if new {
+            let informer =
+                Informer::<MetadataOnly>::new(self.client.clone(), resource.clone(), InformerParams::metadata_only());
+            let (queue, quotas) = (self.queue.clone(), self.quotas.clone());
+            informer.on_event(move |event| {
+                if let Event::Deleted(object) = event {
+                    requeue(&queue, &quotas, &object.metadata.namespace);
+                }
+            });
+            tokio::spawn(informer.run(self.shutdown.clone()));
+        }
+        Ok(Some(resource))
+    }
+}
+
+/// Has the quotas of a namespace counted again.
+fn requeue(queue: &WorkQueue<ObjectKey>, quotas: &Store<Quota>, namespace: &str) {
+    for quota in quotas.by_index(BY_NAMESPACE, namespace) {
+        queue.add(quota.metadata.key());
+    }
+}
+
+const BY_NAMESPACE: &str = "namespace";
+
+pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
+    let client = context.client(NAME);
+    let quotas = context.informers.of::<Quota>(&RESOURCE_QUOTAS);
+    quotas.add_index(BY_NAMESPACE, |quota| vec![quota.metadata.namespace.clone()]);
+    let pods = context.informers.of::<Pod>(&PODS);
+    let claims = context.informers.of::<MetadataOnly>(&PERSISTENT_VOLUME_CLAIMS);
+    let services = context.informers.of::<MetadataOnly>(&SERVICES);
+    let queue: WorkQueue<ObjectKey> = WorkQueue::new();
+    {
+        let queue = queue.clone();
+        quotas.on_event(move |event| match event {
+            Event::Added(quota) => queue.add(quota.metadata.key()),
+            // Admission writes the status; only another limit needs another count.
+            Event::Modified { old, new }
+                if old.metadata.generation != new.metadata.generation || old.spec != new.spec =>
+            {
+                queue.add(new.metadata.key());
+            }
+            _ => {}
+        });
+    }
+    {
+        let (queue, quotas) = (queue.clone(), quotas.store());
+        let ended = |pod: &Pod| matches!(pod.status.phase.as_str(), "Succeeded" | "Failed");
+        pods.on_event(move |event| match event {
+            Event::Deleted(pod) => requeue(&queue, &quotas, &pod.metadata.namespace),
+            Event::Modified { old, new } if ended(new) && !ended(old) => {
+                requeue(&queue, &quotas, &new.metadata.namespace);
+            }
+            _ => {}
+        });
+    }
+    for informer in [&claims, &services] {
+        let (queue, quotas) = (queue.clone(), quotas.store());
+        informer.on_event(move |event| match event {
+            Event::Deleted(object) => requeue(&queue, &quotas, &object.metadata.namespace),
+            Event::Modified { old, new } if old.metadata.generation != new.metadata.generation => {
+                requeue(&queue, &quotas, &new.metadata.namespace);
+            }
+            _ => {}
+        });
+    }
+    let shutdown = context.shutdown.clone();
+    let clock = context.clock.clone();
+    let counted = Arc::new(Counted {
+        client: client.clone(),
+        queue: queue.clone(),
+        quotas: quotas.store(),
+        shutdown: shutdown.clone(),
+        known: Mutex::default(),
+    });
+    Box::pin(async move {
+        if !synced(&shutdown, quotas.wait_synced()).await {
+            return;
+        }
+        worker::run(NAME, queue, WORKERS, shutdown, move |key| {
+            let (client, counted, now) = (client.clone(), counted.clone(), clock.now());
+            async move { reconcile(&client, &counted, &key, now).await }
+        })
+        .await;
+    })
+}
+
+async fn reconcile(client: &Client, counted: &Counted, key: &ObjectKey, now: Timestamp) -> worker::Result {
+    // Read before its objects are: an update from this state fails if anything was charged meanwhile.
+    let Some(known) = counted.quotas.get(key) else { return Ok(Requeue::Never) };
+    let quota = json!({
+        "apiVersion": "v1", "kind": "ResourceQuota",
+        "metadata": known.metadata, "spec": known.spec, "status": known.status,
+    });
+    let hard = amounts::list(&quota, &["spec", "hard"]);
+    let mut resources: BTreeSet<Resource> = BTreeSet::new();
+    for (evaluator, resource) in [
+        (Evaluator::Pods, PODS.clone()),
+        (Evaluator::Claims, PERSISTENT_VOLUME_CLAIMS.clone()),
+        (Evaluator::Services, SERVICES.clone()),
+    ] {
+        if !evaluator.counted(hard.keys().map(String::as_str)).is_empty() {
+            resources.insert(resource);
+        }
+    }
+    let special = |name: &str| {
+        [Evaluator::Pods, Evaluator::Claims, Evaluator::Services]
+            .iter()
+            .any(|evaluator| !evaluator.counted(std::iter::once(name)).is_empty())
+    };
+    for name in hard.keys().filter(|name| !special(name)) {
+        resources.extend(counted.find(name).await?);
+    }
+    let mut objects = Vec::new();
+    for resource in resources {
+        let Some(evaluator) = Evaluator::of(&resource.group, &resource.plural) else { continue };
+        let list = client.list_all::<Value>(&resource, Some(&key.namespace), &ListParams::default()).await?;
+        objects.push((evaluator, list.items));
+    }
+    let Some(status) = decide(&quota, &objects, now) else { return Ok(Requeue::After(RESYNC)) };
+    let mut updated = quota;
+    updated["status"] = status;
+    client.update_status::<IgnoredAny>(&RESOURCE_QUOTAS, Some(&key.namespace), &key.name, &updated).await?;
+    Ok(Requeue::After(RESYNC))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_what_is_there() {
+        let quota = json!({
+            "spec": {"hard": {"pods": "5", "requests.cpu": "2", "count/deployments.apps": "3"}},
+            "status": {"used": {"pods": "4"}},
+        });
+        let pod = json!({"spec": {"containers": [{"resources": {"requests": {"cpu": "500m"}}}]}});
+        let deployments = Evaluator::of("apps", "deployments").expect("counted");
+        let counted = [(Evaluator::Pods, vec![pod.clone(), pod]), (deployments, vec![json!({})])];
+        let status = decide(&quota, &counted, Timestamp::UNIX_EPOCH).expect("it differs");
+        assert_eq!(status["hard"], quota["spec"]["hard"]);
+        assert_eq!(status["used"], json!({"pods": "2", "requests.cpu": "1", "count/deployments.apps": "1"}));
+        let settled = json!({"spec": quota["spec"], "status": status});
+        assert_eq!(decide(&settled, &counted, Timestamp::UNIX_EPOCH), None);
+    }
+}
