@@ -10,6 +10,7 @@ use apimachinery::labels::Selector;
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::{Cause, Status};
 use axum::body::Body;
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use super::store::{self, Update};
@@ -103,6 +104,7 @@ async fn admit(cx: &Context, served: &Arc<Served>, eviction: &mut Value, options
         name: cx.info.name.clone(),
         user: &cx.user,
         dry_run: options.dry_run,
+        warnings: Mutex::default(),
     };
     cx.server.admission.mutate(&cx.server, &attributes, eviction, None).await?;
     cx.server.admission.validate(&cx.server, &attributes, eviction, None).await
