@@ -333,3 +333,76 @@ async fn an_untrusted_server_is_unavailable() {
     assert_eq!(put.code, 200, "{put:?}");
     condition(fixture, "Passed").await;
 }
+
+fn definition(versions: &Value) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "lamps.light.example.com"},
+        "spec": {
+            "group": "light.example.com", "scope": "Namespaced", "versions": versions,
+            "names": {"plural": "lamps", "singular": "lamp", "kind": "Lamp", "listKind": "LampList"},
+        },
+    })
+}
+
+fn lamp(name: &str, served: bool, storage: bool, text: &str) -> Value {
+    json!({
+        "name": name, "served": served, "storage": storage,
+        "schema": {"openAPIV3Schema": {"type": "object", "description": text, "properties": {
+            "spec": {"type": "object", "properties": {"watts": {"type": "integer", "nullable": true}}},
+        }}},
+    })
+}
+
+#[tokio::test]
+async fn custom_group_versions_come_and_go() {
+    const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let fixture = Fixture::new().await;
+    let crd = definition(&json!([lamp("v1", true, true, "first"), lamp("v1beta1", true, false, "old")]));
+    let made = fixture.post(DEFINITIONS, &crd).await;
+    assert_eq!(made.code, 201, "{made:?}");
+    let own = |version: &str| format!("{APISERVICES}/{version}.light.example.com");
+    let service = until(&fixture, &own("v1"), "*/*", |answer| answer.code == 200).await.body;
+    assert_eq!(service["metadata"]["labels"]["kube-aggregator.kubernetes.io/automanaged"], "true");
+    assert_eq!(service["spec"]["groupPriorityMinimum"], 1000);
+    assert_eq!(service["spec"]["versionPriority"], 100);
+    assert_eq!(service["status"]["conditions"][0]["reason"], "Local");
+
+    // Put right when somebody changes it, made again when somebody deletes it.
+    let mut changed = service.clone();
+    changed["spec"]["versionPriority"] = json!(7);
+    fixture.ask("PUT", &own("v1"), "application/json", changed.to_string()).await;
+    until(&fixture, &own("v1"), "*/*", |answer| answer.body["spec"]["versionPriority"] == 100).await;
+    fixture.ask("DELETE", &own("v1"), "", Body::empty()).await;
+    let again = |answer: &Answer| answer.code == 200 && answer.body["metadata"]["uid"] != service["metadata"]["uid"];
+    until(&fixture, &own("v1"), "*/*", again).await;
+
+    let name = "com.example.light.v1.Lamp";
+    let schema = |answer: &Answer| answer.body["components"]["schemas"][name].clone();
+    let path = "/openapi/v3/apis/light.example.com/v1";
+    let document = until(&fixture, path, "*/*", |answer| schema(answer)["description"] == "first").await;
+    assert_eq!(schema(&document)["properties"]["spec"]["properties"]["watts"], json!({"type": "integer", "nullable": true}));
+    assert_eq!(document.body["info"]["title"], "Kubernetes CRD Swagger");
+    let swagger = until(&fixture, "/openapi/v2", "application/json", |answer| answer.body["definitions"][name].is_object()).await;
+    assert_eq!(swagger.body["definitions"][name]["properties"]["spec"]["properties"]["watts"], json!({}));
+    let groups = fixture.get("/apis/light.example.com").await.body;
+    assert_eq!(groups["preferredVersion"]["version"], "v1");
+    assert_eq!(groups["versions"].as_array().unwrap().len(), 2);
+
+    // Another schema, and a version that is served no more.
+    let mut changed = fixture.get(&format!("{DEFINITIONS}/lamps.light.example.com")).await.body;
+    changed["spec"]["versions"] = json!([lamp("v1", true, true, "second"), lamp("v1beta1", false, false, "old")]);
+    let put = fixture.ask("PUT", &format!("{DEFINITIONS}/lamps.light.example.com"), "application/json", changed.to_string()).await;
+    assert_eq!(put.code, 200, "{put:?}");
+    until(&fixture, path, "*/*", |answer| schema(answer)["description"] == "second").await;
+    until(&fixture, &own("v1beta1"), "*/*", |answer| answer.code == 404).await;
+    until(&fixture, "/openapi/v3/apis/light.example.com/v1beta1", "*/*", |answer| answer.code == 404).await;
+    let gone = |answer: &Answer| answer.body["definitions"].get("com.example.light.v1beta1.Lamp").is_none();
+    let swagger = until(&fixture, "/openapi/v2", "application/json", gone).await;
+    assert_eq!(swagger.body["definitions"][name]["description"], "second");
+
+    fixture.ask("DELETE", &format!("{DEFINITIONS}/lamps.light.example.com"), "", Body::empty()).await;
+    until(&fixture, &own("v1"), "*/*", |answer| answer.code == 404).await;
+    until(&fixture, path, "*/*", |answer| answer.code == 404).await;
+    until(&fixture, "/apis/light.example.com", "*/*", |answer| answer.code == 404).await;
+}
