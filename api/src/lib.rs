@@ -6,6 +6,7 @@ pub mod check;
 pub mod custom;
 pub mod defaults;
 pub mod discovery;
+pub mod expressions;
 mod go_base64;
 mod go_duration;
 pub mod openapi;

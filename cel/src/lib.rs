@@ -115,7 +115,7 @@ impl Env {
             Ok(checked) => checked,
             Err(issues) => return Err(CompileError::Issues(Issues::new(parsed.source, issues))),
         };
-        let issues = validators::validate(&parsed);
+        let issues = validators::validate(&parsed, &checked);
         if !issues.is_empty() {
             return Err(CompileError::Issues(Issues::new(parsed.source, issues)));
         }

@@ -1,4 +1,4 @@
-//! ValidatingAdmissionPolicy and its binding. Expressions are not compiled here.
+//! ValidatingAdmissionPolicy, MutatingAdmissionPolicy and their bindings. Expressions are compiled.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::checks::{label_selector, messages, name_is_subdomain, qualified_name};
 use super::webhook_configuration::{self as webhook, FAILURE_POLICIES, MATCH_POLICIES, optional};
 use super::{conditions, object_meta};
+use crate::expressions::{self, Options, Variables};
 use crate::read::Read;
 
 const MOST_ANNOTATIONS: usize = 20;
@@ -35,9 +36,11 @@ pub(super) fn policy(policy: &Value, errors: &mut ErrorList) {
             }
         }
     }
-    webhook::match_conditions(spec.list("matchConditions"), &path.child("matchConditions"), errors);
+    let params = spec.set("paramKind").is_some();
+    webhook::match_conditions(spec.list("matchConditions"), params, &path.child("matchConditions"), errors);
+    let mut scope = Scope { params, variables: Variables::default() };
     for (i, variable) in spec.list("variables").iter().enumerate() {
-        self::variable(variable, &path.child("variables").index(i), errors);
+        self::variable(variable, &mut scope, &path.child("variables").index(i), errors);
     }
     if spec.list("validations").is_empty() && spec.list("auditAnnotations").is_empty() {
         for name in ["validations", "auditAnnotations"] {
@@ -47,9 +50,21 @@ pub(super) fn policy(policy: &Value, errors: &mut ErrorList) {
         return;
     }
     for (i, validation) in spec.list("validations").iter().enumerate() {
-        self::validation(validation, &path.child("validations").index(i), errors);
+        self::validation(validation, &scope, &path.child("validations").index(i), errors);
     }
-    audit_annotations(policy, &path.child("auditAnnotations"), errors);
+    audit_annotations(policy, &scope, &path.child("auditAnnotations"), errors);
+}
+
+/// What the expressions of a policy may use.
+pub(super) struct Scope {
+    pub params: bool,
+    pub variables: Variables,
+}
+
+impl Scope {
+    pub fn env(&self, authorizer: bool, patches: bool) -> cel::Env {
+        self.variables.within(expressions::environment(Options { params: self.params, authorizer, patches }))
+    }
 }
 
 pub(super) fn param_kind(kind: &Value, path: &Path, errors: &mut ErrorList) {
@@ -110,7 +125,7 @@ pub(super) fn match_resources(resources: &Value, path: &Path, errors: &mut Error
     }
 }
 
-pub(super) fn variable(variable: &Value, path: &Path, errors: &mut ErrorList) {
+pub(super) fn variable(variable: &Value, scope: &mut Scope, path: &Path, errors: &mut ErrorList) {
     const RESERVED: [&str; 21] = [
         "true",
         "false",
@@ -143,15 +158,27 @@ pub(super) fn variable(variable: &Value, path: &Path, errors: &mut ErrorList) {
     } else if !identifier {
         errors.push(field::invalid(&path.child("name"), name, "must be a valid CEL identifier"));
     }
-    if variable.text("expression").trim().is_empty() {
-        errors.push(field::required(&path.child("expression"), "expression is not specified"));
+    let (text, at) = (variable.text("expression"), path.child("expression"));
+    if text.trim().is_empty() {
+        errors.push(field::required(&at, "expression is not specified"));
+        return;
     }
+    let program = webhook::expression(&scope.env(true, false), text, text, &[], &at, errors);
+    scope.variables.add(name, program.as_ref().map(cel::Program::output_type));
 }
 
-fn validation(validation: &Value, path: &Path, errors: &mut ErrorList) {
+fn validation(validation: &Value, scope: &Scope, path: &Path, errors: &mut ErrorList) {
     const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
-    if validation.text("expression").trim().is_empty() {
-        errors.push(field::required(&path.child("expression"), "expression is not specified"));
+    let (text, at) = (validation.text("expression"), path.child("expression"));
+    if text.trim().is_empty() {
+        errors.push(field::required(&at, "expression is not specified"));
+    } else {
+        webhook::expression(&scope.env(true, false), text, text, &[cel::Type::Bool], &at, errors);
+    }
+    let text = validation.text("messageExpression");
+    if !text.trim().is_empty() {
+        let at = path.child("messageExpression");
+        webhook::expression(&scope.env(false, false), text, text, &[cel::Type::String], &at, errors);
     }
     for name in ["messageExpression", "message"] {
         let text = validation.text(name);
@@ -164,7 +191,7 @@ fn validation(validation: &Value, path: &Path, errors: &mut ErrorList) {
     optional(&validation["reason"], &REASONS, &path.child("reason"), errors);
 }
 
-fn audit_annotations(policy: &Value, path: &Path, errors: &mut ErrorList) {
+fn audit_annotations(policy: &Value, scope: &Scope, path: &Path, errors: &mut ErrorList) {
     let annotations = policy["spec"].list("auditAnnotations");
     let name = policy["metadata"].text("name");
     if annotations.len() > MOST_ANNOTATIONS {
@@ -184,6 +211,10 @@ fn audit_annotations(policy: &Value, path: &Path, errors: &mut ErrorList) {
             errors.push(field::required(&at, "valueExpression is not specified"));
         } else if expression.len() > LONGEST_EXPRESSION {
             errors.push(field::required(&at, format!("must not exceed {LONGEST_EXPRESSION} bytes in length")));
+        } else {
+            let types = [cel::Type::String, cel::Type::Null];
+            let shown = annotation.text("valueExpression");
+            webhook::expression(&scope.env(true, false), expression, shown, &types, &at, errors);
         }
         if !seen.insert(key) {
             errors.push(field::duplicate(&path.child("key"), key));

@@ -1,12 +1,13 @@
-//! MutatingAdmissionPolicy and its binding (KEP-3962). Expressions are not compiled here.
+//! MutatingAdmissionPolicy and its binding (KEP-3962). Expressions are compiled.
 
 use apimachinery::field::{self, ErrorList, Path};
 use serde_json::Value;
 
-use super::admission_policy::{match_resources, param_kind, param_ref, variable};
+use super::admission_policy::{Scope, match_resources, param_kind, param_ref, variable};
 use super::checks::{messages, name_is_subdomain, one_of};
 use super::object_meta;
-use super::webhook_configuration::{FAILURE_POLICIES, match_conditions, optional};
+use super::webhook_configuration::{FAILURE_POLICIES, expression, match_conditions, optional};
+use crate::expressions::{self, Variables};
 use crate::read::Read;
 
 const OPERATIONS: [&str; 3] = ["*", "CREATE", "UPDATE"];
@@ -32,16 +33,18 @@ pub(super) fn policy(policy: &Value, errors: &mut ErrorList) {
             operations(constraints, &at, errors);
         }
     }
-    match_conditions(spec.list("matchConditions"), &path.child("matchConditions"), errors);
+    let params = spec.set("paramKind").is_some();
+    match_conditions(spec.list("matchConditions"), params, &path.child("matchConditions"), errors);
+    let mut scope = Scope { params, variables: Variables::default() };
     for (i, one) in spec.list("variables").iter().enumerate() {
-        variable(one, &path.child("variables").index(i), errors);
+        variable(one, &mut scope, &path.child("variables").index(i), errors);
     }
     let mutations = spec.list("mutations");
     if mutations.is_empty() {
         errors.push(field::required(&path.child("mutations"), "mutations must contain at least one item"));
     }
     for (i, mutation) in mutations.iter().enumerate() {
-        self::mutation(mutation, &path.child("mutations").index(i), errors);
+        self::mutation(mutation, &scope, &path.child("mutations").index(i), errors);
     }
     one_of(spec.text("reinvocationPolicy"), &["IfNeeded", "Never"], &path.child("reinvocationPolicy"), errors);
 }
@@ -56,15 +59,15 @@ fn operations(resources: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn mutation(mutation: &Value, path: &Path, errors: &mut ErrorList) {
+fn mutation(mutation: &Value, scope: &Scope, path: &Path, errors: &mut ErrorList) {
     let kind = mutation.text("patchType");
-    let (mine, other) = match kind {
+    let (mine, other, of) = match kind {
         "" => {
             errors.push(field::required(&path.child("patchType"), ""));
             return;
         }
-        "JSONPatch" => ("jsonPatch", "applyConfiguration"),
-        "ApplyConfiguration" => ("applyConfiguration", "jsonPatch"),
+        "JSONPatch" => ("jsonPatch", "applyConfiguration", expressions::json_patch()),
+        "ApplyConfiguration" => ("applyConfiguration", "jsonPatch", expressions::object()),
         _ => {
             let supported = ["ApplyConfiguration", "JSONPatch"];
             errors.push(field::not_supported(&path.child("patchType"), kind, &supported));
@@ -76,7 +79,10 @@ fn mutation(mutation: &Value, path: &Path, errors: &mut ErrorList) {
         Some(patch) if patch.text("expression").trim().is_empty() => {
             errors.push(field::required(&path.child(mine).child("expression"), ""));
         }
-        Some(_) => {}
+        Some(patch) => {
+            let (text, at) = (patch.text("expression").trim(), path.child(mine).child("expression"));
+            expression(&scope.env(true, true), text, text, &[of], &at, errors);
+        }
     }
     if mutation.set(other).is_some() {
         let message = format!("must not be specified when patchType is {kind}");

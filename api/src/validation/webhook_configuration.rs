@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::checks::{label_selector, messages, name_is_subdomain, qualified_name};
 use super::object_meta;
+use crate::expressions::{self, Options, Refusal};
 use crate::read::Read;
 
 const NO_SIDE_EFFECTS: [&str; 2] = ["None", "NoneOnDryRun"];
@@ -86,7 +87,7 @@ fn hook(hook: &Value, strictness: Strictness, path: &Path, errors: &mut ErrorLis
     }
     optional(&hook["reinvocationPolicy"], &["IfNeeded", "Never"], &path.child("reinvocationPolicy"), errors);
     client_config(&hook["clientConfig"], &path.child("clientConfig"), errors);
-    match_conditions(hook.list("matchConditions"), &path.child("matchConditions"), errors);
+    match_conditions(hook.list("matchConditions"), false, &path.child("matchConditions"), errors);
 }
 
 fn review_versions(hook: &Value, strictness: Strictness, path: &Path, errors: &mut ErrorList) {
@@ -292,15 +293,20 @@ pub(super) fn service(service: &Value, path: &Path, errors: &mut ErrorList) {
 }
 
 /// Conditions under which a webhook or policy is asked; their expressions are not compiled here.
-pub(super) fn match_conditions(conditions: &[Value], path: &Path, errors: &mut ErrorList) {
+/// `params` tells whether expressions may use those of a policy.
+pub(super) fn match_conditions(conditions: &[Value], params: bool, path: &Path, errors: &mut ErrorList) {
     if conditions.len() > 64 {
         errors.push(field::too_many(path, conditions.len(), 64));
     }
     let mut seen = BTreeSet::new();
     for (i, condition) in conditions.iter().enumerate() {
         let (path, name) = (path.index(i), condition.text("name"));
-        if condition.text("expression").trim().is_empty() {
-            errors.push(field::required(&path.child("expression"), ""));
+        let (expression, at) = (condition.text("expression").trim(), path.child("expression"));
+        if expression.is_empty() {
+            errors.push(field::required(&at, ""));
+        } else {
+            let env = expressions::environment(Options { params, authorizer: true, patches: false });
+            self::expression(env, expression, expression, &[cel::Type::Bool], &at, errors);
         }
         if name.is_empty() {
             errors.push(field::required(&path.child("name"), ""));
@@ -309,6 +315,28 @@ pub(super) fn match_conditions(conditions: &[Value], path: &Path, errors: &mut E
         qualified_name(name, &path.child("name"), errors);
         if !seen.insert(name) {
             errors.push(field::duplicate(&path.child("name"), name));
+        }
+    }
+}
+
+/// Compiles an expression; `shown` is what an error shows as the value.
+pub(super) fn expression(
+    env: &cel::Env,
+    text: &str,
+    shown: &str,
+    types: &[cel::Type],
+    path: &Path,
+    errors: &mut ErrorList,
+) -> Option<cel::Program> {
+    match expressions::compile(env, text, types) {
+        Ok(program) => Some(program),
+        Err(Refusal::Invalid(detail)) => {
+            errors.push(field::invalid(path, shown, detail));
+            None
+        }
+        Err(Refusal::Internal(detail)) => {
+            errors.push(field::internal(path, detail));
+            None
         }
     }
 }

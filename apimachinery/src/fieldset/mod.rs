@@ -4,6 +4,7 @@
 //! changed between two objects under a schema, [`of`] all that an object mentions, [`merge`] what
 //! applying one object over another gives, [`remove`] an object without some of its parts.
 
+mod atomics;
 mod compare;
 mod element;
 mod merge;
@@ -11,6 +12,7 @@ pub mod raw;
 mod reconcile;
 mod validate;
 
+pub use atomics::atomics;
 pub use compare::{Comparison, compare, of, zero};
 pub use element::{PathElement, path_text};
 pub use merge::{Error as MergeError, merge, remove};

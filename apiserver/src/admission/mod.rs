@@ -5,10 +5,12 @@
 
 pub mod always_pull_images;
 pub mod certificates;
+pub mod compiled;
 pub mod default_ingress_class;
 pub mod default_storage_class;
 pub mod default_toleration_seconds;
 pub mod deny_service_external_ips;
+pub mod expression;
 pub mod extended_resource_toleration;
 pub mod limit_pod_hard_anti_affinity_topology;
 pub mod limit_ranger;
@@ -22,12 +24,16 @@ pub mod pod_node_selector;
 pub mod pod_security;
 pub mod pod_toleration_restriction;
 pub mod pod_topology_labels;
+pub mod policy;
 pub mod priority;
 pub mod resource_quota;
+pub mod review;
+pub mod rules;
 pub mod runtime_class;
 pub mod service_account;
 pub mod storage_object_in_use_protection;
 pub mod taint_nodes_by_condition;
+pub mod webhook;
 
 use std::sync::Arc;
 
@@ -82,6 +88,8 @@ pub struct Attributes<'a> {
     pub dry_run: bool,
     /// What the user should know; see [`Attributes::warn`].
     pub warnings: Mutex<Vec<String>>,
+    /// What webhooks and policies share.
+    pub review: review::Review<'a>,
 }
 
 impl Attributes<'_> {
@@ -98,6 +106,12 @@ impl Attributes<'_> {
     /// The 403 of a plugin.
     pub fn forbidden(&self, error: impl std::fmt::Display) -> Status {
         Status::forbidden(&self.served.group_resource(), &self.name, error)
+    }
+
+    /// The refusal while nobody can tell what webhooks and policies there are.
+    fn not_ready(&self, error: &crate::cache::Error) -> Status {
+        tracing::warn!(%error, "the configuration of admission cannot be read");
+        self.forbidden("not yet ready to handle request")
     }
 }
 
@@ -170,24 +184,24 @@ const PLUGINS: &[(&str, bool, &dyn Plugin)] = &[
     (default_ingress_class::NAME, true, &default_ingress_class::DefaultIngressClass),
     (deny_service_external_ips::NAME, false, &deny_service_external_ips::DenyServiceExternalIps),
     (pod_topology_labels::NAME, true, &pod_topology_labels::PodTopologyLabels),
+    (policy::MUTATING, true, &policy::MutatingAdmissionPolicy),
+    (webhook::MUTATING, true, &webhook::MutatingAdmissionWebhook),
+    (policy::VALIDATING, true, &policy::ValidatingAdmissionPolicy),
+    (webhook::VALIDATING, true, &webhook::ValidatingAdmissionWebhook),
     (resource_quota::NAME, true, &resource_quota::ResourceQuota),
 ];
 
 /// Upstream's plugins that have no counterpart here, or are elsewhere: their names are accepted.
-const ELSEWHERE: [&str; 13] = [
+const ELSEWHERE: [&str; 9] = [
     "AlwaysAdmit",
     "AlwaysDeny",
     "EventRateLimit",
     "ImagePolicyWebhook",
     "JobValidation",
-    "MutatingAdmissionPolicy",
-    "MutatingAdmissionWebhook",
     "NodeDeclaredFeatureValidator",
     "PodGroupProtection",
     "PodGroupWorkloadExists",
     "PodResizeValidator",
-    "ValidatingAdmissionPolicy",
-    "ValidatingAdmissionWebhook",
 ];
 
 /// Whether there is a plugin of this name.
@@ -236,10 +250,15 @@ impl Chain {
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<(), Status> {
-        for plugin in &self.0 {
-            plugin.mutate(server, attributes, object, old).await?;
+        loop {
+            for plugin in &self.0 {
+                plugin.mutate(server, attributes, object, old).await?;
+            }
+            // A webhook or a policy changed the object: all see it once more.
+            if !attributes.review.repeat() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Lets every plugin judge the object.

@@ -54,17 +54,6 @@ impl Plugin for NodeRestriction {
     ) -> Result<(), Status> {
         check(server, attributes, object, old)
     }
-
-    async fn validate(
-        &self,
-        server: &Arc<Server>,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        old: Option<&Value>,
-    ) -> Result<(), Status> {
-        // Deletions come by here only.
-        if attributes.operation == Operation::Delete { check(server, attributes, object, old) } else { Ok(()) }
-    }
 }
 
 fn check(server: &Server, attributes: &Attributes<'_>, object: &Value, old: Option<&Value>) -> Result<(), Status> {

@@ -305,6 +305,16 @@ impl ResourceCache {
         Ok(self.cached(key))
     }
 
+    /// The resource version of the last change of this resource that memory has.
+    pub fn changed_at(&self) -> Revision {
+        self.state.read().applied
+    }
+
+    /// All objects as cached now, in key order, without waiting for anything. None before loading.
+    pub fn present(&self) -> Vec<Arc<Entry>> {
+        self.state.read().map.values().cloned().collect()
+    }
+
     /// One object as cached now, without waiting for anything. `None` also before loading.
     pub fn cached(&self, key: &str) -> Option<Arc<Entry>> {
         self.state.read().map.get(key).cloned()

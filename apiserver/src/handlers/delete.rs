@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::selection::Selection;
 use super::{errors, format, list, namespace, object_answer, table_options};
+use crate::admission::review::{RequestOptions, Review};
 use crate::admission::{Attributes, Operation};
 use crate::cache::{CreateOptions, Entry, Error, Freshness};
 use crate::codec::body::{self, Expected};
@@ -181,6 +182,7 @@ async fn delete(
         user: &cx.user,
         dry_run: options.dry_run,
         warnings: parking_lot::Mutex::default(),
+        review: Review::of(RequestOptions::Delete(options)),
     };
     let hooks = served.rules.hooks;
     let hook = HookContext {
@@ -203,6 +205,7 @@ async fn delete(
             return Ok(Deleted::Marked(entry.tree()));
         }
         let old = entry.tree();
+        cx.server.admission.mutate(&cx.server, &attributes, &mut Value::Null, Some(&old)).await?;
         cx.server.admission.validate(&cx.server, &attributes, &Value::Null, Some(&old)).await?;
         let result = match decision {
             Decision::AlreadyMarked => return Ok(Deleted::Marked(old)),

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use super::store::{self, Update};
 use super::subresources::{created, plain};
 use super::{delete, errors, get, method_not_allowed};
+use crate::admission::review::{RequestOptions, Review};
 use crate::admission::{Attributes, Operation};
 use crate::cache::Freshness;
 use crate::codec::body::{self, Expected};
@@ -105,6 +106,7 @@ async fn admit(cx: &Context, served: &Arc<Served>, eviction: &mut Value, options
         user: &cx.user,
         dry_run: options.dry_run,
         warnings: Mutex::default(),
+        review: Review::of(RequestOptions::Write("CreateOptions", options)),
     };
     cx.server.admission.mutate(&cx.server, &attributes, eviction, None).await?;
     cx.server.admission.validate(&cx.server, &attributes, eviction, None).await

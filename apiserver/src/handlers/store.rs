@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::managers::track;
 use super::{errors, owner_references};
+use crate::admission::review::{RequestOptions, Review};
 use crate::admission::{Attributes, Operation};
 use crate::cache::{CreateOptions, Entry, Error, Freshness};
 use crate::registry::hooks::{HookContext, Reservation};
@@ -125,6 +126,7 @@ async fn create_with(
         user: &cx.user,
         dry_run: options.dry_run,
         warnings: Mutex::default(),
+        review: Review::of(RequestOptions::Write("CreateOptions", options)),
     };
     if served.custom().is_some_and(|custom| custom.terminating) {
         return Err(Status::forbidden(
@@ -364,6 +366,7 @@ async fn attempt(
         user: &cx.user,
         dry_run: update.options.dry_run,
         warnings: Mutex::default(),
+        review: Review::of(RequestOptions::Write("UpdateOptions", update.options)),
     };
     let admission = &cx.server.admission;
     let admitted = admission.mutate(&cx.server, &attributes, &mut new, Some(&old_stored)).await;

@@ -58,6 +58,7 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
         user: &cx.user,
         dry_run: options.dry_run,
         warnings: parking_lot::Mutex::default(),
+        review: crate::admission::review::Review::default(),
     };
     cx.server.admission.mutate(&cx.server, &attributes, &mut request, None).await?;
     cx.server.admission.validate(&cx.server, &attributes, &request, None).await?;

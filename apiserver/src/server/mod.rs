@@ -42,6 +42,9 @@ pub struct Server {
     /// The issuer of ServiceAccount tokens, when there are keys.
     pub tokens: Option<Arc<service_account::Tokens>>,
     pub admission: Chain,
+    /// Webhooks and policies, compiled.
+    pub webhooks: crate::admission::webhook::Configurations,
+    pub policies: crate::admission::policy::Policies,
     pub metrics: Metrics,
     pub livez: Checks,
     pub readyz: Checks,

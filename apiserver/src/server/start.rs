@@ -263,6 +263,8 @@ fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken)
         admission: Chain::new(&config),
         metrics,
         aggregator,
+        webhooks: crate::admission::webhook::Configurations::default(),
+        policies: crate::admission::policy::Policies::default(),
         livez: checks("livez"),
         readyz: checks("readyz"),
         healthz: checks("healthz"),

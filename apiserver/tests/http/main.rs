@@ -9,6 +9,7 @@ mod authentication;
 mod authorization;
 mod bad_input;
 mod custom;
+mod dynamic_admission;
 mod golden;
 mod lifecycle;
 

@@ -143,7 +143,7 @@ impl Checker<'_> {
                     if optional.contains(&at) {
                         found = self.present(element, found);
                     }
-                    of = Some(self.join(element, of, found));
+                    of = Some(self.join(of, found));
                 }
                 let of = of.unwrap_or_else(|| self.unifier.fresh());
                 self.set(id, Type::list(of));
@@ -174,15 +174,10 @@ impl Checker<'_> {
         }
     }
 
-    /// The one type of all elements: Kubernetes does not let them differ.
-    fn join(&mut self, expr: &Expr, so_far: Option<Type>, next: Type) -> Type {
+    /// The type of all elements. That they do not differ is checked afterwards, with the other literals.
+    fn join(&mut self, so_far: Option<Type>, next: Type) -> Type {
         let Some(so_far) = so_far else { return next };
-        if self.unifier.assignable(&so_far, &next) {
-            return unify::most_general(so_far, next);
-        }
-        let (so_far, next) = (self.unifier.substitute(&so_far, false), self.unifier.substitute(&next, false));
-        self.issue(expr.id, format!("expected type '{so_far}' but found '{next}'"));
-        Type::Error
+        if self.unifier.assignable(&so_far, &next) { unify::most_general(so_far, next) } else { Type::Dyn }
     }
 
     fn map(&mut self, id: Id, entries: &mut [Entry]) {
@@ -191,13 +186,13 @@ impl Checker<'_> {
         for entry in entries {
             self.expr(&mut entry.key);
             let found = self.get(&entry.key);
-            key_type = Some(self.join(&entry.key, key_type, found));
+            key_type = Some(self.join(key_type, found));
             self.expr(&mut entry.value);
             let mut found = self.get(&entry.value);
             if entry.optional {
                 found = self.present(&entry.value, found);
             }
-            value_type = Some(self.join(&entry.value, value_type, found));
+            value_type = Some(self.join(value_type, found));
         }
         let key_type = key_type.unwrap_or_else(|| self.unifier.fresh());
         let value_type = value_type.unwrap_or_else(|| self.unifier.fresh());

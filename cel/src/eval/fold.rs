@@ -47,7 +47,7 @@ impl<'a> Machine<'_, 'a> {
                 }
                 Ok(())
             }
-            other => Err(Error::new(format!("unsupported comprehension range type: {}", go_type(other)))),
+            other => Err(Error::new(format!("got '{}', expected iterable type", go_type(other)))),
         }
     }
 

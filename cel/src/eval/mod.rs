@@ -17,7 +17,8 @@ use plan::{CallNode, Node};
 /// The values of variables by their names.
 #[derive(Clone, Debug, Default)]
 pub struct Activation<'a> {
-    variables: SmallVec<[(&'a str, Value<'a>); 8]>,
+    // A `Vec`, so that an activation may be used where one of a shorter life is wanted.
+    variables: Vec<(&'a str, Value<'a>)>,
 }
 
 impl<'a> Activation<'a> {

@@ -104,11 +104,10 @@ pub(crate) struct CallNode {
 
 impl CallNode {
     pub fn no_such_overload(&self, args: &[Value<'_>]) -> Error {
-        if !self.function.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        if self.overloads.iter().any(|overload| overload.member) || args.len() != 1 {
             return Error::no_such_overload();
         }
-        let types: Vec<&str> = args.iter().map(Value::type_name).collect();
-        Error::new(format!("no such overload: {}({})", self.function, types.join(", ")))
+        Error::new(format!("no such overload: {}", self.function))
     }
 }
 

@@ -26,8 +26,8 @@ impl std::fmt::Debug for Format {
     }
 }
 
-const DATE_TIME_PATTERN: u64 = 98;
-const UUID_PATTERN: u64 = 84;
+const DATE_TIME_PATTERN: u64 = 70;
+const UUID_PATTERN: u64 = 70;
 
 /// All formats.
 static FORMATS: [Format; 13] = [

@@ -6,23 +6,23 @@ use crate::value::{List, Map, Value};
 /// More digits than this after the point are never printed.
 const MAX_PRECISION: usize = 1_000;
 
-/// Fills a format.
-///
-/// # Errors
-/// When a verb does not exist, does not suit its argument, or has none.
-pub fn format(format: &str, args: &[Value<'_>]) -> Result<String, Error> {
-    let mut out = String::new();
-    let mut next = 0;
+/// A piece of a format.
+enum Piece {
+    Text(char),
+    Verb(char, Option<usize>),
+}
+
+/// Takes a format apart.
+fn pieces(format: &str) -> impl Iterator<Item = Result<Piece, String>> + '_ {
     let mut chars = format.chars().peekable();
-    while let Some(c) = chars.next() {
+    std::iter::from_fn(move || {
+        let c = chars.next()?;
         if c != '%' {
-            out.push(c);
-            continue;
+            return Some(Ok(Piece::Text(c)));
         }
-        let Some(mut verb) = chars.next() else { return Err(Error::new("unexpected end of string")) };
+        let Some(mut verb) = chars.next() else { return Some(Err("unexpected end of string".into())) };
         if verb == '%' {
-            out.push('%');
-            continue;
+            return Some(Ok(Piece::Text('%')));
         }
         let mut precision = None;
         if verb == '.' {
@@ -30,17 +30,62 @@ pub fn format(format: &str, args: &[Value<'_>]) -> Result<String, Error> {
             while let Some(digit) = chars.next_if(char::is_ascii_digit) {
                 digits.push(digit);
             }
-            let number: usize = digits.parse().map_err(|_| {
-                Error::new(format!(
-                    "error while converting precision to integer: strconv.Atoi: parsing {digits:?}: invalid syntax"
-                ))
-            })?;
+            let Ok(number) = digits.parse::<usize>() else {
+                return Some(Err("could not parse formatting clause: error while parsing precision: could not find end of precision specifier".into()));
+            };
             precision = Some(number.min(MAX_PRECISION));
-            verb = chars.next().ok_or_else(|| Error::new("could not find end of precision specifier"))?;
+            let Some(next) = chars.next() else {
+                return Some(Err("could not parse formatting clause: error while parsing precision: could not find end of precision specifier".into()));
+            };
+            verb = next;
         }
-        let Some(arg) = args.get(next) else { return Err(Error::new(format!("index {next} out of range"))) };
-        next += 1;
-        out.push_str(&one(verb, precision, arg)?);
+        if !matches!(verb, 's' | 'd' | 'f' | 'e' | 'b' | 'x' | 'X' | 'o') {
+            return Some(Err(format!("could not parse formatting clause: unrecognized formatting clause \"{verb}\"")));
+        }
+        Some(Ok(Piece::Verb(verb, precision)))
+    })
+}
+
+/// The verbs of a format, in their order.
+pub(crate) fn verbs(format: &str) -> impl Iterator<Item = Result<char, String>> + '_ {
+    pieces(format).filter_map(|piece| match piece {
+        Ok(Piece::Text(_)) => None,
+        Ok(Piece::Verb(verb, _)) => Some(Ok(verb)),
+        Err(message) => Some(Err(message)),
+    })
+}
+
+/// What a verb may be used on.
+pub(crate) fn rule(verb: char) -> &'static str {
+    match verb {
+        's' => {
+            "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps"
+        }
+        'd' => "decimal clause can only be used on integers",
+        'f' => "fixed-point clause can only be used on doubles",
+        'e' => "scientific clause can only be used on doubles",
+        'b' => "only integers and bools can be formatted as binary",
+        'o' => "octal clause can only be used on integers",
+        _ => "only integers, byte buffers, and strings can be formatted as hex",
+    }
+}
+
+/// Fills a format.
+///
+/// # Errors
+/// When a verb does not exist, does not suit its argument, or has none.
+pub fn format(format: &str, args: &[Value<'_>]) -> Result<String, Error> {
+    let mut out = String::new();
+    let mut next = 0;
+    for piece in pieces(format) {
+        match piece.map_err(Error::new)? {
+            Piece::Text(c) => out.push(c),
+            Piece::Verb(verb, precision) => {
+                let Some(arg) = args.get(next) else { return Err(Error::new(format!("index {next} out of range"))) };
+                next += 1;
+                out.push_str(&one(verb, precision, arg)?);
+            }
+        }
     }
     Ok(out)
 }
@@ -49,32 +94,31 @@ fn one(verb: char, precision: Option<usize>, arg: &Value<'_>) -> Result<String, 
     match verb {
         's' => shown(arg),
         'd' => decimal(arg),
-        'f' => real(arg, "fixed-point", |n| {
+        'f' => real(arg, verb, |n| {
             let precision = precision.unwrap_or(6);
             format!("{n:.precision$}")
         }),
-        'e' => real(arg, "scientific", |n| scientific(n, precision.unwrap_or(6))),
+        'e' => real(arg, verb, |n| scientific(n, precision.unwrap_or(6))),
         'b' => match arg {
             Value::Int(n) if *n < 0 => Ok(format!("-{:b}", n.unsigned_abs())),
             Value::Int(n) => Ok(format!("{n:b}")),
             Value::Uint(n) => Ok(format!("{n:b}")),
             Value::Bool(b) => Ok(if *b { "1".into() } else { "0".into() }),
-            _ => Err(wrong("only integers and bools can be formatted as binary", arg)),
+            _ => Err(wrong(verb, arg)),
         },
         'o' => match arg {
             Value::Int(n) if *n < 0 => Ok(format!("-{:o}", n.unsigned_abs())),
             Value::Int(n) => Ok(format!("{n:o}")),
             Value::Uint(n) => Ok(format!("{n:o}")),
-            _ => Err(wrong("octal clause can only be used on integers", arg)),
+            _ => Err(wrong(verb, arg)),
         },
-        'x' => hex(arg),
         'X' => hex(arg).map(|text| text.to_ascii_uppercase()),
-        other => Err(Error::new(format!("unrecognized formatting clause \"{other}\""))),
+        _ => hex(arg),
     }
 }
 
-fn wrong(rule: &str, arg: &Value<'_>) -> Error {
-    Error::new(format!("error during formatting: {rule}, was given {}", arg.type_name()))
+fn wrong(verb: char, arg: &Value<'_>) -> Error {
+    Error::new(format!("error during formatting: {}, was given {}", rule(verb), arg.type_name()))
 }
 
 fn special(n: f64) -> Option<&'static str> {
@@ -86,7 +130,7 @@ fn special(n: f64) -> Option<&'static str> {
     }
 }
 
-fn real(arg: &Value<'_>, name: &str, show: impl Fn(f64) -> String) -> Result<String, Error> {
+fn real(arg: &Value<'_>, verb: char, show: impl Fn(f64) -> String) -> Result<String, Error> {
     let n = match arg {
         Value::Double(n) => *n,
         Value::Int(n) => *n as f64,
@@ -95,18 +139,21 @@ fn real(arg: &Value<'_>, name: &str, show: impl Fn(f64) -> String) -> Result<Str
             "NaN" => f64::NAN,
             "Infinity" => f64::INFINITY,
             "-Infinity" => f64::NEG_INFINITY,
-            _ => return Err(wrong(&format!("{name} clause can only be used on doubles"), arg)),
+            _ => return Err(wrong(verb, arg)),
         },
-        _ => return Err(wrong(&format!("{name} clause can only be used on doubles"), arg)),
+        _ => return Err(wrong(verb, arg)),
     };
     Ok(special(n).map_or_else(|| show(n), str::to_owned))
 }
 
+/// `1.234500×10⁰³`: upstream writes it for people who read English.
 fn scientific(n: f64, precision: usize) -> String {
     let text = format!("{n:.precision$e}");
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
-    format!("{mantissa}e{sign}{digits:0>2}")
+    let (sign, digits) = exponent.strip_prefix('-').map_or(("", exponent), |digits| ("⁻", digits));
+    let raised = |c: char| c.to_digit(10).and_then(|at| "⁰¹²³⁴⁵⁶⁷⁸⁹".chars().nth(at as usize)).unwrap_or(c);
+    let digits: String = format!("{digits:0>2}").chars().map(raised).collect();
+    format!("{mantissa}×10{sign}{digits}")
 }
 
 fn decimal(arg: &Value<'_>) -> Result<String, Error> {
@@ -115,7 +162,7 @@ fn decimal(arg: &Value<'_>) -> Result<String, Error> {
         Value::Uint(n) => Ok(n.to_string()),
         Value::Double(n) if n.is_nan() || n.is_infinite() => Ok(special(*n).unwrap_or_default().to_owned()),
         Value::String(text) if matches!(&**text, "NaN" | "Infinity" | "-Infinity") => Ok(text.to_string()),
-        _ => Err(wrong("decimal clause can only be used on integers", arg)),
+        _ => Err(wrong('d', arg)),
     }
 }
 
@@ -127,7 +174,7 @@ fn hex(arg: &Value<'_>) -> Result<String, Error> {
         Value::Uint(n) => Ok(format!("{n:x}")),
         Value::String(text) => Ok(bytes(text.as_bytes())),
         Value::Bytes(b) => Ok(bytes(b)),
-        _ => Err(wrong("only integers, byte buffers, and strings can be formatted as hex", arg)),
+        _ => Err(wrong('x', arg)),
     }
 }
 
@@ -146,10 +193,7 @@ fn shown(arg: &Value<'_>) -> Result<String, Error> {
         Value::Double(n) => special(*n).map_or_else(|| arg.to_string(), str::to_owned),
         Value::List(list) => shown_list(list)?,
         Value::Map(map) => shown_map(map)?,
-        _ => {
-            let rule = "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps";
-            return Err(wrong(rule, arg));
-        }
+        _ => return Err(wrong('s', arg)),
     })
 }
 

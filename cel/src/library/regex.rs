@@ -53,11 +53,38 @@ pub fn declare(f: &mut Functions) {
 /// # Errors
 /// When it is none, in Go's words where they are known.
 pub fn compile(pattern: &str) -> Result<Regex, Error> {
+    if let Some(operators) = nested_repetition(pattern) {
+        return Err(Error::new(format!("error parsing regexp: invalid nested repetition operator: `{operators}`")));
+    }
     let translated = translate(pattern);
     RegexBuilder::new(&translated)
         .size_limit(MAX_PROGRAM)
         .build()
         .map_err(|e| Error::new(format!("error parsing regexp: {}", explain(&e, pattern))))
+}
+
+/// RE2 refuses `a**` and `a{2}{3}`, which Rust takes.
+fn nested_repetition(pattern: &str) -> Option<String> {
+    use regex_syntax::ast::{Ast, Visitor, parse::Parser};
+    struct Finder(Option<(usize, usize)>);
+    impl Visitor for Finder {
+        type Output = Option<(usize, usize)>;
+        type Err = ();
+        fn finish(self) -> Result<Self::Output, ()> {
+            Ok(self.0)
+        }
+        fn visit_pre(&mut self, ast: &Ast) -> Result<(), ()> {
+            if let Ast::Repetition(outer) = ast
+                && let Ast::Repetition(inner) = &*outer.ast
+            {
+                self.0.get_or_insert((inner.op.span.start.offset, outer.op.span.end.offset));
+            }
+            Ok(())
+        }
+    }
+    let ast = Parser::new().parse(pattern).ok()?;
+    let (start, end) = regex_syntax::ast::visit(&ast, Finder(None)).ok()??;
+    pattern.get(start..end).map(str::to_owned)
 }
 
 /// RE2 knows `\Q…\E`, `\C` and `\z` as Rust does not, or differently.

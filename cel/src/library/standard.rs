@@ -208,7 +208,7 @@ fn times(f: &mut Functions) {
         "getMilliseconds",
         "timestamp_to_milliseconds",
         "timestamp_to_milliseconds_with_tz",
-        |clock| { clock.subsec_nanosecond() / 1_000_000 },
+        |clock| clock.subsec_nanosecond() / 1_000_000,
         "duration_to_milliseconds" / 1_000_000
     );
 }

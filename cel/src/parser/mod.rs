@@ -178,7 +178,10 @@ impl Parser<'_> {
         if *depth > MAX_DEPTH {
             self.issues.push(Issue {
                 location: Location::NOWHERE,
-                message: format!("expression recursion limit exceeded: {MAX_DEPTH}"),
+                message: match rule {
+                    Rule::Expr => format!("expression recursion limit exceeded: {MAX_DEPTH}"),
+                    Rule::Relation | Rule::Calc | Rule::Member => "max recursion depth exceeded".into(),
+                },
             });
             return Err(Abort);
         }
@@ -213,7 +216,10 @@ impl Parser<'_> {
             Some(op) => {
                 let id = self.id(op.start);
                 let yes = self.logical_or()?;
-                self.expect(":")?;
+                if !self.is(":") {
+                    return self.mismatched("':'");
+                }
+                self.next();
                 let no = self.expr()?;
                 call(id, operator::CONDITIONAL, vec![condition, yes, no])
             }
@@ -244,7 +250,6 @@ impl Parser<'_> {
 
     fn relation(&mut self) -> Parse<Expr> {
         let outer = self.depths[Rule::Relation as usize];
-        self.enter(Rule::Relation)?;
         let mut left = self.calc(0)?;
         while let TokenKind::Symbol(symbol) = self.peek().kind {
             let function = match symbol {
@@ -270,7 +275,6 @@ impl Parser<'_> {
     /// Sums (`level` 0) of products (`level` 1).
     fn calc(&mut self, level: u8) -> Parse<Expr> {
         let outer = self.depths[Rule::Calc as usize];
-        self.enter(Rule::Calc)?;
         let mut left = if level == 0 { self.calc(1)? } else { self.unary()? };
         while let TokenKind::Symbol(symbol) = self.peek().kind {
             let function = match (level, symbol) {
@@ -314,7 +318,6 @@ impl Parser<'_> {
 
     fn member(&mut self) -> Parse<Expr> {
         let outer = self.depths[Rule::Member as usize];
-        self.enter(Rule::Member)?;
         let mut expr = self.primary()?;
         loop {
             if let Some(op) = self.eat(".") {
@@ -323,7 +326,7 @@ impl Parser<'_> {
                 let name = self.peek();
                 match name.kind {
                     TokenKind::Ident | TokenKind::EscapedIdent => self.next(),
-                    _ => return self.no_member(op, name),
+                    _ => return self.no_member(name),
                 };
                 let field = self.text(name);
                 if name.kind == TokenKind::EscapedIdent {
@@ -343,6 +346,7 @@ impl Parser<'_> {
             } else if let Some(op) = self.eat("[") {
                 self.enter(Rule::Member)?;
                 let id = self.id(op.start);
+                self.operand_or(&["?"])?;
                 let optional = self.eat("?").is_some();
                 let index = self.expr()?;
                 self.expect("]")?;
@@ -356,11 +360,11 @@ impl Parser<'_> {
         Ok(expr)
     }
 
-    fn no_member<T>(&mut self, op: Token, name: Token) -> Parse<T> {
+    fn no_member<T>(&mut self, name: Token) -> Parse<T> {
         let text = self.text(name);
         match name.kind {
             TokenKind::Symbol("true" | "false" | "null") => {
-                self.issue(op.start, format!("Syntax error: mismatched input '{text}' expecting IDENTIFIER"));
+                self.issue(name.start, format!("Syntax error: mismatched input '{text}' expecting IDENTIFIER"));
                 Err(Abort)
             }
             TokenKind::End => {
@@ -386,6 +390,11 @@ impl Parser<'_> {
             TokenKind::Symbol("[") => self.list(),
             TokenKind::Symbol("{") => self.map(),
             TokenKind::Symbol(".") if self.peek_at(1).kind == TokenKind::Ident => self.named(),
+            TokenKind::Symbol(".") if self.peek_at(1).kind != TokenKind::End => {
+                self.next();
+                let next = self.peek();
+                self.no_member(next)
+            }
             TokenKind::Ident => self.named(),
             TokenKind::Symbol("-") if matches!(self.peek_at(1).kind, TokenKind::Int | TokenKind::Float) => {
                 self.next();
@@ -409,7 +418,19 @@ impl Parser<'_> {
                 let literal = if word == "null" { Literal::Null } else { Literal::Bool(word == "true") };
                 Ok(self.new(token.start, ExprKind::Literal(literal)))
             }
+            TokenKind::Symbol(_) if self.begins_operand(1) => self.extraneous(OPERAND),
             _ => self.mismatched(OPERAND),
+        }
+    }
+
+    /// Whether the token after some others may begin an operand: then those were too many.
+    fn begins_operand(&self, ahead: usize) -> bool {
+        match self.peek_at(ahead).kind {
+            TokenKind::Symbol(symbol) => {
+                matches!(symbol, "[" | "{" | "(" | "." | "-" | "!" | "true" | "false" | "null")
+            }
+            TokenKind::End | TokenKind::EscapedIdent => false,
+            _ => true,
         }
     }
 
@@ -480,14 +501,14 @@ impl Parser<'_> {
             if name.kind == TokenKind::EscapedIdent {
                 self.issue(name.start, "unsupported syntax: '`'".into());
             }
-            let colon = self.expect(":")?;
+            let colon = self.colon()?;
             let field = self.id(colon.start);
             let value = self.expr()?;
             fields.push(Field { id: field, name: self.text(name), value, optional });
             if self.is("}") || (self.is(",") && self.peek_at(1).kind == TokenKind::Symbol("}")) {
                 break;
             }
-            self.expect_one_of(",", "}")?;
+            self.comma_or("}")?;
         }
         self.eat(",");
         self.expect("}")?;
@@ -499,6 +520,7 @@ impl Parser<'_> {
         let id = self.id(open.start);
         let mut elements = Vec::new();
         let mut optional = Vec::new();
+        self.operand_or(&["]", ",", "?"])?;
         while !self.is("]") && !(self.is(",") && self.peek_at(1).kind == TokenKind::Symbol("]")) {
             if self.eat("?").is_some() {
                 optional.push(elements.len());
@@ -507,7 +529,7 @@ impl Parser<'_> {
             if self.is("]") || (self.is(",") && self.peek_at(1).kind == TokenKind::Symbol("]")) {
                 break;
             }
-            self.expect_one_of(",", "]")?;
+            self.comma_or("]")?;
         }
         self.eat(",");
         self.expect("]")?;
@@ -518,17 +540,18 @@ impl Parser<'_> {
         let open = self.next();
         let id = self.id(open.start);
         let mut entries = Vec::new();
+        self.operand_or(&["}", ",", "?"])?;
         while !self.is("}") && !(self.is(",") && self.peek_at(1).kind == TokenKind::Symbol("}")) {
             let optional = self.eat("?").is_some();
             let key = self.expr()?;
-            let colon = self.expect(":")?;
+            let colon = self.colon()?;
             let entry = self.id(colon.start);
             let value = self.expr()?;
             entries.push(Entry { id: entry, key, value, optional });
             if self.is("}") || (self.is(",") && self.peek_at(1).kind == TokenKind::Symbol("}")) {
                 break;
             }
-            self.expect_one_of(",", "}")?;
+            self.comma_or("}")?;
         }
         self.eat(",");
         self.expect("}")?;
@@ -538,6 +561,7 @@ impl Parser<'_> {
     /// The arguments of a call whose `(` has been read.
     fn arguments(&mut self) -> Parse<Vec<Expr>> {
         let mut args = Vec::new();
+        self.operand_or(&[")"])?;
         if self.eat(")").is_some() {
             return Ok(args);
         }
@@ -546,7 +570,10 @@ impl Parser<'_> {
             if self.eat(")").is_some() {
                 return Ok(args);
             }
-            self.expect_one_of(",", ")")?;
+            if self.eat(",").is_none() {
+                self.expect(")")?;
+                return Ok(args);
+            }
         }
     }
 
@@ -562,11 +589,47 @@ impl Parser<'_> {
         }
     }
 
-    fn expect_one_of(&mut self, symbol: &str, closing: &str) -> Parse<()> {
-        if self.eat(symbol).is_some() {
+    /// A comma, or what closes.
+    fn comma_or(&mut self, closing: &str) -> Parse<()> {
+        if self.eat(",").is_some() {
             return Ok(());
         }
-        self.expect(closing).map(|_| ())
+        if !self.is(closing) {
+            return self.mismatched(&format!("{{'{closing}', ','}}"));
+        }
+        Ok(())
+    }
+
+    fn colon(&mut self) -> Parse<Token> {
+        if !self.is(":") {
+            return self.mismatched("':'");
+        }
+        Ok(self.next())
+    }
+
+    /// What may begin an operand, with other tokens that may stand here too.
+    fn operand_or(&mut self, others: &[&'static str]) -> Parse<()> {
+        let token = self.peek();
+        let fits = match token.kind {
+            TokenKind::Symbol(symbol) => {
+                matches!(symbol, "[" | "{" | "(" | "." | "-" | "!" | "true" | "false" | "null")
+                    || others.contains(&symbol)
+            }
+            TokenKind::End | TokenKind::EscapedIdent => false,
+            _ => true,
+        };
+        if fits {
+            return Ok(());
+        }
+        let symbols = ["[", "]", "{", "}", "(", ")", ".", ",", "-", "!", "?"];
+        let expected: Vec<String> = symbols
+            .iter()
+            .filter(|symbol| matches!(**symbol, "[" | "{" | "(" | "." | "-" | "!") || others.contains(symbol))
+            .map(|symbol| format!("'{symbol}'"))
+            .collect();
+        let words = "'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER";
+        let expected = format!("{{{}, {words}}}", expected.join(", "));
+        if token.kind == TokenKind::End { self.mismatched(&expected) } else { self.extraneous(&expected) }
     }
 
     /// A macro expands at once; everything else is a call.
