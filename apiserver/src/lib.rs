@@ -19,6 +19,7 @@ pub mod flowcontrol;
 pub mod handlers;
 pub mod proxy;
 pub mod registry;
+pub mod remote;
 pub mod request;
 pub mod response;
 pub mod server;

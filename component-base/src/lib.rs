@@ -7,6 +7,7 @@ pub mod duration;
 pub mod featuregate;
 pub mod flags;
 pub mod health;
+pub mod jwt;
 pub mod logging;
 pub mod memory;
 pub mod metrics;

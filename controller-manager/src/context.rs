@@ -57,6 +57,11 @@ impl Context {
             .with_rate_limit(self.config.kube_api_qps, self.config.kube_api_burst)
     }
 
+    /// The component's own client, for what no controller's account may do.
+    pub fn component(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Records Events under a controller's name, as the component itself, which may always do that.
     pub fn recorder(&self, component: &str) -> Recorder {
         Recorder::core(self.client.clone(), component, "", self.clock.clone())

@@ -11,8 +11,8 @@ use futures::future::BoxFuture;
 use crate::context::Context;
 use crate::{
     certificates, cluster_role_aggregation, daemon_set, deployment, endpoint_slice, endpoints, garbage_collector,
-    namespace, node_ipam, node_lifecycle, pod_gc, replicaset, resource_quota, root_ca, service_account, service_cidr,
-    stateful_set, taint_eviction,
+    namespace, node_ipam, node_lifecycle, pod_gc, replicaset, resource_quota, root_ca, service_account,
+    service_account_tokens, service_cidr, stateful_set, taint_eviction,
 };
 
 /// Registers informers and handlers, and answers the controller's loop.
@@ -55,7 +55,7 @@ pub static ALL: &[Descriptor] = &[
     controller(daemon_set::NAME, &["daemonset"], daemon_set::start),
     controller(replicaset::NAME, &["replicaset"], replicaset::start),
     controller(replicaset::REPLICATION_NAME, &["replicationcontroller"], replicaset::start_replication),
-    absent("serviceaccount-token-controller", &["serviceaccount-token"]),
+    controller(service_account_tokens::NAME, &["serviceaccount-token"], service_account_tokens::start),
     absent("endpointslice-mirroring-controller", &["endpointslicemirroring"]),
     controller(resource_quota::NAME, &["resourcequota"], resource_quota::start),
     absent("job-controller", &["job"]),

@@ -28,6 +28,7 @@ pub mod resource_quota;
 pub mod root_ca;
 mod server;
 pub mod service_account;
+pub mod service_account_tokens;
 pub mod service_cidr;
 pub mod stateful_set;
 pub mod taint_eviction;

@@ -60,9 +60,9 @@ pub fn subject(object: &Value) -> Result<Subject, String> {
 }
 
 /// Whether a user may do this with a signer, or with all signers of its domain.
-fn may(server: &Server, user: &UserInfo, verb: &str, signer: &str) -> bool {
+async fn may(server: &Server, user: &UserInfo, verb: &str, signer: &str) -> bool {
     let domain = signer.split('/').next().unwrap_or_default();
-    [signer.to_string(), format!("{domain}/*")].into_iter().any(|name| {
+    for name in [signer.to_string(), format!("{domain}/*")] {
         let question = Question {
             user: user.clone(),
             verb: verb.to_string(),
@@ -73,8 +73,11 @@ fn may(server: &Server, user: &UserInfo, verb: &str, signer: &str) -> bool {
             is_resource: true,
             ..Question::default()
         };
-        matches!(server.authorizer.authorize(&question), Decision::Allow(_))
-    })
+        if matches!(server.authorizer.decide(&question).await, Decision::Allow(_)) {
+            return true;
+        }
+    }
+    false
 }
 
 fn is_request(attributes: &Attributes<'_>, subresource: &str, operation: Operation) -> bool {
@@ -99,7 +102,7 @@ impl Plugin for CertificateApproval {
         old: Option<&Value>,
     ) -> Result<(), Status> {
         let Some(old) = old.filter(|_| is_request(attributes, "approval", Operation::Update)) else { return Ok(()) };
-        if may(server, attributes.user, "approve", signer(old)) {
+        if may(server, attributes.user, "approve", signer(old)).await {
             return Ok(());
         }
         Err(attributes.forbidden(format!("user not permitted to approve requests with signerName {:?}", signer(old))))
@@ -121,7 +124,7 @@ impl Plugin for CertificateSigning {
             given(old) == given(object)
         };
         if (same(&["status", "certificate"]) && same(&["status", "conditions"]))
-            || may(server, attributes.user, "sign", signer(old))
+            || may(server, attributes.user, "sign", signer(old)).await
         {
             return Ok(());
         }
@@ -169,7 +172,7 @@ impl Plugin for ClusterTrustBundleAttest {
         if old.is_some_and(|old| old.get("spec") == object.get("spec")) {
             return Ok(());
         }
-        if may(server, attributes.user, "attest", signer(object)) {
+        if may(server, attributes.user, "attest", signer(object)).await {
             return Ok(());
         }
         Err(attributes.forbidden(format!("user not permitted to attest for signerName {:?}", signer(object))))

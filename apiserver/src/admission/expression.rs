@@ -3,6 +3,7 @@
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
 use cel::{Activation, AuthorizationRequest, Authorize, Authorizer, Decision, Program, Subject, Value as Cel};
+use futures::FutureExt as _;
 use serde_json::{Value, json};
 
 use super::rules;
@@ -216,7 +217,18 @@ impl Authorize for Decider<'_> {
                 ..authorization::Attributes::default()
             },
         };
-        match self.server.authorizer.authorize(&attributes) {
+        // An expression is evaluated without waiting; only a webhook authorizer has to be waited for.
+        let decide = || self.server.authorizer.decide(&attributes);
+        let decision = match decide().now_or_never() {
+            Some(decision) => decision,
+            None => match tokio::runtime::Handle::try_current() {
+                Ok(runtime) if runtime.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread => {
+                    tokio::task::block_in_place(|| runtime.block_on(decide()))
+                }
+                _ => authorization::Decision::NoOpinion("the authorizer cannot be waited for here".to_string()),
+            },
+        };
+        match decision {
             authorization::Decision::Allow(reason) => Decision { allowed: true, reason, error: None },
             authorization::Decision::Deny(reason) | authorization::Decision::NoOpinion(reason) => {
                 Decision { allowed: false, reason, error: None }

@@ -6,10 +6,12 @@
 pub mod always_pull_images;
 pub mod certificates;
 pub mod compiled;
+pub mod configuration;
 pub mod default_ingress_class;
 pub mod default_storage_class;
 pub mod default_toleration_seconds;
 pub mod deny_service_external_ips;
+pub mod event_rate_limit;
 pub mod expression;
 pub mod extended_resource_toleration;
 pub mod limit_pod_hard_anti_affinity_topology;
@@ -71,6 +73,7 @@ impl Operation {
 /// What plugins are configured with, beside flags.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
+    pub event_rate_limit: event_rate_limit::Settings,
     pub pod_node_selector: pod_node_selector::Settings,
     pub pod_security: pod_security::Settings,
     pub pod_toleration_restriction: pod_toleration_restriction::Settings,
@@ -167,6 +170,7 @@ const PLUGINS: &[(&str, bool, &dyn Plugin)] = &[
     (priority::NAME, true, &priority::Priority),
     (default_toleration_seconds::NAME, true, &default_toleration_seconds::DefaultTolerationSeconds),
     (pod_toleration_restriction::NAME, false, &pod_toleration_restriction::PodTolerationRestriction),
+    (event_rate_limit::NAME, false, &event_rate_limit::EventRateLimit),
     (extended_resource_toleration::NAME, false, &extended_resource_toleration::ExtendedResourceToleration),
     (default_storage_class::NAME, true, &default_storage_class::DefaultStorageClass),
     (storage_object_in_use_protection::NAME, true, &storage_object_in_use_protection::StorageObjectInUseProtection),
@@ -192,10 +196,9 @@ const PLUGINS: &[(&str, bool, &dyn Plugin)] = &[
 ];
 
 /// Upstream's plugins that have no counterpart here, or are elsewhere: their names are accepted.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 8] = [
     "AlwaysAdmit",
     "AlwaysDeny",
-    "EventRateLimit",
     "ImagePolicyWebhook",
     "JobValidation",
     "NodeDeclaredFeatureValidator",

@@ -52,11 +52,16 @@ impl Plugin for NodeRestriction {
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<(), Status> {
-        check(server, attributes, object, old)
+        check(server, attributes, object, old).await
     }
 }
 
-fn check(server: &Server, attributes: &Attributes<'_>, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+async fn check(
+    server: &Server,
+    attributes: &Attributes<'_>,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
     let Some(node) = node::identity(attributes.user) else { return Ok(()) };
     if node.is_empty() {
         return Err(attributes.forbidden(format!("could not determine node from user {:?}", attributes.user.name)));
@@ -73,7 +78,7 @@ fn check(server: &Server, attributes: &Attributes<'_>, object: &Value, old: Opti
         ("", "nodes", _) => cx.own_node(),
         ("", "persistentvolumeclaims", "status") => cx.claim_status(),
         ("", "persistentvolumeclaims", _) => Err("may only update PVC status".into()),
-        ("", "serviceaccounts", "token") => cx.token(),
+        ("", "serviceaccounts", "token") => cx.token().await,
         ("certificates.k8s.io", "podcertificaterequests", _) => cx.pod_certificate(),
         ("coordination.k8s.io", "leases", _) => cx.lease(),
         ("storage.k8s.io", "csinodes", _) => {
@@ -302,7 +307,7 @@ impl Request<'_> {
         Ok(())
     }
 
-    fn token(&self) -> Outcome {
+    async fn token(&self) -> Outcome {
         if self.attributes.operation != Operation::Create {
             return Ok(());
         }
@@ -324,11 +329,11 @@ impl Request<'_> {
         if node_of(&pod) != self.node {
             return Err("node requested token bound to a pod scheduled on a different node".into());
         }
-        self.audience(&pod)
+        self.audience(&pod).await
     }
 
     /// A token is for an audience that the pod asks for, or one that the node has a right to.
-    fn audience(&self, pod: &Value) -> Outcome {
+    async fn audience(&self, pod: &Value) -> Outcome {
         let audience = match self.object.list_at(&["spec", "audiences"]) {
             [] => "",
             [audience] => audience.as_str().unwrap_or_default(),
@@ -357,7 +362,7 @@ impl Request<'_> {
             is_resource: true,
             ..Question::default()
         };
-        match self.server.authorizer.authorize(&question) {
+        match self.server.authorizer.decide(&question).await {
             Decision::Allow(_) => Ok(()),
             _ => Err(format!(
                 "audience {audience:?} not found in pod spec volume, {} is not authorized to request tokens for this audience",

@@ -16,8 +16,8 @@ pub const NAME: &str = "OwnerReferencesPermissionEnforcement";
 
 pub struct OwnerReferencesPermissionEnforcement;
 
-fn may(server: &Server, question: &Question) -> Result<(), String> {
-    match server.authorizer.authorize(question) {
+async fn may(server: &Server, question: &Question) -> Result<(), String> {
+    match server.authorizer.decide(question).await {
         Decision::Allow(_) => Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(reason),
     }
@@ -75,12 +75,12 @@ impl Plugin for OwnerReferencesPermissionEnforcement {
                     &attributes.name,
                 )
             };
-            may(server, &delete).map_err(|reason| {
+            may(server, &delete).await.map_err(|reason| {
                 attributes.forbidden(format!("cannot set an ownerRef on a resource you can't delete: {reason}, <nil>"))
             })?;
         }
         let blocking = newly_blocking(object, old);
-        if blocking.is_empty() || may(server, &question("update", "*", "*", "*", "finalizers", "*")).is_ok() {
+        if blocking.is_empty() || may(server, &question("update", "*", "*", "*", "finalizers", "*")).await.is_ok() {
             return Ok(());
         }
         for reference in blocking {
@@ -104,7 +104,7 @@ impl Plugin for OwnerReferencesPermissionEnforcement {
             if owner.resource.namespaced {
                 finalize.namespace.clone_from(&attributes.namespace);
             }
-            may(server, &finalize).map_err(|reason| {
+            may(server, &finalize).await.map_err(|reason| {
                 attributes.forbidden(format!(
                     "cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: {reason}, <nil>"
                 ))

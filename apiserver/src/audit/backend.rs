@@ -10,6 +10,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::remote::Remote;
+
 /// Events that may wait for a backend; upstream's figure.
 const BUFFER: usize = 10_000;
 
@@ -27,53 +29,9 @@ pub struct LogOptions {
 /// `--audit-webhook-*`.
 #[derive(Clone)]
 pub struct WebhookOptions {
-    pub sender: Arc<dyn Sender>,
+    pub sender: Arc<dyn Remote>,
     pub batch_size: usize,
     pub batch_wait: Duration,
-}
-
-/// Delivers a batch of events.
-#[async_trait::async_trait]
-pub trait Sender: Send + Sync {
-    /// Sends an `EventList`.
-    ///
-    /// # Errors
-    /// Why it did not arrive.
-    async fn send(&self, list: &Value) -> Result<(), String>;
-}
-
-/// Sends to the server that a kubeconfig file names.
-pub struct KubeconfigSender {
-    path: PathBuf,
-    client: tokio::sync::OnceCell<client::Client>,
-}
-
-impl KubeconfigSender {
-    /// Checks that the file is there; it is read when the first events go out.
-    ///
-    /// # Errors
-    /// When it is not.
-    pub fn new(path: &Path) -> Result<Self, std::io::Error> {
-        std::fs::metadata(path)?;
-        Ok(Self { path: path.to_owned(), client: tokio::sync::OnceCell::new() })
-    }
-}
-
-#[async_trait::async_trait]
-impl Sender for KubeconfigSender {
-    async fn send(&self, list: &Value) -> Result<(), String> {
-        let client = self
-            .client
-            .get_or_try_init(|| client::Client::from_kubeconfig(Some(&self.path), None))
-            .await
-            .map_err(|error| error.chain())?;
-        let request = http::Request::post("/")
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(bytes::Bytes::from(list.to_string()))
-            .map_err(|error| error.to_string())?;
-        let answer = client.send(request).await.map_err(|error| error.chain())?;
-        if answer.status().is_success() { Ok(()) } else { Err(format!("the webhook answered {}", answer.status())) }
-    }
 }
 
 /// The backends of a server, each with its queue.
@@ -210,8 +168,8 @@ async fn send_batches(options: WebhookOptions, mut receiver: mpsc::Receiver<Valu
         let list = json!({"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "metadata": {}, "items": batch});
         let mut wait = Duration::from_secs(10);
         for attempt in 0..4 {
-            match options.sender.send(&list).await {
-                Ok(()) => break,
+            match options.sender.ask(&list).await {
+                Ok(_) => break,
                 Err(error) => {
                     tracing::warn!(error, attempt, "audit events were not delivered");
                     tokio::select! {

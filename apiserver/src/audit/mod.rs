@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::authorization::Attributes;
 use crate::request::UserInfo;
 use crate::response::Response;
-pub use backend::{Backend, KubeconfigSender, LogOptions, Sender, WebhookOptions};
+pub use backend::{Backend, LogOptions, WebhookOptions};
 use policy::{Level, Policy, Stage, Verdict};
 
 /// Bodies larger than this are not recorded; upstream's truncation leaves such events without bodies.

@@ -5,7 +5,9 @@
 //! all is `system:anonymous` where anonymous requests are allowed.
 
 pub mod bootstrap_token;
-pub mod jwt;
+pub mod configuration;
+pub mod front_proxy;
+pub mod oidc;
 pub mod service_account;
 pub mod token_file;
 
@@ -74,23 +76,30 @@ pub struct Authenticator {
     pub verified: Verified,
     /// Judges client certificates (`--client-ca-file`).
     pub client_ca: Option<ClientAuthority>,
+    /// Says on whose behalf it asks (`--requestheader-*`).
+    pub front_proxy: Option<front_proxy::FrontProxy>,
     /// Static tokens (`--token-auth-file`).
     pub tokens: Option<token_file::Tokens>,
     /// Tokens this server issued.
     pub service_accounts: Option<Arc<service_account::Tokens>>,
-    /// Finds Secrets of `kube-system` by name, with `--enable-bootstrap-token-auth`; set once the store is there.
+    /// Finds Secrets, with `--enable-bootstrap-token-auth`; set once the store is there.
     pub bootstrap_secrets: Option<OnceLock<Secrets>>,
     pub clock: SharedClock,
-    /// `--anonymous-auth`.
-    pub anonymous: bool,
+    /// Issuers whose tokens are accepted beside this server's own.
+    pub issuers: Vec<oidc::Issuer>,
+    /// Requests without credentials: whether, and where.
+    pub anonymous: configuration::Anonymous,
 }
 
-/// Finds a Secret of `kube-system`.
-pub type Secrets = Arc<dyn Fn(&str) -> Option<serde_json::Value> + Send + Sync>;
+/// Finds a Secret: namespace and name.
+pub type Secrets = Arc<dyn Fn(&str, &str) -> Option<serde_json::Value> + Send + Sync>;
 
 impl Authenticator {
     /// Judges a request's credentials.
-    pub fn authenticate(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Outcome {
+    pub fn authenticate(&self, path: &str, headers: &HeaderMap, peer: Option<&Peer>) -> Outcome {
+        if let Some(user) = self.front_proxy.as_ref().and_then(|proxy| proxy.authenticate(headers, peer)) {
+            return Outcome::User(user);
+        }
         let mut refused = false;
         if let (Some(peer), Some(authority)) = (peer, &self.client_ca)
             && !peer.certificates().is_empty()
@@ -124,10 +133,22 @@ impl Authenticator {
                 None => Outcome::Unauthorized,
             };
         }
-        if refused || !self.anonymous {
+        let anonymous = &self.anonymous;
+        let welcome =
+            anonymous.enabled && (anonymous.paths.is_empty() || anonymous.paths.iter().any(|allowed| allowed == path));
+        if refused || !welcome {
             return Outcome::Unauthorized;
         }
         Outcome::User(UserInfo::anonymous())
+    }
+
+    /// After a refusal: reads an issuer's keys if the token is by one that is not known. Whether asking
+    /// again makes sense.
+    pub async fn learn(&self, token: &str) -> bool {
+        match self.issuers.iter().find(|issuer| issuer.concerns(token)) {
+            Some(issuer) => issuer.user(token) == Err(oidc::Refused::UnknownKey) && issuer.learn().await,
+            None => false,
+        }
     }
 
     /// The user a bearer token stands for, and the audiences it is good for.
@@ -142,10 +163,22 @@ impl Authenticator {
         }
         if let Some((id, half)) = bootstrap_token::split(token) {
             let find = self.bootstrap_secrets.as_ref()?.get()?;
-            let secret = find(&bootstrap_token::secret_name(id))?;
+            let secret = find("kube-system", &bootstrap_token::secret_name(id))?;
             let mut user = bootstrap_token::user(&secret, id, half, self.clock.now())?;
             user.authenticated();
             return Some((user, Vec::new()));
+        }
+        if let Some(issuer) = self.issuers.iter().find(|issuer| issuer.concerns(token)) {
+            return match issuer.user(token) {
+                Ok(mut user) => {
+                    user.authenticated();
+                    Some((user, Vec::new()))
+                }
+                Err(error) => {
+                    tracing::info!(?error, "bearer token refused");
+                    None
+                }
+            };
         }
         let issuer = self.service_accounts.as_ref()?;
         match issuer.verify(token, audiences) {
@@ -161,7 +194,8 @@ impl Authenticator {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The token that a request carries.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let header = headers.get(AUTHORIZATION)?.to_str().ok()?.trim();
     let (scheme, token) = header.split_once(' ')?;
     let token = token.trim();
@@ -176,11 +210,13 @@ mod tests {
         Authenticator {
             verified: Verified::new(component_base::clock::RealClock::shared()),
             client_ca: None,
+            front_proxy: None,
             tokens: Some(token_file::Tokens::parse("secret,alice,1,\"dev,ops\"\n").unwrap()),
             service_accounts: None,
             bootstrap_secrets: None,
             clock: component_base::clock::RealClock::shared(),
-            anonymous: true,
+            issuers: Vec::new(),
+            anonymous: configuration::Anonymous { enabled: true, paths: vec!["/livez".into()] },
         }
     }
 
@@ -188,13 +224,18 @@ mod tests {
     fn tokens_and_nobody() {
         let authenticator = authenticator();
         let mut headers = HeaderMap::new();
-        let Outcome::User(user) = authenticator.authenticate(&headers, None) else { panic!("anonymous is somebody") };
+        let Outcome::User(user) = authenticator.authenticate("/livez", &headers, None) else {
+            panic!("anonymous is somebody")
+        };
         assert_eq!(user, UserInfo::anonymous());
+        assert_eq!(authenticator.authenticate("/api", &headers, None), Outcome::Unauthorized);
         headers.insert(AUTHORIZATION, "Bearer secret".parse().unwrap());
-        let Outcome::User(user) = authenticator.authenticate(&headers, None) else { panic!("the token is known") };
+        let Outcome::User(user) = authenticator.authenticate("/api", &headers, None) else {
+            panic!("the token is known")
+        };
         assert_eq!(user.name, "alice");
         assert_eq!(user.groups, ["dev", "ops", "system:authenticated"]);
         headers.insert(AUTHORIZATION, "Bearer wrong".parse().unwrap());
-        assert_eq!(authenticator.authenticate(&headers, None), Outcome::Unauthorized);
+        assert_eq!(authenticator.authenticate("/livez", &headers, None), Outcome::Unauthorized);
     }
 }

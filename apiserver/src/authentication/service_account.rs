@@ -6,11 +6,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use component_base::clock::SharedClock;
+use component_base::jwt::{self, PrivateKey, PublicKey};
 use serde_json::{Value, json};
 
-use super::jwt::{self, PrivateKey, PublicKey};
+use super::Secrets;
 use crate::request::UserInfo;
+
+/// Who made the tokens that are kept in Secrets.
+const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+const LEGACY_INVALID: &str = "kubernetes.io/legacy-token-invalid-since";
 
 /// Finds the uid of an object that exists: resource, namespace, name.
 pub type Lookup = Arc<dyn Fn(&str, &str, &str) -> Option<String> + Send + Sync>;
@@ -47,8 +54,9 @@ pub struct Tokens {
     /// `--service-account-extend-token-expiration`.
     pub extend_expiration: bool,
     pub clock: SharedClock,
-    /// Set once the store is there.
+    /// Set once the store is there, both.
     pub lookup: std::sync::OnceLock<Lookup>,
+    pub secrets: std::sync::OnceLock<Secrets>,
 }
 
 /// What a token is bound to besides its service account.
@@ -117,6 +125,9 @@ impl Tokens {
             }
             at.as_str().map(str::to_string)
         };
+        if text(&claims, &["iss"]).as_deref() == Some(LEGACY_ISSUER) {
+            return self.verify_legacy(token, &claims, audiences);
+        }
         if !text(&claims, &["iss"]).is_some_and(|issuer| self.issuers.contains(&issuer)) {
             return Err(Error::Issuer);
         }
@@ -184,6 +195,48 @@ impl Tokens {
         };
         Ok((user, matching))
     }
+
+    /// The user of a token that is kept in a Secret: as good as the Secret.
+    fn verify_legacy(
+        &self,
+        token: &str,
+        claims: &Value,
+        audiences: Option<&[String]>,
+    ) -> Result<(UserInfo, Vec<String>), Error> {
+        let claim = |name: &str| {
+            let claim = claims.get(format!("kubernetes.io/serviceaccount/{name}")).and_then(Value::as_str);
+            claim.filter(|text| !text.is_empty()).ok_or(Error::Claims)
+        };
+        let (namespace, secret) = (claim("namespace")?, claim("secret.name")?);
+        let (name, uid) = (claim("service-account.name")?, claim("service-account.uid")?);
+        let user = format!("system:serviceaccount:{namespace}:{name}");
+        if claims.get("sub").and_then(Value::as_str) != Some(&user) {
+            return Err(Error::Claims);
+        }
+        // Such a token says nothing of audiences: it is for this server.
+        let wanted = audiences.unwrap_or(&self.audiences);
+        let matching: Vec<String> = wanted.iter().filter(|wanted| self.audiences.contains(wanted)).cloned().collect();
+        if matching.is_empty() {
+            return Err(Error::Audience);
+        }
+        let gone = |what: &str| Error::Gone(what.to_string());
+        let kept = self.secrets.get().and_then(|find| find(namespace, secret));
+        let kept = kept.filter(|kept| kept["metadata"].get("deletionTimestamp").is_none());
+        let kept = kept.ok_or_else(|| gone("secret"))?;
+        if kept["metadata"]["labels"].get(LEGACY_INVALID).is_some() {
+            return Err(gone("secret, marked as invalid,"));
+        }
+        let bytes = kept["data"]["token"].as_str().and_then(|token| STANDARD.decode(token).ok());
+        if bytes.as_deref() != Some(token.as_bytes()) {
+            return Err(gone("token"));
+        }
+        let have = self.lookup.get().and_then(|lookup| lookup("serviceaccounts", namespace, name));
+        if have.as_deref() != Some(uid) {
+            return Err(gone("serviceaccount"));
+        }
+        let groups = vec!["system:serviceaccounts".to_string(), format!("system:serviceaccounts:{namespace}")];
+        Ok((UserInfo { name: user, uid: uid.to_string(), groups, ..UserInfo::default() }, matching))
+    }
 }
 
 #[cfg(test)]
@@ -206,6 +259,7 @@ mod tests {
             extend_expiration: false,
             clock: Arc::new(clock.clone()),
             lookup: std::sync::OnceLock::new(),
+            secrets: std::sync::OnceLock::new(),
         };
         let alive = Arc::new(parking_lot::Mutex::new(true));
         let seen = alive.clone();
@@ -224,5 +278,45 @@ mod tests {
         *alive.lock() = true;
         clock.step(Duration::from_secs(601));
         assert!(matches!(tokens.verify(&token, None), Err(Error::Time)));
+    }
+
+    #[test]
+    fn kept_tokens_are_as_good_as_their_secret() {
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let signer = PrivateKey::from_pem(pair.serialize_pem().as_bytes()).unwrap();
+        let claims = json!({
+            "iss": LEGACY_ISSUER, "sub": "system:serviceaccount:ns:sa",
+            "kubernetes.io/serviceaccount/namespace": "ns",
+            "kubernetes.io/serviceaccount/secret.name": "kept",
+            "kubernetes.io/serviceaccount/service-account.name": "sa",
+            "kubernetes.io/serviceaccount/service-account.uid": "sa-uid",
+        });
+        let token = signer.sign(&claims).unwrap();
+        let tokens = Tokens {
+            issuers: vec!["https://issuer".into()],
+            audiences: vec!["api".into()],
+            keys: vec![signer.public()],
+            signer: Some(signer),
+            max_expiration_seconds: 0,
+            extend_expiration: false,
+            clock: component_base::clock::RealClock::shared(),
+            lookup: std::sync::OnceLock::new(),
+            secrets: std::sync::OnceLock::new(),
+        };
+        assert!(matches!(tokens.verify(&token, None), Err(Error::Gone(_))), "nothing is known yet");
+        let secret =
+            Arc::new(parking_lot::Mutex::new(json!({"metadata": {}, "data": {"token": STANDARD.encode(&token)}})));
+        let seen = secret.clone();
+        let find: Secrets = Arc::new(move |_, name| (name == "kept").then(|| seen.lock().clone()));
+        let _ = tokens.secrets.set(find);
+        let lookup: Lookup = Arc::new(|_, _, name| Some(format!("{name}-uid")));
+        let _ = tokens.lookup.set(lookup);
+        let (user, audiences) = tokens.verify(&token, None).unwrap();
+        assert_eq!((user.name.as_str(), audiences), ("system:serviceaccount:ns:sa", vec!["api".to_string()]));
+        assert!(matches!(tokens.verify(&token, Some(&["other".into()])), Err(Error::Audience)));
+        secret.lock()["metadata"]["labels"] = json!({LEGACY_INVALID: "2024-01-01"});
+        assert!(tokens.verify(&token, None).is_err());
+        *secret.lock() = json!({"metadata": {}, "data": {"token": ""}});
+        assert!(tokens.verify(&token, None).is_err(), "it was taken back");
     }
 }

@@ -1,12 +1,15 @@
 //! Who may do what: authorizers, asked in order. The pipeline knows only [`Authorizer`].
 
+pub mod configuration;
 pub mod node;
 pub mod rbac;
+pub mod webhook;
 
 use crate::request::{Query, RequestInfo, UserInfo};
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
 use apimachinery::{fields, labels};
+use async_trait::async_trait;
 use rbac::rule::Rule;
 
 /// What somebody wants to do.
@@ -102,10 +105,22 @@ pub trait Authorizer: Send + Sync + 'static {
     /// Judges; must not block.
     fn authorize(&self, attributes: &Attributes) -> Decision;
 
+    /// Its other half, when it has to ask somebody.
+    fn asks(&self) -> Option<&dyn Asks> {
+        None
+    }
+
     /// What this authorizer allows a user in a namespace, as far as it can be listed.
     fn rules_for(&self, _user: &UserInfo, _namespace: &str) -> Found {
         Found::default()
     }
+}
+
+/// The half of an authorizer that has to ask somebody.
+#[async_trait]
+pub trait Asks: Send + Sync {
+    /// Judges, and takes its time.
+    async fn decide(&self, attributes: &Attributes) -> Decision;
 }
 
 /// Rules that were found for a user.
@@ -141,6 +156,25 @@ impl Authorizer for AlwaysDeny {
 
 /// Asks authorizers in order until one decides.
 pub struct Union(pub Vec<Box<dyn Authorizer>>);
+
+impl Union {
+    /// As [`Authorizer::authorize`], and asks those who have to ask.
+    pub async fn decide(&self, attributes: &Attributes) -> Decision {
+        let mut reasons = Vec::new();
+        for authorizer in &self.0 {
+            let decision = match authorizer.asks() {
+                Some(other) => other.decide(attributes).await,
+                None => authorizer.authorize(attributes),
+            };
+            match decision {
+                Decision::NoOpinion(reason) if reason.is_empty() => {}
+                Decision::NoOpinion(reason) => reasons.push(reason),
+                decided => return decided,
+            }
+        }
+        Decision::NoOpinion(reasons.join("\n"))
+    }
+}
 
 impl Authorizer for Union {
     fn authorize(&self, attributes: &Attributes) -> Decision {

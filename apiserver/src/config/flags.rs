@@ -9,33 +9,24 @@ use std::time::Duration;
 use component_base::flags::{FlagSet, Kind, Parsed};
 
 use super::{AuthorizationMode, Config, Error, FrontProxy, RequestHeader, StorageBackend};
+use crate::authentication::{configuration as authentication, oidc};
+use crate::authorization::configuration;
+use crate::authorization::webhook::{FailurePolicy, Options};
 
 /// Strings that parse without effect.
 const ACCEPTED_STRINGS: &[&str] = &[
-    "admission-control-config-file",
     "allow-metric-labels-manifest",
     "audit-log-format",
     "audit-log-mode",
     "audit-log-version",
     "audit-webhook-mode",
     "audit-webhook-version",
-    "authentication-config",
     "authentication-token-webhook-config-file",
     "authentication-token-webhook-version",
-    "authorization-config",
     "authorization-policy-file",
-    "authorization-webhook-config-file",
-    "authorization-webhook-version",
     "debug-socket-path",
     "egress-selector-config-file",
     "encryption-provider-config",
-    "oidc-ca-file",
-    "oidc-client-id",
-    "oidc-groups-claim",
-    "oidc-groups-prefix",
-    "oidc-issuer-url",
-    "oidc-username-claim",
-    "oidc-username-prefix",
     "peer-advertise-ip",
     "peer-advertise-port",
     "peer-ca-file",
@@ -73,8 +64,6 @@ const ACCEPTED_DURATIONS: &[&str] = &[
     "audit-log-batch-max-wait",
     "audit-webhook-initial-backoff",
     "authentication-token-webhook-cache-ttl",
-    "authorization-webhook-cache-authorized-ttl",
-    "authorization-webhook-cache-unauthorized-ttl",
     "coordinated-leadership-lease-duration",
     "coordinated-leadership-renew-deadline",
     "coordinated-leadership-retry-period",
@@ -137,6 +126,20 @@ pub fn flag_set() -> FlagSet {
         .string("token-auth-file", "", "The file with static tokens: CSV of token,user,uid,\"groups\".")
         .bool("anonymous-auth", true, "Enables anonymous requests to the secure port of the API server.")
         .strings("authorization-mode", &["AlwaysAllow"], "Ordered list of plug-ins to do authorization on secure port.")
+        .string("admission-control-config-file", "", "File with admission control configuration.")
+        .string("authentication-config", "", "File with Authentication Configuration to configure the JWT Token authenticator or the anonymous authenticator.")
+        .string("oidc-issuer-url", "", "The URL of the OpenID issuer, only HTTPS scheme will be accepted. If set, it will be used to verify the OIDC JSON Web Token (JWT).")
+        .string("oidc-client-id", "", "The client ID for the OpenID Connect client, must be set if oidc-issuer-url is set.")
+        .string("oidc-ca-file", "", "If set, the OpenID server's certificate will be verified by one of the authorities in the oidc-ca-file, otherwise the host's root CA set will be used.")
+        .string("oidc-username-claim", "sub", "The OpenID claim to use as the user name.")
+        .string("oidc-username-prefix", "", "If provided, all usernames will be prefixed with this value. If not provided, username claims other than 'email' are prefixed by the issuer URL to avoid clashes. To skip any prefixing, provide the value '-'.")
+        .string("oidc-groups-claim", "", "If provided, the name of a custom OpenID Connect claim for specifying user groups.")
+        .string("oidc-groups-prefix", "", "If provided, all groups will be prefixed with this value to prevent conflicts with other authentication strategies.")
+        .string("authorization-config", "", "File with Authorization Configuration to configure the authorizer chain. Requires that --authorization-mode and --authorization-webhook-* are not set.")
+        .string("authorization-webhook-config-file", "", "File with webhook configuration in kubeconfig format, used with --authorization-mode=Webhook.")
+        .string("authorization-webhook-version", "v1beta1", "The API version of the authorization.k8s.io SubjectAccessReview to send to and expect from the webhook.")
+        .duration("authorization-webhook-cache-authorized-ttl", Duration::from_secs(300), "The duration to cache 'authorized' responses from the webhook authorizer.")
+        .duration("authorization-webhook-cache-unauthorized-ttl", Duration::from_secs(30), "The duration to cache 'unauthorized' responses from the webhook authorizer.")
         .string("storage-backend", "etcd3", "The storage backend for persistence: 'etcd3', or 'embedded' with --data-dir.")
         .string("data-dir", "", "Directory of the embedded store (Keelson only).")
         .strings("etcd-servers", &[], "List of etcd servers to connect with (scheme://ip:port), comma separated.")
@@ -304,7 +307,12 @@ impl Config {
                 "{both:?} in enable-admission-plugins and disable-admission-plugins overlapped"
             )));
         }
-        config.authorization_modes = modes(&flags.strings("authorization-mode"))?;
+        if let Some(path) = path("admission-control-config-file") {
+            config.admission = crate::admission::configuration::load(&path)
+                .map_err(|error| Error::Combination(format!("failed to read plugin config: {error}")))?;
+        }
+        config.authentication = authentication(flags)?;
+        config.authorization_modes = authorizers(flags)?;
         config.storage = storage(flags)?;
         config.runtime_config = switches(flags, "runtime-config")?;
         config.feature_gates = switches(flags, "feature-gates")?;
@@ -385,8 +393,94 @@ fn count(flags: &Parsed, name: &'static str) -> Result<usize, Error> {
     })
 }
 
-fn modes(names: &[String]) -> Result<Vec<AuthorizationMode>, Error> {
-    names
+/// Other issuers and nobody: by file, or by the older flags.
+fn authentication(flags: &Parsed) -> Result<authentication::Settings, Error> {
+    let is_set = |prefix: &str| flags.set_flags().iter().any(|name| name.starts_with(prefix));
+    let issuer = flags.string("oidc-issuer-url");
+    if let Some(path) = flags.nonempty("authentication-config") {
+        let bad = |error: String| {
+            Error::Combination(format!("failed to load AuthenticationConfiguration from file {path}: {error}"))
+        };
+        if is_set("oidc-") {
+            return Err(Error::Combination(
+                "authentication-config file and oidc-* flags are mutually exclusive".to_string(),
+            ));
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| bad(error.to_string()))?;
+        let settings = authentication::parse(&text).map_err(bad)?;
+        if settings.anonymous.is_some() && is_set("anonymous-auth") {
+            return Err(Error::Combination(
+                "--anonymous-auth flag cannot be set when anonymous field is configured in authentication configuration file".to_string(),
+            ));
+        }
+        return Ok(settings);
+    }
+    let client = flags.string("oidc-client-id");
+    if issuer.is_empty() != client.is_empty() {
+        return Err(Error::Combination(
+            "oidc-issuer-url and oidc-client-id must be specified together when any oidc-* flags are set".to_string(),
+        ));
+    }
+    if issuer.is_empty() {
+        return Ok(authentication::Settings::default());
+    }
+    authentication::check_url(&issuer).map_err(|reason| Error::Value {
+        name: "oidc-issuer-url",
+        value: issuer.clone(),
+        reason,
+    })?;
+    let authority = match flags.nonempty("oidc-ca-file") {
+        Some(path) => std::fs::read_to_string(&path).map_err(|error| Error::Value {
+            name: "oidc-ca-file",
+            value: path,
+            reason: error.to_string(),
+        })?,
+        None => String::new(),
+    };
+    let name = flags.string("oidc-username-claim");
+    let prefix = match flags.string("oidc-username-prefix").as_str() {
+        "-" => String::new(),
+        "" if name == "email" => String::new(),
+        "" => format!("{issuer}#"),
+        given => given.to_string(),
+    };
+    let groups = flags.nonempty("oidc-groups-claim");
+    let required = flags.map("oidc-required-claim").into_iter();
+    Ok(authentication::Settings {
+        issuers: vec![oidc::Options {
+            url: issuer,
+            discovery_url: String::new(),
+            authority,
+            audiences: vec![client],
+            username: oidc::Mapping::Claim { name, prefix },
+            groups: groups.map(|name| oidc::Mapping::Claim { name, prefix: flags.string("oidc-groups-prefix") }),
+            uid: None,
+            extra: Vec::new(),
+            claim_rules: required.map(|(claim, value)| oidc::ClaimRule::Equals { claim, value }).collect(),
+            user_rules: Vec::new(),
+        }],
+        anonymous: None,
+    })
+}
+
+/// The authorizers: by file, or by the older flags.
+fn authorizers(flags: &Parsed) -> Result<Vec<AuthorizationMode>, Error> {
+    let older = |name: &String| name == "authorization-mode" || name.starts_with("authorization-webhook-");
+    if let Some(path) = flags.nonempty("authorization-config") {
+        if flags.set_flags().iter().any(older) {
+            return Err(Error::Combination(
+                "--authorization-config can not be specified when --authorization-mode or --authorization-webhook-* flags are defined".to_string(),
+            ));
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            Error::Combination(format!("failed to load AuthorizationConfiguration from file {path}: {error}"))
+        })?;
+        return configuration::parse(&text).map_err(|error| {
+            Error::Combination(format!("failed to load AuthorizationConfiguration from file {path}: {error}"))
+        });
+    }
+    flags
+        .strings("authorization-mode")
         .iter()
         .map(|name| {
             Ok(match name.as_str() {
@@ -394,12 +488,31 @@ fn modes(names: &[String]) -> Result<Vec<AuthorizationMode>, Error> {
                 "AlwaysDeny" => AuthorizationMode::AlwaysDeny,
                 "Node" => AuthorizationMode::Node,
                 "RBAC" => AuthorizationMode::Rbac,
+                "Webhook" => AuthorizationMode::Webhook(Box::new(webhook(flags)?)),
                 other => {
                     return Err(Error::Combination(format!("authorization-mode {other:?} is not a valid mode")));
                 }
             })
         })
         .collect()
+}
+
+fn webhook(flags: &Parsed) -> Result<Options, Error> {
+    let Some(file) = flags.nonempty("authorization-webhook-config-file") else {
+        return Err(Error::Combination(
+            "authorization-mode Webhook's authorization config file not passed".to_string(),
+        ));
+    };
+    Ok(Options {
+        name: "default".to_string(),
+        kubeconfig: Some(PathBuf::from(file)),
+        timeout: Duration::from_secs(30),
+        authorized_ttl: flags.duration("authorization-webhook-cache-authorized-ttl"),
+        unauthorized_ttl: flags.duration("authorization-webhook-cache-unauthorized-ttl"),
+        version: flags.string("authorization-webhook-version"),
+        failure: FailurePolicy::NoOpinion,
+        conditions: Vec::new(),
+    })
 }
 
 fn storage(flags: &Parsed) -> Result<StorageBackend, Error> {

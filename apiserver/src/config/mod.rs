@@ -25,13 +25,14 @@ pub enum StorageBackend {
     },
 }
 
-/// `--authorization-mode`, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `--authorization-mode` or `--authorization-config`, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthorizationMode {
     AlwaysAllow,
     AlwaysDeny,
     Node,
     Rbac,
+    Webhook(Box<crate::authorization::webhook::Options>),
 }
 
 /// Where the kubelets are and how to talk to them.
@@ -117,9 +118,11 @@ pub struct Config {
     pub audit_webhook_config_file: Option<PathBuf>,
     /// `--audit-webhook-batch-max-size` and `-wait`.
     pub audit_webhook_batch: (usize, Duration),
+    /// `--authentication-config`, or what `--oidc-*` say.
+    pub authentication: crate::authentication::configuration::Settings,
     /// `--anonymous-auth`.
     pub anonymous_auth: bool,
-    /// `--authorization-mode`.
+    /// `--authorization-mode`, or what `--authorization-config` says.
     pub authorization_modes: Vec<AuthorizationMode>,
     /// `--storage-backend`.
     pub storage: StorageBackend,
@@ -205,6 +208,7 @@ impl Default for Config {
             audit_log: None,
             audit_webhook_config_file: None,
             audit_webhook_batch: (400, Duration::from_secs(30)),
+            authentication: crate::authentication::configuration::Settings::default(),
             anonymous_auth: true,
             authorization_modes: vec![AuthorizationMode::AlwaysAllow],
             storage: StorageBackend::Etcd { servers: Vec::new(), ca_file: None, cert_file: None, key_file: None },

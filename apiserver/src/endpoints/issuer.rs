@@ -13,7 +13,7 @@ pub fn configuration(cx: &Context) -> Option<Response> {
     let keys_at = cx.server.config.service_account_jwks_uri.clone().unwrap_or_else(|| {
         format!("https://{}:{}/openid/v1/jwks", cx.server.advertise_address(), cx.server.advertise_port())
     });
-    let mut algorithms: Vec<&str> = tokens.keys.iter().map(crate::authentication::jwt::PublicKey::algorithm).collect();
+    let mut algorithms: Vec<&str> = tokens.keys.iter().map(component_base::jwt::PublicKey::algorithm).collect();
     algorithms.sort_unstable();
     algorithms.dedup();
     let document = json!({

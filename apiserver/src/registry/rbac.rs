@@ -48,7 +48,7 @@ fn only_for_collector(new: &Value, old: &Value) -> bool {
 }
 
 /// Whether the user may use a special verb on a role.
-fn may(cx: &HookContext<'_>, verb: &str, resource: &str, namespace: &str, name: &str) -> bool {
+async fn may(cx: &HookContext<'_>, verb: &str, resource: &str, namespace: &str, name: &str) -> bool {
     let attributes = Attributes {
         user: cx.user.clone(),
         verb: verb.to_string(),
@@ -60,7 +60,7 @@ fn may(cx: &HookContext<'_>, verb: &str, resource: &str, namespace: &str, name: 
         is_resource: true,
         ..Attributes::default()
     };
-    matches!(cx.server.authorizer.authorize(&attributes), Decision::Allow(_))
+    matches!(cx.server.authorizer.decide(&attributes).await, Decision::Allow(_))
 }
 
 fn forbidden(resource: &str, object: &Value, text: &str) -> Status {
@@ -72,7 +72,8 @@ impl Hooks for Role {
     async fn permit(&self, cx: &HookContext<'_>, new: &Value, old: Option<&Value>) -> Result<(), Status> {
         let namespace = new.namespace();
         let resource = if namespace.is_empty() { "clusterroles" } else { "roles" };
-        if cx.user.in_group(MASTERS) || may(cx, "escalate", resource, namespace, old.map_or("", |old| old.name())) {
+        if cx.user.in_group(MASTERS) || may(cx, "escalate", resource, namespace, old.map_or("", |old| old.name())).await
+        {
             return Ok(());
         }
         if old.is_some_and(|old| only_for_collector(new, old)) {
@@ -104,7 +105,7 @@ impl Hooks for Binding {
             "Role" => "roles",
             other => return Err(Status::internal(format!("unsupported role reference kind: {other:?}"))),
         };
-        if may(cx, "bind", plural, namespace, &role.name) {
+        if may(cx, "bind", plural, namespace, &role.name).await {
             return Ok(());
         }
         // A role that was made a moment ago may not have come to the index yet.

@@ -13,7 +13,7 @@ use apimachinery::status::Status;
 use http::HeaderMap;
 
 use crate::authorization::node::NODES;
-use crate::authorization::{Attributes, Authorizer, Decision};
+use crate::authorization::{Attributes, Decision, Union};
 use crate::request::UserInfo;
 use crate::request::user::{ANONYMOUS, AUTHENTICATED, MASTERS, UNAUTHENTICATED};
 
@@ -152,13 +152,13 @@ impl Mode {
 /// One mode's questions to the authorizer.
 struct Check<'a> {
     mode: Mode,
-    authorizer: &'a dyn Authorizer,
+    authorizer: &'a Union,
     requester: UserInfo,
 }
 
 impl Check<'_> {
-    fn ask(&self, attributes: &Attributes) -> Result<(), Status> {
-        match self.authorizer.authorize(attributes) {
+    async fn ask(&self, attributes: &Attributes) -> Result<(), Status> {
+        match self.authorizer.decide(attributes).await {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(attributes.forbidden(&reason)),
         }
@@ -183,11 +183,11 @@ impl Check<'_> {
     }
 
     /// The user that the request belongs to, once everything was asked.
-    fn run(&self, wanted: &UserInfo, request: &Attributes) -> Result<UserInfo, Status> {
+    async fn run(&self, wanted: &UserInfo, request: &Attributes) -> Result<UserInfo, Status> {
         let narrow = self.mode != Mode::Legacy;
         if narrow {
             let verb = format!("impersonate-on:{}:{}", self.mode.name(), request.verb);
-            self.ask(&Attributes { user: self.requester.clone(), verb, ..request.clone() })?;
+            self.ask(&Attributes { user: self.requester.clone(), verb, ..request.clone() }).await?;
         }
         let mut user = wanted.clone();
         let mut attributes = self.attributes(self.user_group(), "users", &wanted.name);
@@ -205,12 +205,12 @@ impl Check<'_> {
                 user.groups = vec!["system:serviceaccounts".to_string(), format!("system:serviceaccounts:{namespace}")];
             }
         }
-        self.ask(&attributes)?;
+        self.ask(&attributes).await?;
         if !wanted.uid.is_empty() {
-            self.ask(&self.attributes(AUTHENTICATION, "uids", &wanted.uid))?;
+            self.ask(&self.attributes(AUTHENTICATION, "uids", &wanted.uid)).await?;
         }
-        self.groups(&wanted.groups)?;
-        self.extra(&wanted.extra)?;
+        self.groups(&wanted.groups).await?;
+        self.extra(&wanted.extra).await?;
         let member = |group: &str| if user.in_group(group) { None } else { Some(group.to_string()) };
         let more = if user.name == ANONYMOUS {
             member(UNAUTHENTICATED)
@@ -223,7 +223,7 @@ impl Check<'_> {
         Ok(user)
     }
 
-    fn groups(&self, groups: &[String]) -> Result<(), Status> {
+    async fn groups(&self, groups: &[String]) -> Result<(), Status> {
         let attributes = |name: &str| self.attributes(self.user_group(), "groups", name);
         if self.mode != Mode::Legacy {
             if groups.iter().any(String::is_empty) {
@@ -232,14 +232,17 @@ impl Check<'_> {
             if groups.iter().any(|group| group == MASTERS) {
                 return Err(attributes(MASTERS).forbidden("impersonating the system:masters group is not allowed"));
             }
-            if groups.len() >= MANY && self.ask(&attributes("*")).is_ok() {
+            if groups.len() >= MANY && self.ask(&attributes("*")).await.is_ok() {
                 return Ok(());
             }
         }
-        groups.iter().try_for_each(|group| self.ask(&attributes(group)))
+        for group in groups {
+            self.ask(&attributes(group)).await?;
+        }
+        Ok(())
     }
 
-    fn extra(&self, extra: &BTreeMap<String, Vec<String>>) -> Result<(), Status> {
+    async fn extra(&self, extra: &BTreeMap<String, Vec<String>>) -> Result<(), Status> {
         let attributes = |key: &str, value: &str| Attributes {
             subresource: key.to_string(),
             ..self.attributes(AUTHENTICATION, "userextras", value)
@@ -247,13 +250,13 @@ impl Check<'_> {
         if self.mode != Mode::Legacy && !extra.is_empty() {
             validate_extra(extra).map_err(|text| attributes("", "").forbidden(&text))?;
             let values: usize = extra.values().map(Vec::len).sum();
-            if (extra.len() >= MANY || values >= MANY) && self.ask(&attributes("*", "*")).is_ok() {
+            if (extra.len() >= MANY || values >= MANY) && self.ask(&attributes("*", "*")).await.is_ok() {
                 return Ok(());
             }
         }
         for (key, values) in extra {
             for value in values {
-                self.ask(&attributes(key, value))?;
+                self.ask(&attributes(key, value)).await?;
             }
         }
         Ok(())
@@ -288,7 +291,7 @@ fn validate_extra(extra: &BTreeMap<String, Vec<String>>) -> Result<(), String> {
 ///
 /// # Errors
 /// The 403 of the first way that applies, when none allows it.
-pub fn impersonate(authorizer: &dyn Authorizer, request: &Attributes, wanted: &UserInfo) -> Result<UserInfo, Status> {
+pub async fn impersonate(authorizer: &Union, request: &Attributes, wanted: &UserInfo) -> Result<UserInfo, Status> {
     let mut first = None;
     for mode in MODES.into_iter().filter(|mode| mode.applies(wanted, &request.user)) {
         let mut requester = request.user.clone();
@@ -297,7 +300,7 @@ pub fn impersonate(authorizer: &dyn Authorizer, request: &Attributes, wanted: &U
             let keys = requester.extra.into_keys().collect();
             requester.extra = [("authentication.kubernetes.io/associated-node-keys".to_string(), keys)].into();
         }
-        match (Check { mode, authorizer, requester }).run(wanted, request) {
+        match (Check { mode, authorizer, requester }).run(wanted, request).await {
             Ok(user) => return Ok(user),
             Err(status) => first = first.or(Some(status)),
         }
@@ -308,6 +311,7 @@ pub fn impersonate(authorizer: &dyn Authorizer, request: &Attributes, wanted: &U
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authorization::Authorizer;
 
     /// Allows what is listed as `verb group/resource/subresource name`.
     struct Listed(&'static [&'static str]);
@@ -322,6 +326,10 @@ mod tests {
         }
     }
 
+    fn listed(rights: &'static [&'static str]) -> Union {
+        Union(vec![Box::new(Listed(rights))])
+    }
+
     fn request(user: UserInfo) -> Attributes {
         let text = |text: &str| text.to_string();
         Attributes { user, verb: text("list"), resource: text("pods"), is_resource: true, ..Attributes::default() }
@@ -332,35 +340,38 @@ mod tests {
         UserInfo { name: name.to_string(), groups, ..UserInfo::default() }
     }
 
-    #[test]
-    fn the_old_way_and_the_narrow_ones() {
-        let old = Listed(&["impersonate /users/ bob", "impersonate /groups/ dev"]);
-        let got = impersonate(&old, &request(user("alice", &[])), &user("bob", &["dev"])).unwrap();
+    #[tokio::test]
+    async fn the_old_way_and_the_narrow_ones() {
+        let old = listed(&["impersonate /users/ bob", "impersonate /groups/ dev"]);
+        let got = impersonate(&old, &request(user("alice", &[])), &user("bob", &["dev"])).await.unwrap();
         assert_eq!(got.groups, ["dev", AUTHENTICATED]);
-        let error = impersonate(&old, &request(user("alice", &[])), &user("bob", &["ops"])).unwrap_err();
+        let error = impersonate(&old, &request(user("alice", &[])), &user("bob", &["ops"])).await.unwrap_err();
         assert!(error.message.contains("cannot impersonate-on:user-info:list resource \"pods\""), "{}", error.message);
         let narrow =
-            Listed(&["impersonate-on:user-info:list /pods/", "impersonate:user-info authentication.k8s.io/users/ bob"]);
-        let got = impersonate(&narrow, &request(user("alice", &[])), &user("bob", &[])).unwrap();
+            listed(&["impersonate-on:user-info:list /pods/", "impersonate:user-info authentication.k8s.io/users/ bob"]);
+        let got = impersonate(&narrow, &request(user("alice", &[])), &user("bob", &[])).await.unwrap();
         assert_eq!(got.groups, [AUTHENTICATED]);
         let mut other = request(user("alice", &[]));
         other.verb = "delete".to_string();
-        assert!(impersonate(&narrow, &other, &user("bob", &[])).is_err(), "only listing is allowed while being bob");
-        let error = impersonate(&narrow, &request(user("alice", &[])), &user("bob", &[MASTERS])).unwrap_err();
+        assert!(
+            impersonate(&narrow, &other, &user("bob", &[])).await.is_err(),
+            "only listing is allowed while being bob"
+        );
+        let error = impersonate(&narrow, &request(user("alice", &[])), &user("bob", &[MASTERS])).await.unwrap_err();
         assert!(error.message.ends_with("impersonating the system:masters group is not allowed"), "{}", error.message);
     }
 
-    #[test]
-    fn a_pod_may_become_its_own_node_only() {
-        let rights = Listed(&[
+    #[tokio::test]
+    async fn a_pod_may_become_its_own_node_only() {
+        let rights = listed(&[
             "impersonate-on:associated-node:list /pods/",
             "impersonate:associated-node authentication.k8s.io/nodes/ *",
         ]);
         let mut agent = user("system:serviceaccount:kube-system:agent", &[]);
         agent.extra.insert(NODE_NAME.to_string(), vec!["n1".to_string()]);
-        let got = impersonate(&rights, &request(agent.clone()), &user("system:node:n1", &[])).unwrap();
+        let got = impersonate(&rights, &request(agent.clone()), &user("system:node:n1", &[])).await.unwrap();
         assert_eq!(got.groups, [NODES, AUTHENTICATED]);
-        assert!(impersonate(&rights, &request(agent), &user("system:node:n2", &[])).is_err());
+        assert!(impersonate(&rights, &request(agent), &user("system:node:n2", &[])).await.is_err());
     }
 
     #[test]

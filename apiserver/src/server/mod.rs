@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Chain;
 use crate::authentication::{Authenticator, service_account};
-use crate::authorization::Authorizer;
+use crate::authorization::Union;
 use crate::authorization::node::Node;
 use crate::authorization::rbac::Rbac;
 use crate::cache::Cache;
@@ -34,7 +34,7 @@ pub struct Server {
     pub cache: Arc<Cache>,
     pub registry: Registry,
     pub authenticator: Authenticator,
-    pub authorizer: Box<dyn Authorizer>,
+    pub authorizer: Union,
     /// Roles and bindings, whether or not they authorize: they bound what may be granted.
     pub rbac: Rbac,
     /// What belongs to which node, with `--authorization-mode=Node`.

@@ -15,7 +15,7 @@ use futures::FutureExt as _;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 
 use super::{Server, impersonation};
-use crate::authentication::Outcome;
+use crate::authentication::{Outcome, bearer};
 use crate::authorization::{Attributes, Decision};
 use crate::request::accept::{self, Allowed, Format};
 use crate::request::user::APISERVER;
@@ -122,16 +122,16 @@ pub async fn walk(server: Arc<Server>, request: Request<Body>) -> Response {
 async fn stages(cx: &mut Context, body: Body) -> Result<Response, Status> {
     request_info(cx)?;
     deadline(cx)?;
-    if let Some(refusal) = authenticate(cx) {
+    if let Some(refusal) = authenticate(cx).await {
         return Ok(refusal);
     }
     let body = record(cx, body).await;
-    impersonate(cx)?;
+    impersonate(cx).await?;
     let _turn = match wait_turn(cx).await {
         Ok(turn) => turn,
         Err(refusal) => return Ok(refusal),
     };
-    authorize(cx)?;
+    authorize(cx).await?;
     let server = cx.server.clone();
     let _running = in_flight(cx).map(|kind| match kind {
         Kind::Mutating => server.metrics.mutating.enter(),
@@ -198,18 +198,29 @@ fn deadline(cx: &mut Context) -> Result<(), Status> {
 }
 
 /// Who is asking. A bad credential ends the walk with upstream's 401.
-fn authenticate(cx: &mut Context) -> Option<Response> {
+async fn authenticate(cx: &mut Context) -> Option<Response> {
     if let Some(InProcessUser(user)) = cx.extensions.get::<InProcessUser>() {
         cx.user = user.clone();
         return None;
     }
-    let begun = cx.server.clock.monotonic();
-    let outcome = cx.server.authenticator.authenticate(&cx.headers, cx.peer.as_ref());
+    let server = cx.server.clone();
+    let authenticator = &server.authenticator;
+    let begun = server.clock.monotonic();
+    let mut outcome = authenticator.authenticate(&cx.path, &cx.headers, cx.peer.as_ref());
+    if outcome == Outcome::Unauthorized
+        && let Some(token) = bearer(&cx.headers)
+        && authenticator.learn(token).await
+    {
+        outcome = authenticator.authenticate(&cx.path, &cx.headers, cx.peer.as_ref());
+    }
+    if let Some(proxy) = &authenticator.front_proxy {
+        proxy.strip(&mut cx.headers);
+    }
     let user = match &outcome {
         Outcome::User(user) => Some(user.name.as_str()),
         Outcome::Unauthorized => None,
     };
-    cx.server.metrics.auth.authenticated(user, cx.server.clock.monotonic() - begun);
+    server.metrics.auth.authenticated(user, server.clock.monotonic() - begun);
     match outcome {
         Outcome::User(user) => {
             cx.user = user;
@@ -235,10 +246,10 @@ async fn record(cx: &mut Context, body: Body) -> Body {
 }
 
 /// Who the request is done as, when that is somebody else than who asks.
-fn impersonate(cx: &mut Context) -> Result<(), Status> {
+async fn impersonate(cx: &mut Context) -> Result<(), Status> {
     let Some(wanted) = impersonation::wanted(&mut cx.headers)? else { return Ok(()) };
     let request = Attributes::of(&cx.user, &cx.info, &cx.query);
-    let user = impersonation::impersonate(&*cx.server.authorizer, &request, &wanted)?;
+    let user = impersonation::impersonate(&cx.server.authorizer, &request, &wanted).await?;
     tracing::debug!(from = cx.user.name, to = user.name, "impersonating");
     if let Some(record) = &mut cx.record {
         record.impersonated(&user);
@@ -248,10 +259,10 @@ fn impersonate(cx: &mut Context) -> Result<(), Status> {
 }
 
 /// May they.
-fn authorize(cx: &mut Context) -> Result<(), Status> {
+async fn authorize(cx: &mut Context) -> Result<(), Status> {
     let attributes = Attributes::of(&cx.user, &cx.info, &cx.query);
     let begun = cx.server.clock.monotonic();
-    let decision = cx.server.authorizer.authorize(&attributes);
+    let decision = cx.server.authorizer.decide(&attributes).await;
     let allowed = matches!(decision, Decision::Allow(_));
     cx.server.metrics.auth.authorized(allowed, cx.server.clock.monotonic() - begun);
     if let Some(record) = &mut cx.record {

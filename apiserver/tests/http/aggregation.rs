@@ -381,9 +381,13 @@ async fn custom_group_versions_come_and_go() {
     let schema = |answer: &Answer| answer.body["components"]["schemas"][name].clone();
     let path = "/openapi/v3/apis/light.example.com/v1";
     let document = until(&fixture, path, "*/*", |answer| schema(answer)["description"] == "first").await;
-    assert_eq!(schema(&document)["properties"]["spec"]["properties"]["watts"], json!({"type": "integer", "nullable": true}));
+    assert_eq!(
+        schema(&document)["properties"]["spec"]["properties"]["watts"],
+        json!({"type": "integer", "nullable": true})
+    );
     assert_eq!(document.body["info"]["title"], "Kubernetes CRD Swagger");
-    let swagger = until(&fixture, "/openapi/v2", "application/json", |answer| answer.body["definitions"][name].is_object()).await;
+    let swagger =
+        until(&fixture, "/openapi/v2", "application/json", |answer| answer.body["definitions"][name].is_object()).await;
     assert_eq!(swagger.body["definitions"][name]["properties"]["spec"]["properties"]["watts"], json!({}));
     let groups = fixture.get("/apis/light.example.com").await.body;
     assert_eq!(groups["preferredVersion"]["version"], "v1");
@@ -392,7 +396,9 @@ async fn custom_group_versions_come_and_go() {
     // Another schema, and a version that is served no more.
     let mut changed = fixture.get(&format!("{DEFINITIONS}/lamps.light.example.com")).await.body;
     changed["spec"]["versions"] = json!([lamp("v1", true, true, "second"), lamp("v1beta1", false, false, "old")]);
-    let put = fixture.ask("PUT", &format!("{DEFINITIONS}/lamps.light.example.com"), "application/json", changed.to_string()).await;
+    let put = fixture
+        .ask("PUT", &format!("{DEFINITIONS}/lamps.light.example.com"), "application/json", changed.to_string())
+        .await;
     assert_eq!(put.code, 200, "{put:?}");
     until(&fixture, path, "*/*", |answer| schema(answer)["description"] == "second").await;
     until(&fixture, &own("v1beta1"), "*/*", |answer| answer.code == 404).await;

@@ -26,7 +26,7 @@ fn given<'a>(spec: &'a Value, field: &str) -> Option<&'a Value> {
 ///
 /// # Errors
 /// 422 for a question that is none.
-pub fn review(cx: &Context, served: &Served, review: &mut Value) -> Result<(), Status> {
+pub async fn review(cx: &Context, served: &Served, review: &mut Value) -> Result<(), Status> {
     let kind = served.resource.plural.as_ref();
     let errors = validate(kind, review);
     if !errors.is_empty() {
@@ -51,7 +51,7 @@ pub fn review(cx: &Context, served: &Served, review: &mut Value) -> Result<(), S
         user
     };
     let (attributes, errors) = attributes(user, &spec);
-    let (allowed, denied, reason) = match cx.server.authorizer.authorize(&attributes) {
+    let (allowed, denied, reason) = match cx.server.authorizer.decide(&attributes).await {
         Decision::Allow(reason) => (true, false, reason),
         Decision::Deny(reason) => (false, true, reason),
         Decision::NoOpinion(reason) => (false, false, reason),

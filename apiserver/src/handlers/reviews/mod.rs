@@ -43,9 +43,9 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     let manager = cx.field_manager(&options.field_manager);
     crate::handlers::managers::track(cx, served, "", &manager, None, &mut review);
     match served.resource.plural.as_ref() {
-        "tokenreviews" => token_review(cx, &mut review)?,
+        "tokenreviews" => token_review(cx, &mut review).await?,
         "subjectaccessreviews" | "localsubjectaccessreviews" | "selfsubjectaccessreviews" => {
-            access::review(cx, served, &mut review)?;
+            access::review(cx, served, &mut review).await?;
         }
         "selfsubjectreviews" => {
             review.set_creation_timestamp(&cx.server.timestamp());
@@ -57,7 +57,7 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     answer(cx, StatusCode::CREATED, &review)
 }
 
-fn token_review(cx: &Context, review: &mut Value) -> Result<(), Status> {
+async fn token_review(cx: &Context, review: &mut Value) -> Result<(), Status> {
     let token = review.str_at(&["spec", "token"]).unwrap_or_default().to_string();
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
@@ -65,6 +65,7 @@ fn token_review(cx: &Context, review: &mut Value) -> Result<(), Status> {
     let audiences: Vec<String> =
         review.list_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_string).collect();
     let wanted = (!audiences.is_empty()).then_some(audiences.as_slice());
+    cx.server.authenticator.learn(&token).await;
     review["status"] = match cx.server.authenticator.token(&token, wanted) {
         Some((user, audiences)) => {
             let mut status = json!({"authenticated": true, "user": user.to_value()});

@@ -4,6 +4,7 @@ use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
 use serde_json::{Value, json};
 
+use crate::authorization::Authorizer as _;
 use crate::authorization::rbac::rule::Rule;
 use crate::server::walk::Context;
 

@@ -1,5 +1,5 @@
-//! JSON Web Tokens of RFC 7519, signed RS256 or ES256 with ring: just what ServiceAccount tokens
-//! need. The key id is upstream's: base64url of the SHA-256 of the public key's SPKI.
+//! JSON Web Tokens of RFC 7519, signed RS256 or ES256 with ring: just what tokens of this
+//! cluster and of OpenID issuers need. The key id is upstream's: base64url of the SHA-256 of the public key's SPKI.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -145,6 +145,36 @@ impl PublicKey {
             }
         }
         key
+    }
+
+    /// From a JSON Web Key; `None` for keys of a kind or use that is not known here.
+    pub fn from_jwk(key: &Value) -> Option<Self> {
+        let text = |name: &str| key.get(name)?.as_str();
+        let number = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?.trim_end_matches('=')).ok();
+        if text("use").is_some_and(|use_| use_ != "sig") {
+            return None;
+        }
+        let mut public = match (text("kty")?, text("crv")) {
+            ("EC", Some("P-256")) => {
+                let (x, y) = (number("x")?, number("y")?);
+                let point = [&[4], x.as_slice(), y.as_slice()].concat();
+                (x.len() == 32 && y.len() == 32).then(|| Self::new(Algorithm::Es256, point))?
+            }
+            ("RSA", _) => {
+                // The first bit of an INTEGER is its sign.
+                let integer = |bytes: Vec<u8>| match bytes.first() {
+                    Some(first) if *first >= 0x80 => der(0x02, &[&[0u8], bytes.as_slice()].concat()),
+                    _ => der(0x02, &bytes),
+                };
+                let content = [integer(number("n")?), integer(number("e")?)].concat();
+                Self::new(Algorithm::Rs256, der(0x30, &content))
+            }
+            _ => return None,
+        };
+        if let Some(id) = text("kid") {
+            public.id = id.to_string();
+        }
+        Some(public)
     }
 
     /// `RS256` or `ES256`.
@@ -309,5 +339,7 @@ mod tests {
         assert!(matches!(verify(&forged, &keys), Err(Error::Signature)));
         assert!(matches!(verify(&token, &[]), Err(Error::UnknownKey)));
         assert!(matches!(verify("a.b", &keys), Err(Error::Malformed)));
+        let jwk = PublicKey::from_jwk(&keys[0].to_jwk()).unwrap();
+        assert_eq!((&jwk.bytes, &jwk.id), (&keys[0].bytes, &keys[0].id));
     }
 }
