@@ -126,33 +126,10 @@ pub(super) fn match_resources(resources: &Value, path: &Path, errors: &mut Error
 }
 
 pub(super) fn variable(variable: &Value, scope: &mut Scope, path: &Path, errors: &mut ErrorList) {
-    const RESERVED: [&str; 21] = [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ];
     let name = variable.text("name");
     let identifier = name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
         && name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric())
-        && !RESERVED.contains(&name);
+        && !cel::KEYWORDS.contains(&name);
     if name.trim().is_empty() {
         errors.push(field::required(&path.child("name"), "name is not specified"));
     } else if !identifier {
