@@ -113,10 +113,10 @@ impl<T: HasMetadata + DeserializeOwned> Watches<T> {
             });
             if let Some(watched) = entries.get_mut(&key) {
                 watched.asked = now;
-                if watched.informer.has_synced() {
-                    if let Some(found) = watched.store.get_named(namespace, name) {
-                        return Ok(found.0.clone());
-                    }
+                if watched.informer.has_synced()
+                    && let Some(found) = watched.store.get_named(namespace, name)
+                {
+                    return Ok(found.0.clone());
                 }
             }
         }

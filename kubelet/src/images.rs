@@ -225,11 +225,11 @@ fn registry_of_key(server: &str) -> &str {
 fn auth_of(server: &str, entry: &Value) -> cri::AuthConfig {
     let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (mut username, mut password) = (text("username"), text("password"));
-    if let Ok(decoded) = base64::engine::general_purpose::STANDARD.decode(text("auth")) {
-        if let Some((user, pass)) = String::from_utf8_lossy(&decoded).split_once(':') {
-            username = user.to_owned();
-            password = pass.to_owned();
-        }
+    if let Ok(decoded) = base64::engine::general_purpose::STANDARD.decode(text("auth"))
+        && let Some((user, pass)) = String::from_utf8_lossy(&decoded).split_once(':')
+    {
+        username = user.to_owned();
+        password = pass.to_owned();
     }
     cri::AuthConfig {
         username,

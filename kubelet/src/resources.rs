@@ -197,7 +197,7 @@ pub fn pod_resources(pod: &Pod) -> ResourceRequirements {
             if let Some(level) = at(&own(&pod.pod_spec().resources)) {
                 sum = Some(level);
             }
-            let extra = overhead(pod).and_then(|list| at(list));
+            let extra = overhead(pod).and_then(at);
             if sum.as_ref().is_some_and(|sum| !sum.is_zero()) {
                 add(&mut sum, extra);
             }

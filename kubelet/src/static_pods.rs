@@ -244,7 +244,7 @@ mod tests {
             "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - name: c\n    image: nginx\n";
         std::fs::write(&path, text).unwrap();
         std::fs::write(directory.path().join(".hidden"), "x").unwrap();
-        assert_eq!(manifests(directory.path()), [path.clone()]);
+        assert_eq!(manifests(directory.path()), std::slice::from_ref(&path));
         let clock = RealClock::shared();
         let pod = read(&path, "Node", &clock).unwrap();
         assert_eq!((pod.pod_namespace(), pod.pod_name()), ("default", "web-node"));

@@ -258,7 +258,7 @@ fn is_isbn10(text: &str) -> bool {
         _ => return false,
     };
     let sum: u32 = bytes[..9].iter().zip(1u32..).map(|(digit, weight)| weight * u32::from(digit - b'0')).sum();
-    (sum + 10 * last) % 11 == 0
+    (sum + 10 * last).is_multiple_of(11)
 }
 
 fn is_isbn13(text: &str) -> bool {
@@ -268,7 +268,7 @@ fn is_isbn13(text: &str) -> bool {
     }
     let sum: u32 =
         digits(&plain).iter().enumerate().map(|(at, digit)| if at % 2 == 0 { *digit } else { 3 * digit }).sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 fn is_credit_card(text: &str) -> bool {
@@ -287,7 +287,7 @@ fn is_credit_card(text: &str) -> bool {
             _ => digit * 2,
         })
         .sum();
-    shape && sum % 10 == 0
+    shape && sum.is_multiple_of(10)
 }
 
 fn is_rgb(text: &str) -> bool {

@@ -210,21 +210,21 @@ impl Programs {
         if !node.has_rules {
             return None;
         }
-        Self::at(node, node, root, declare(node, root))
+        Self::at(node, node, declare(node, root))
     }
 
     /// `rules` is a schema of values (`allOf`) over `node`, or `node` itself.
-    fn at(rules: &Node, node: &Node, root: bool, decl: Option<Arc<DeclType>>) -> Option<Programs> {
+    fn at(rules: &Node, node: &Node, decl: Option<Arc<DeclType>>) -> Option<Programs> {
         if !rules.has_rules {
             return None;
         }
         let element = decl.as_deref().and_then(of_element);
         let items = match (&rules.items, &node.items) {
-            (Some(rules), Some(node)) => Self::at(rules, node, node.embedded, element.clone()).map(Box::new),
+            (Some(rules), Some(node)) => Self::at(rules, node, element.clone()).map(Box::new),
             _ => None,
         };
         let additional = match (rules.additional(), node.additional()) {
-            (Some(rules), Some(node)) => Self::at(rules, node, node.embedded, element).map(Box::new),
+            (Some(rules), Some(node)) => Self::at(rules, node, element).map(Box::new),
             _ => None,
         };
         let mut properties = Vec::new();
@@ -235,12 +235,12 @@ impl Programs {
                 None => declare(below, below.embedded),
             };
             let Some(field) = field else { continue };
-            if let Some(programs) = Self::at(property, below, below.embedded, Some(field)) {
+            if let Some(programs) = Self::at(property, below, Some(field)) {
                 properties.push((name.clone(), programs));
             }
         }
         let all_of = rules.values.iter().flat_map(|values| values.all_of.iter());
-        let all_of = all_of.filter_map(|branch| Self::at(branch, node, root, decl.clone())).collect();
+        let all_of = all_of.filter_map(|branch| Self::at(branch, node, decl.clone())).collect();
         let compiled = match &decl {
             Some(decl) if !rules.rules.is_empty() => compile(&rules.rules, node, decl),
             _ => Vec::new(),

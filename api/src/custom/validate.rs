@@ -205,11 +205,12 @@ fn check_type(node: &Node, value: &Value, path: &str) -> Outcome {
     let float_as_integer = kind == "number" && value.as_f64().is_some_and(is_whole) && wants("integer");
     let integer_as_float = kind == "integer" && wants("number");
     let textual = matches!(kind, "string" | "array");
-    if !textual && !format.is_empty() && !(wants(kind) || own_format == format || float_as_integer || integer_as_float)
-    {
+    let acceptable = wants(kind) || own_format == format || float_as_integer || integer_as_float;
+    if !textual && !format.is_empty() && !acceptable {
         return one(wrong_type(path, format, own_format));
     }
-    if !(wants("number") || wants("integer")) && !format.is_empty() && textual {
+    let numeric = wants("number") || wants("integer");
+    if textual && !format.is_empty() && !numeric {
         return fine;
     }
     if !(wants(kind) || float_as_integer || integer_as_float) {

@@ -32,7 +32,7 @@ pub(super) fn template(template: &Value, path: &Path, errors: &mut ErrorList) {
 /// `ValidateTemplateObjectMeta`, beyond the labels and annotations themselves.
 pub(super) fn only_labels_and_annotations(meta: &Value, path: &Path, errors: &mut ErrorList) {
     let others = meta.as_object().into_iter().flatten().filter(|(name, value)| {
-        !matches!(name.as_str(), "labels" | "annotations" | "creationTimestamp") && **value != Value::from("")
+        !matches!(name.as_str(), "labels" | "annotations" | "creationTimestamp") && value.as_str() != Some("")
     });
     for (name, _) in others {
         errors.push(field::forbidden(&path.child(name.clone()), "cannot be set"));

@@ -26,24 +26,18 @@ pub(super) fn create(secret: &Value, errors: &mut ErrorList) {
     let data = &secret["data"];
     let mut required = |key: &str| errors.push(field::required(&path.key(key), ""));
     match secret.text("type") {
-        "kubernetes.io/service-account-token" => {
-            if secret["metadata"]["annotations"].text(ACCOUNT).is_empty() {
-                let path = Path::new("metadata").child("annotations").key(ACCOUNT);
-                errors.push(field::required(&path, ""));
-            }
+        "kubernetes.io/service-account-token" if secret["metadata"]["annotations"].text(ACCOUNT).is_empty() => {
+            let path = Path::new("metadata").child("annotations").key(ACCOUNT);
+            errors.push(field::required(&path, ""));
         }
         "kubernetes.io/dockercfg" => docker_config(data, ".dockercfg", &path, errors),
         "kubernetes.io/dockerconfigjson" => docker_config(data, ".dockerconfigjson", &path, errors),
-        "kubernetes.io/basic-auth" => {
-            if data.get("username").is_none() && data.get("password").is_none() {
-                required("username");
-                required("password");
-            }
+        "kubernetes.io/basic-auth" if data.get("username").is_none() && data.get("password").is_none() => {
+            required("username");
+            required("password");
         }
-        "kubernetes.io/ssh-auth" => {
-            if data.text("ssh-privatekey").is_empty() {
-                required("ssh-privatekey");
-            }
+        "kubernetes.io/ssh-auth" if data.text("ssh-privatekey").is_empty() => {
+            required("ssh-privatekey");
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"] {

@@ -187,7 +187,8 @@ impl std::fmt::Display for Target<'_> {
 
 fn overlaps(volume: &Value, out: &mut Vec<String>) {
     let name = quote(volume.text("name"));
-    let plain: [(&str, &dyn Fn(&Value) -> String); 3] = [
+    type Shown<'a> = &'a dyn Fn(&Value) -> String;
+    let plain: [(&str, Shown); 3] = [
         ("configMap", &|source| format!("ConfigMap {}", quote(source.text("name")))),
         ("secret", &|source| format!("Secret {}", quote(source.text("secretName")))),
         ("downwardAPI", &|_| "DownwardAPI".to_owned()),

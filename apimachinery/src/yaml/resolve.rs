@@ -219,7 +219,7 @@ fn format_g(shortest: &str) -> String {
     let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
     let mut out = String::from(if negative { "-" } else { "" });
     // Go's shortest form turns to exponents at 10^21.
-    if exponent < -4 || exponent >= 21 {
+    if !(-4..21).contains(&exponent) {
         out.push_str(&digits[..1]);
         if digits.len() > 1 {
             out.push('.');

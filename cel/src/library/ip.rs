@@ -94,7 +94,7 @@ pub(super) fn go_parse_error(raw: &str) -> String {
                         return plain("IPv4 field must have at least one digit");
                     }
                     if let Some(bad) = field.find(|c: char| !c.is_ascii_digit()) {
-                        let start = raw.len() - raw.rsplitn(2, field).next().map_or(0, str::len) - field.len();
+                        let start = raw.len() - raw.rsplit(field).next().map_or(0, str::len) - field.len();
                         return at(&raw[start + bad..], "unexpected character");
                     }
                     if field.len() > 1 && field.starts_with('0') {

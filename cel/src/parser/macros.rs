@@ -45,7 +45,7 @@ pub fn expand(p: &mut Parser<'_>, at: usize, function: &str, target: Option<Expr
 type Expanded = Result<Expr, (usize, String)>;
 
 fn node(p: &mut Parser<'_>, at: usize, kind: ExprKind) -> Expr {
-    p.new(at, kind)
+    p.node(at, kind)
 }
 
 fn call(p: &mut Parser<'_>, at: usize, function: &str, args: Vec<Expr>) -> Expr {

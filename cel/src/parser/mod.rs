@@ -144,7 +144,7 @@ impl Parser<'_> {
         self.offsets.get(id as usize).copied().unwrap_or(0)
     }
 
-    fn new(&mut self, offset: usize, kind: ExprKind) -> Expr {
+    fn node(&mut self, offset: usize, kind: ExprKind) -> Expr {
         Expr { id: self.id(offset), kind }
     }
 
@@ -155,7 +155,7 @@ impl Parser<'_> {
     /// Records an issue and stands in for the node that has it.
     fn broken(&mut self, offset: usize, message: String) -> Expr {
         self.issue(offset, message);
-        self.new(offset, ExprKind::Unspecified)
+        self.node(offset, ExprKind::Unspecified)
     }
 
     fn mismatched<T>(&mut self, expecting: &str) -> Parse<T> {
@@ -308,7 +308,7 @@ impl Parser<'_> {
         while self.eat(symbol).is_some() {
             count += 1;
         }
-        if count % 2 == 0 {
+        if count.is_multiple_of(2) {
             return self.member();
         }
         let id = self.id(first.start);
@@ -334,14 +334,14 @@ impl Parser<'_> {
                 }
                 if optional {
                     let id = self.id(op.start);
-                    let field = self.new(name.start, ExprKind::Literal(Literal::String(field.into())));
+                    let field = self.node(name.start, ExprKind::Literal(Literal::String(field.into())));
                     expr = call(id, operator::OPT_SELECT, vec![expr, field]);
                 } else if let Some(open) = self.eat("(") {
                     let id = self.id(open.start);
                     let args = self.arguments()?;
                     expr = self.call_or_macro(id, field, Some(expr), args);
                 } else {
-                    expr = self.new(op.start, ExprKind::Select { operand: Box::new(expr), field, test: false });
+                    expr = self.node(op.start, ExprKind::Select { operand: Box::new(expr), field, test: false });
                 }
             } else if let Some(op) = self.eat("[") {
                 self.enter(Rule::Member)?;
@@ -409,14 +409,14 @@ impl Parser<'_> {
                     _ => literal::bytes(&text).map(|bytes| Literal::Bytes(bytes.into())),
                 };
                 Ok(match literal {
-                    Ok(literal) => self.new(token.start, ExprKind::Literal(literal)),
+                    Ok(literal) => self.node(token.start, ExprKind::Literal(literal)),
                     Err(message) => self.broken(token.start, message.into()),
                 })
             }
             TokenKind::Symbol(word @ ("true" | "false" | "null")) => {
                 self.next();
                 let literal = if word == "null" { Literal::Null } else { Literal::Bool(word == "true") };
-                Ok(self.new(token.start, ExprKind::Literal(literal)))
+                Ok(self.node(token.start, ExprKind::Literal(literal)))
             }
             TokenKind::Symbol(_) if self.begins_operand(1) => self.extraneous(OPERAND),
             _ => self.mismatched(OPERAND),
@@ -437,7 +437,7 @@ impl Parser<'_> {
     fn number(&mut self, start: usize, negative: bool) -> Expr {
         let token = self.next();
         match literal::number(token.kind, &self.text(token), negative) {
-            Ok(literal) => self.new(start, ExprKind::Literal(literal)),
+            Ok(literal) => self.node(start, ExprKind::Literal(literal)),
             Err(message) => self.broken(start, message.into()),
         }
     }
@@ -462,7 +462,7 @@ impl Parser<'_> {
         }
         let name = format!("{dot}{name}");
         match self.eat("(") {
-            None => Ok(self.new(token.start, ExprKind::Ident(name))),
+            None => Ok(self.node(token.start, ExprKind::Ident(name))),
             Some(open) => {
                 let id = self.id(open.start);
                 let args = self.arguments()?;
@@ -491,7 +491,7 @@ impl Parser<'_> {
 
     fn object(&mut self, id: Id, type_name: String) -> Parse<Expr> {
         let mut fields = Vec::new();
-        while !self.is("}") && !(self.is(",") && self.peek_at(1).kind == TokenKind::Symbol("}")) {
+        while !self.closes("}") {
             let optional = self.eat("?").is_some();
             let name = self.peek();
             if !matches!(name.kind, TokenKind::Ident | TokenKind::EscapedIdent) {
@@ -505,7 +505,7 @@ impl Parser<'_> {
             let field = self.id(colon.start);
             let value = self.expr()?;
             fields.push(Field { id: field, name: self.text(name), value, optional });
-            if self.is("}") || (self.is(",") && self.peek_at(1).kind == TokenKind::Symbol("}")) {
+            if self.closes("}") {
                 break;
             }
             self.comma_or("}")?;
@@ -515,18 +515,23 @@ impl Parser<'_> {
         Ok(Expr { id, kind: ExprKind::Struct { type_name, fields } })
     }
 
+    /// Whether `end` follows, with or without a trailing comma.
+    fn closes(&self, end: &'static str) -> bool {
+        self.is(end) || (self.is(",") && self.peek_at(1).kind == TokenKind::Symbol(end))
+    }
+
     fn list(&mut self) -> Parse<Expr> {
         let open = self.next();
         let id = self.id(open.start);
         let mut elements = Vec::new();
         let mut optional = Vec::new();
         self.operand_or(&["]", ",", "?"])?;
-        while !self.is("]") && !(self.is(",") && self.peek_at(1).kind == TokenKind::Symbol("]")) {
+        while !self.closes("]") {
             if self.eat("?").is_some() {
                 optional.push(elements.len());
             }
             elements.push(self.expr()?);
-            if self.is("]") || (self.is(",") && self.peek_at(1).kind == TokenKind::Symbol("]")) {
+            if self.closes("]") {
                 break;
             }
             self.comma_or("]")?;
@@ -541,14 +546,14 @@ impl Parser<'_> {
         let id = self.id(open.start);
         let mut entries = Vec::new();
         self.operand_or(&["}", ",", "?"])?;
-        while !self.is("}") && !(self.is(",") && self.peek_at(1).kind == TokenKind::Symbol("}")) {
+        while !self.closes("}") {
             let optional = self.eat("?").is_some();
             let key = self.expr()?;
             let colon = self.colon()?;
             let entry = self.id(colon.start);
             let value = self.expr()?;
             entries.push(Entry { id: entry, key, value, optional });
-            if self.is("}") || (self.is(",") && self.peek_at(1).kind == TokenKind::Symbol("}")) {
+            if self.closes("}") {
                 break;
             }
             self.comma_or("}")?;

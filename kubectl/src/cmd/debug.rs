@@ -74,7 +74,7 @@ async fn debug(ctx: &Context) -> Result<()> {
         }));
     };
     let copy = !flags.str("copy-to").is_empty();
-    if flags.str("image").is_empty() && !(copy && !flags.list("set-image").is_empty()) && !copy {
+    if flags.str("image").is_empty() && !copy {
         return Err(ctx.usage_error("you must specify --image when not using --copy-to."));
     }
     if !PROFILES.contains(&flags.str("profile")) {

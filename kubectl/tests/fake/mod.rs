@@ -82,7 +82,7 @@ impl Fake {
         let key = if scale { parent.to_owned() } else { path.to_owned() };
         match *method {
             Method::GET => match objects.get(&key) {
-                Some(object) if accept.contains("as=Table") => (200, table(&[object.clone()])),
+                Some(object) if accept.contains("as=Table") => (200, table(std::slice::from_ref(object))),
                 Some(object) => (200, object.clone()),
                 None => match list(&objects, path, query) {
                     Some(items) if accept.contains("as=Table") => (200, table(&items)),
@@ -215,7 +215,8 @@ fn status(code: u16, reason: &str, message: &str) -> Value {
 
 /// Aggregated discovery of the resources that are on by default.
 fn aggregated(core: bool) -> Value {
-    let mut groups: Vec<(String, Vec<(String, Vec<Value>)>)> = Vec::new();
+    type Versions = Vec<(String, Vec<Value>)>;
+    let mut groups: Vec<(String, Versions)> = Vec::new();
     for resource in api::table().resources().iter().filter(|r| r.enabled_by_default && r.group.is_empty() == core) {
         let entry = json!({
             "resource": resource.plural, "singularResource": resource.singular, "verbs": resource.verbs,

@@ -179,10 +179,10 @@ fn inherit_cpuset(root: &Path, path: &Path) {
         at.push(part);
         for file in ["cpuset.cpus", "cpuset.mems"] {
             let own = fs::read_to_string(at.join(file)).unwrap_or_default();
-            if own.trim().is_empty() {
-                if let Ok(value) = fs::read_to_string(parent.join(file)) {
-                    let _ = fs::write(at.join(file), value.trim());
-                }
+            if own.trim().is_empty()
+                && let Ok(value) = fs::read_to_string(parent.join(file))
+            {
+                let _ = fs::write(at.join(file), value.trim());
             }
         }
     }
@@ -200,15 +200,15 @@ fn legacy_files(controllers: &[String], config: &CgroupConfig) -> Vec<(&'static 
             out.push(("cpu.cfs_quota_us", if quota == 0 { -1 } else { quota }.to_string()));
         }
     }
-    if has("memory") {
-        if let Some(bytes) = config.memory.filter(|b| *b > 0) {
-            out.push(("memory.limit_in_bytes", bytes.to_string()));
-        }
+    if has("memory")
+        && let Some(bytes) = config.memory.filter(|b| *b > 0)
+    {
+        out.push(("memory.limit_in_bytes", bytes.to_string()));
     }
-    if has("pids") {
-        if let Some(pids) = config.pids.filter(|p| *p > 0) {
-            out.push(("pids.max", pids.to_string()));
-        }
+    if has("pids")
+        && let Some(pids) = config.pids.filter(|p| *p > 0)
+    {
+        out.push(("pids.max", pids.to_string()));
     }
     out
 }

@@ -150,10 +150,10 @@ impl FakeRuntime {
         if !detail.is_empty() {
             state.calls.push(format!("{call} {detail}"));
         }
-        if let Some(queue) = state.failures.get_mut(call) {
-            if !queue.is_empty() {
-                return Err(queue.remove(0));
-            }
+        if let Some(queue) = state.failures.get_mut(call)
+            && !queue.is_empty()
+        {
+            return Err(queue.remove(0));
         }
         Ok(state)
     }

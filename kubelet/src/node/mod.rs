@@ -235,12 +235,12 @@ impl Node {
         }
         let patch = Patch::Strategic(json!({"status": body}));
         self.client.patch::<Value>(&resources::NODES, None, &self.config.name, Some("status"), &patch).await?;
-        if let (Some(before), Some(after)) = (ready(old), ready(&new)) {
-            if before != after {
-                let reason = if after { "NodeReady" } else { "NodeNotReady" };
-                let text = format!("Node {} status is now: {reason}", self.config.name);
-                self.events.event(&Self::reference(&self.config.name), "Normal", reason, &text);
-            }
+        if let (Some(before), Some(after)) = (ready(old), ready(&new))
+            && before != after
+        {
+            let reason = if after { "NodeReady" } else { "NodeNotReady" };
+            let text = format!("Node {} status is now: {reason}", self.config.name);
+            self.events.event(&Self::reference(&self.config.name), "Normal", reason, &text);
         }
         Ok(true)
     }

@@ -51,6 +51,9 @@ struct Running {
     stop: CancellationToken,
 }
 
+/// Told the uid of the pod whose result changed.
+type OnResult = Box<dyn Fn(&str) + Send + Sync>;
+
 /// What the workers need.
 pub(super) struct Shared {
     pub runtime: Arc<dyn Runtime>,
@@ -58,17 +61,17 @@ pub(super) struct Shared {
     pub events: Arc<dyn Events>,
     pub clock: SharedClock,
     results: Mutex<HashMap<(Kind, String), bool>>,
-    on_result: OnceLock<Box<dyn Fn(&str) + Send + Sync>>,
+    on_result: OnceLock<OnResult>,
 }
 
 impl Shared {
     /// Records what a probe found about a container id; tells the pod's worker if that is news.
     pub fn set(&self, uid: &str, kind: Kind, id: &str, passes: bool) {
         let before = self.results.lock().insert((kind, id.to_owned()), passes);
-        if before != Some(passes) {
-            if let Some(tell) = self.on_result.get() {
-                tell(uid);
-            }
+        if before != Some(passes)
+            && let Some(tell) = self.on_result.get()
+        {
+            tell(uid);
         }
     }
 
@@ -217,10 +220,10 @@ impl Manager {
         if running && !own.ready {
             for kind in [Kind::Startup, Kind::Readiness] {
                 let key = (pod.uid().to_owned(), container.name.clone(), kind);
-                if self.shared.get(kind, &id).is_none() {
-                    if let Some(worker) = self.workers.lock().get(&key) {
-                        worker.wake.notify_one();
-                    }
+                if self.shared.get(kind, &id).is_none()
+                    && let Some(worker) = self.workers.lock().get(&key)
+                {
+                    worker.wake.notify_one();
                 }
             }
         }

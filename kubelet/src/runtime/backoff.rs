@@ -86,11 +86,11 @@ mod tests {
             backoff.next("k", now, now);
             seen.push(backoff.get("k").as_secs());
             assert!(backoff.active_since("k", now, now));
-            now = now + backoff.get("k");
+            now += backoff.get("k");
             assert!(!backoff.active_since("k", now - backoff.get("k"), now));
         }
         assert_eq!(seen, [10, 20, 40, 80, 160, 300, 300]);
-        now = now + Duration::from_secs(601);
+        now += Duration::from_secs(601);
         assert!(!backoff.active_since("k", now, now));
         backoff.next("k", now, now);
         assert_eq!(backoff.get("k").as_secs(), 10);

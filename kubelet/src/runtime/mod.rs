@@ -105,6 +105,7 @@ pub struct Manager {
 
 impl Manager {
     /// A manager over `cri`, whose name is asked for by the caller.
+    #[expect(clippy::too_many_arguments, reason = "its parts, each told by its type")]
     pub fn new(
         cri: Arc<dyn Runtime>,
         name: String,

@@ -133,10 +133,10 @@ impl Manager {
         let containers: Vec<&Resize> =
             actions.resize.iter().filter(|r| shrinks(r.desired.memory_limit, r.current.memory_limit)).collect();
         let mut errors = Vec::new();
-        if let Some(limit) = pod_shrinks {
-            if let Some(usage) = self.cgroups.memory_usage(pod).filter(|usage| *usage >= limit) {
-                errors.push(format!("attempting to set pod memory limit ({limit}) below current usage ({usage})"));
-            }
+        if let Some(limit) = pod_shrinks
+            && let Some(usage) = self.cgroups.memory_usage(pod).filter(|usage| *usage >= limit)
+        {
+            errors.push(format!("attempting to set pod memory limit ({limit}) below current usage ({usage})"));
         }
         if !containers.is_empty() {
             let filter = proto::cri::ContainerStatsFilter {
@@ -179,12 +179,8 @@ fn ordered(updates: &[Resize], part: Part) -> Vec<&Resize> {
         updates.iter().filter(|update| part.of(update.current) != part.of(update.desired)).collect();
     changing.sort_by_key(|update| {
         let ((limit_now, request_now), (limit, request)) = (part.of(update.current), part.of(update.desired));
-        let grows = if limit != limit_now {
-            limit == 0 || (limit_now != 0 && limit > limit_now)
-        } else {
-            request > request_now
-        };
-        grows
+
+        if limit != limit_now { limit == 0 || (limit_now != 0 && limit > limit_now) } else { request > request_now }
     });
     changing
 }

@@ -245,11 +245,11 @@ fn security(
 ) -> Result<cri::LinuxContainerSecurityContext, String> {
     let context = effective_security(pod, container);
     let mut options = namespaces(pod);
-    if let Some(target) = &prepared.target_id {
-        if options.pid == cri::NamespaceMode::Container as i32 {
-            options.pid = cri::NamespaceMode::Target.into();
-            options.target_id = target.clone();
-        }
+    if let Some(target) = &prepared.target_id
+        && options.pid == cri::NamespaceMode::Container as i32
+    {
+        options.pid = cri::NamespaceMode::Target.into();
+        options.target_id = target.clone();
     }
     let unmasked = context.proc_mount.as_deref() == Some("Unmasked");
     let paths = |list: &[&str]| if unmasked { Vec::new() } else { list.iter().map(|p| (*p).to_owned()).collect() };

@@ -53,7 +53,7 @@ const METRICS: &[Metric] = &[
         number(s.stats.memory.as_ref()?.working_set_bytes)
     }),
     ("container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds.", |s| {
-        (s.created > 0).then(|| (s.created / 1_000_000_000) as f64)
+        (s.created > 0).then_some((s.created / 1_000_000_000) as f64)
     }),
 ];
 

@@ -432,10 +432,8 @@ async fn tunnel(socket: Socket, runtime: Upgraded) {
     let inwards = async {
         while let Some(Ok(message)) = source.next().await {
             match message {
-                tungstenite::Message::Binary(data) => {
-                    if writer.write_all(&data).await.is_err() {
-                        return;
-                    }
+                tungstenite::Message::Binary(data) if writer.write_all(&data).await.is_err() => {
+                    return;
                 }
                 tungstenite::Message::Close(_) => return,
                 _ => {}

@@ -63,10 +63,10 @@ fn convert(
             let mut status = match (found.next(), old) {
                 (Some(newest), old) => {
                     let mut status = from_runtime(spec, newest, old, inputs.runtime_name);
-                    if newest.state == State::Running {
-                        if let Some(set) = inputs.actuated.get(&spec.name) {
-                            status.resources = status.resources.map(|granted| in_effect(granted, set));
-                        }
+                    if newest.state == State::Running
+                        && let Some(set) = inputs.actuated.get(&spec.name)
+                    {
+                        status.resources = status.resources.map(|granted| in_effect(granted, set));
                     }
                     if let Some(before) = found.next() {
                         status.last_state = Some(state_of(before, None, inputs.runtime_name));

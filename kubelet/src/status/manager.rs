@@ -147,11 +147,11 @@ impl Manager {
             match self.inner.api.patch_pod_status(&target.namespace, &target.name, body).await {
                 Ok(answer) => {
                     pause = RETRY_FIRST;
-                    if let Some(entry) = self.inner.entries.lock().get_mut(&uid) {
-                        if entry.target.as_ref() == Some(&target) {
-                            entry.sent = status;
-                            entry.version = version(&answer).max(entry.version);
-                        }
+                    if let Some(entry) = self.inner.entries.lock().get_mut(&uid)
+                        && entry.target.as_ref() == Some(&target)
+                    {
+                        entry.sent = status;
+                        entry.version = version(&answer).max(entry.version);
                     }
                 }
                 // Gone, or another pod of this name: nobody is interested any more.

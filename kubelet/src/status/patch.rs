@@ -63,11 +63,11 @@ fn merge_list(field: &str, key: &str, old: Option<&Value>, new: &Value, out: &mu
     // Fields that an entry lost have to be named: a merge would keep them.
     for change in &mut changes {
         let before = old.iter().find(|item| item.get(key) == change.get(key));
-        if let (Some(Value::Object(before)), Value::Object(change)) = (before, change) {
-            if !change.contains_key("$patch") {
-                for name in before.keys() {
-                    change.entry(name.clone()).or_insert(Value::Null);
-                }
+        if let (Some(Value::Object(before)), Value::Object(change)) = (before, change)
+            && !change.contains_key("$patch")
+        {
+            for name in before.keys() {
+                change.entry(name.clone()).or_insert(Value::Null);
             }
         }
     }

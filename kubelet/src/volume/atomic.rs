@@ -38,12 +38,12 @@ pub fn write(
     }
     let old = fs::read_link(target.join(DATA)).ok();
     let old_dir = old.as_ref().map(|name| target.join(name));
-    if let Some(dir) = &old_dir {
-        if same(dir, payload)? {
-            // A crash may have come between the swap and the links: put them right again.
-            link_visible(target, payload)?;
-            return Ok(false);
-        }
+    if let Some(dir) = &old_dir
+        && same(dir, payload)?
+    {
+        // A crash may have come between the swap and the links: put them right again.
+        link_visible(target, payload)?;
+        return Ok(false);
     }
     let name = format!("..{stamp}");
     let fresh = target.join(&name);

@@ -130,7 +130,7 @@ impl Worker {
         let mut hurry = HURRY.len();
         loop {
             let desired = self.desired.borrow_and_update().clone();
-            let Some(pod) = desired.pod.clone().filter(|_| !Self::ending(&desired)) else { return None };
+            let pod = desired.pod.clone().filter(|_| !Self::ending(&desired))?;
             let mut updates = self.desired.clone();
             let next = {
                 let round = self.round(&pod, &desired);
@@ -223,17 +223,17 @@ impl Worker {
         };
         parts.probes.add_pod(pod);
         let outcome = parts.runtime.sync_pod(pod, &state, &parts.probes.results(), &mounts).await;
-        if outcome.changed || !outcome.failures.is_empty() {
-            if let Ok(state) = parts.runtime.state(&self.uid).await {
-                let failed = self.deadline(pod);
-                match &outcome.resize_error {
-                    Some(error) => parts.allocations.failed(pod, error),
-                    None => self.progressed(pod, &state),
-                }
-                let status = self.generate(pod, &state, false, &failed);
-                if !is_terminal_phase(status.phase.as_deref().unwrap_or_default()) {
-                    parts.statuses.set(pod, target(pod, desired), status);
-                }
+        if (outcome.changed || !outcome.failures.is_empty())
+            && let Ok(state) = parts.runtime.state(&self.uid).await
+        {
+            let failed = self.deadline(pod);
+            match &outcome.resize_error {
+                Some(error) => parts.allocations.failed(pod, error),
+                None => self.progressed(pod, &state),
+            }
+            let status = self.generate(pod, &state, false, &failed);
+            if !is_terminal_phase(status.phase.as_deref().unwrap_or_default()) {
+                parts.statuses.set(pod, target(pod, desired), status);
             }
         }
         let mut wait = self.until_deadline(pod).unwrap_or(RESYNC).min(RESYNC);

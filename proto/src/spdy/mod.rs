@@ -212,11 +212,11 @@ async fn run<IO>(
                         streams.remove(&id);
                     }
                     Frame::Data { id, fin, data } => {
-                        if !data.is_empty() {
-                            if let Some(stream) = streams.get(&id) {
-                                // A dropped reader discards the rest of its stream, not the connection.
-                                let _ = stream.send(data).await;
-                            }
+                        if !data.is_empty()
+                            && let Some(stream) = streams.get(&id)
+                        {
+                            // A dropped reader discards the rest of its stream, not the connection.
+                            let _ = stream.send(data).await;
                         }
                         if fin {
                             streams.remove(&id);

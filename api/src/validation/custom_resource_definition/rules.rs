@@ -142,7 +142,7 @@ impl Checker {
         self.total = self.total.saturating_add(cost);
         if cost >= TOTAL_LIMIT / 100 {
             self.expensive.push((cost, path.clone()));
-            self.expensive.sort_by(|a, b| b.0.cmp(&a.0));
+            self.expensive.sort_by_key(|found| std::cmp::Reverse(found.0));
             self.expensive.truncate(4);
         }
     }

@@ -77,10 +77,8 @@ pub(in super::super) fn shared(kind: &str, source: &Value, path: &Path, errors: 
             required(&["volumeID"]);
             secret_name(source, path, errors);
         }
-        "cephfs" => {
-            if source.list("monitors").is_empty() {
-                errors.push(field::required(&path.child("monitors"), ""));
-            }
+        "cephfs" if source.list("monitors").is_empty() => {
+            errors.push(field::required(&path.child("monitors"), ""));
         }
         "quobyte" => quobyte(source, path, errors),
         "fc" => fibre_channel(source, path, errors),
@@ -178,7 +176,7 @@ fn iscsi_name(name: &str, form: &str, path: &Path, errors: &mut ErrorList) {
     // Upstream's pattern for iqn is not anchored at its start.
     let iqn = || {
         name.match_indices("iqn.").any(|(at, _)| {
-            let date = name[at + 4..].as_bytes();
+            let date = &name.as_bytes()[at + 4..];
             let digits = |r: std::ops::Range<usize>| date.get(r).is_some_and(|d| d.iter().all(u8::is_ascii_digit));
             let dated = digits(0..4) && date.get(4) == Some(&b'-') && digits(5..7) && date.get(7) == Some(&b'.');
             dated

@@ -75,10 +75,8 @@ fn diff_maps(original: &Tree, modified: &Tree, ty: TypeRef<'_>, options: Options
             continue;
         }
         match (old, new) {
-            _ if !same_type(old, new) => {
-                if !options.ignore_additions {
-                    patch.insert(key.clone(), new.clone());
-                }
+            _ if !same_type(old, new) && !options.ignore_additions => {
+                patch.insert(key.clone(), new.clone());
             }
             (Value::Object(old), Value::Object(new)) => diff_map_field(key, old, new, &mut patch, ty, options)?,
             (Value::Array(old), Value::Array(new)) => diff_list_field(key, old, new, &mut patch, ty, options)?,
@@ -202,7 +200,7 @@ fn diff_lists(old: &[Value], new: &[Value], meta: &Meta<'_>, options: Options) -
     Ok(diff)
 }
 
-fn sorted_by<'a>(list: &'a [Value], key: impl Fn(&Value) -> String) -> Vec<(String, &'a Value)> {
+fn sorted_by(list: &[Value], key: impl Fn(&Value) -> String) -> Vec<(String, &Value)> {
     let mut sorted: Vec<(String, &Value)> = list.iter().map(|item| (key(item), item)).collect();
     sorted.sort_by(|a, b| a.0.cmp(&b.0));
     sorted

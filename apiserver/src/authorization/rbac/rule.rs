@@ -154,7 +154,7 @@ pub fn uncovered<'a>(owner: impl Iterator<Item = &'a Rule> + Clone, wanted: &[Ru
 /// Missing rights as upstream's message lists them: verbs of one resource together, sorted by text.
 pub fn describe_missing(parts: Vec<Rule>) -> String {
     // A breakdown's rules differ by verb alone once group, resource and name are equal.
-    let mut together: BTreeMap<(Vec<Text>, Vec<Text>, Vec<Text>), Rule> = BTreeMap::new();
+    let mut together = BTreeMap::<_, Rule>::new();
     let mut lines = BTreeSet::new();
     for part in parts {
         if !part.non_resource_urls.is_empty() {

@@ -15,8 +15,11 @@ use crate::storage::Attachment;
 /// Writes remembered at most; more in flight than this are decoded.
 const LARGEST: usize = 4096;
 
+/// What was sent under one key, with what came along.
+type Sent = SmallVec<[(Bytes, Attachment); 1]>;
+
 #[derive(Default)]
-pub(super) struct Pending(Mutex<AHashMap<String, SmallVec<[(Bytes, Attachment); 1]>>>);
+pub(super) struct Pending(Mutex<AHashMap<String, Sent>>);
 
 impl Pending {
     /// Remembers a write that is about to be sent.

@@ -150,10 +150,10 @@ impl Formatter {
         if self.options.output.is_some_and(|wanted| wanted != line.output) {
             return true;
         }
-        if let Some(since) = self.options.since {
-            if line.timestamp.parse::<Timestamp>().is_ok_and(|time| time < since) {
-                return true;
-            }
+        if let Some(since) = self.options.since
+            && line.timestamp.parse::<Timestamp>().is_ok_and(|time| time < since)
+        {
+            return true;
         }
         let start = out.len();
         if self.options.timestamps && !self.after_partial {
