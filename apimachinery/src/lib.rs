@@ -3,6 +3,7 @@
 //! Every module here is upstream's behaviour on plain trees: what `k8s.io/apimachinery` does on
 //! typed structs, done on [`object::Object`] under a [`schema`].
 
+pub mod cron;
 pub mod field;
 pub mod fields;
 pub mod fieldset;

@@ -4,7 +4,8 @@ use rand::Rng;
 
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX: usize = 5;
-const MAX_BASE: usize = 63 - SUFFIX;
+/// The longest part of a `generateName` that is used: so much leaves room for the random part.
+pub const MAX_GENERATED_NAME_LENGTH: usize = 63 - SUFFIX;
 
 /// `length` characters that are safe in names.
 pub fn suffix(length: usize) -> String {
@@ -14,7 +15,7 @@ pub fn suffix(length: usize) -> String {
 
 /// The name made from a `generateName`, at most 63 bytes.
 pub fn generate_name(base: &str) -> String {
-    let mut end = base.len().min(MAX_BASE);
+    let mut end = base.len().min(MAX_GENERATED_NAME_LENGTH);
     while !base.is_char_boundary(end) {
         end -= 1;
     }

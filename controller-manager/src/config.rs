@@ -51,6 +51,11 @@ pub struct Config {
     pub concurrent_namespace_syncs: usize,
     pub concurrent_gc_syncs: usize,
     pub concurrent_serviceaccount_token_syncs: usize,
+    pub concurrent_job_syncs: usize,
+    pub concurrent_cron_job_syncs: usize,
+    pub concurrent_ttl_after_finished_syncs: usize,
+    pub mirroring_concurrent_service_endpoint_syncs: usize,
+    pub mirroring_max_endpoints_per_subset: usize,
     pub max_endpoints_per_slice: usize,
     pub endpoint_updates_batch_period: Duration,
     pub namespace_sync_period: Duration,
@@ -131,6 +136,11 @@ impl Default for Config {
             concurrent_namespace_syncs: 10,
             concurrent_gc_syncs: 20,
             concurrent_serviceaccount_token_syncs: 5,
+            concurrent_job_syncs: 5,
+            concurrent_cron_job_syncs: 5,
+            concurrent_ttl_after_finished_syncs: 5,
+            mirroring_concurrent_service_endpoint_syncs: 5,
+            mirroring_max_endpoints_per_subset: 1000,
             max_endpoints_per_slice: 100,
             endpoint_updates_batch_period: Duration::ZERO,
             namespace_sync_period: Duration::from_secs(300),
@@ -199,6 +209,11 @@ pub fn flags() -> FlagSet {
         .int("concurrent-namespace-syncs", 10, "The number of namespace objects that are allowed to sync concurrently.")
         .int("concurrent-gc-syncs", 20, "The number of garbage collector workers that are allowed to sync concurrently.")
         .int("concurrent-serviceaccount-token-syncs", 5, "The number of service account token objects that are allowed to sync concurrently.")
+        .int("concurrent-job-syncs", 5, "The number of job objects that are allowed to sync concurrently.")
+        .int("concurrent-cron-job-syncs", 5, "The number of cron job objects that are allowed to sync concurrently.")
+        .int("concurrent-ttl-after-finished-syncs", 5, "The number of ttl-after-finished-controller workers that are allowed to sync concurrently.")
+        .int("mirroring-concurrent-service-endpoint-syncs", 5, "The number of service endpoint syncing operations that will be done concurrently by the endpointslice-mirroring-controller.")
+        .int("mirroring-max-endpoints-per-subset", 1000, "The maximum number of endpoints that will be added to an EndpointSlice by the endpointslice-mirroring-controller.")
         .int("max-endpoints-per-slice", 100, "The maximum number of endpoints that will be added to an EndpointSlice.")
         .duration("endpoint-updates-batch-period", Duration::ZERO, "The length of endpoint updates batching period.")
         .duration("endpointslice-updates-batch-period", Duration::ZERO, "The length of endpoint slice updates batching period.")
@@ -307,18 +322,13 @@ fn accept_others(set: &mut FlagSet) {
             "http2-max-streams-per-connection",
             "concurrent-device-taint-eviction-syncs",
             "concurrent-resourceclaim-syncs",
-            "mirroring-concurrent-service-endpoint-syncs",
-            "mirroring-max-endpoints-per-subset",
             "concurrent-ephemeralvolume-syncs",
             "concurrent-horizontal-pod-autoscaler-syncs",
-            "concurrent-job-syncs",
-            "concurrent-cron-job-syncs",
             "pv-recycler-increment-timeout-nfs",
             "pv-recycler-minimum-timeout-hostpath",
             "pv-recycler-minimum-timeout-nfs",
             "pv-recycler-timeout-increment-hostpath",
             "concurrent-resource-quota-syncs",
-            "concurrent-ttl-after-finished-syncs",
             "concurrent-validating-admission-policy-status-syncs",
         ],
     );
@@ -428,6 +438,11 @@ impl Config {
             concurrent_namespace_syncs: count("concurrent-namespace-syncs")?,
             concurrent_gc_syncs: count("concurrent-gc-syncs")?,
             concurrent_serviceaccount_token_syncs: count("concurrent-serviceaccount-token-syncs")?,
+            concurrent_job_syncs: count("concurrent-job-syncs")?,
+            concurrent_cron_job_syncs: count("concurrent-cron-job-syncs")?,
+            concurrent_ttl_after_finished_syncs: count("concurrent-ttl-after-finished-syncs")?,
+            mirroring_concurrent_service_endpoint_syncs: count("mirroring-concurrent-service-endpoint-syncs")?,
+            mirroring_max_endpoints_per_subset: count("mirroring-max-endpoints-per-subset")?,
             max_endpoints_per_slice: count("max-endpoints-per-slice")?,
             endpoint_updates_batch_period: flags.duration("endpointslice-updates-batch-period"),
             namespace_sync_period: flags.duration("namespace-sync-period"),

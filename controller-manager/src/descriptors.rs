@@ -10,9 +10,9 @@ use futures::future::BoxFuture;
 
 use crate::context::Context;
 use crate::{
-    certificates, cluster_role_aggregation, daemon_set, deployment, endpoint_slice, endpoints, garbage_collector,
-    namespace, node_ipam, node_lifecycle, pod_gc, replicaset, resource_quota, root_ca, service_account,
-    service_account_tokens, service_cidr, stateful_set, taint_eviction,
+    certificates, cluster_role_aggregation, cron_job, daemon_set, deployment, disruption, endpoint_slice,
+    endpoint_slice_mirroring, endpoints, garbage_collector, job, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, resource_quota, root_ca, service_account,
+    service_account_tokens, service_cidr, stateful_set, taint_eviction, ttl_after_finished,
 };
 
 /// Registers informers and handlers, and answers the controller's loop.
@@ -56,12 +56,12 @@ pub static ALL: &[Descriptor] = &[
     controller(replicaset::NAME, &["replicaset"], replicaset::start),
     controller(replicaset::REPLICATION_NAME, &["replicationcontroller"], replicaset::start_replication),
     controller(service_account_tokens::NAME, &["serviceaccount-token"], service_account_tokens::start),
-    absent("endpointslice-mirroring-controller", &["endpointslicemirroring"]),
+    controller(endpoint_slice_mirroring::NAME, &["endpointslicemirroring"], endpoint_slice_mirroring::start),
     controller(resource_quota::NAME, &["resourcequota"], resource_quota::start),
-    absent("job-controller", &["job"]),
+    controller(job::NAME, &["job"], job::start),
     absent("horizontal-pod-autoscaler-controller", &["horizontalpodautoscaling"]),
-    absent("disruption-controller", &["disruption"]),
-    absent("cronjob-controller", &["cronjob"]),
+    controller(disruption::NAME, &["disruption"], disruption::start),
+    controller(cron_job::NAME, &["cronjob"], cron_job::start),
     controller(certificates::signer::NAME, &["csrsigning"], certificates::signer::start),
     controller(certificates::approver::NAME, &["csrapproving"], certificates::approver::start),
     controller(certificates::cleaner::NAME, &["csrcleaner"], certificates::cleaner::start),
@@ -77,7 +77,7 @@ pub static ALL: &[Descriptor] = &[
     absent("persistentvolumeclaim-protection-controller", &["pvc-protection"]),
     absent("persistentvolume-protection-controller", &["pv-protection"]),
     absent("podgroup-protection-controller", &[]),
-    absent("ttl-after-finished-controller", &["ttl-after-finished"]),
+    controller(ttl_after_finished::NAME, &["ttl-after-finished"], ttl_after_finished::start),
     absent("kube-apiserver-serving-clustertrustbundle-publisher-controller", &[]),
     absent("ephemeral-volume-controller", &["ephemeral-volume"]),
     absent("storageversion-garbage-collector-controller", &["storage-version-gc"]),

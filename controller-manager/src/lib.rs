@@ -8,14 +8,18 @@ pub mod certificates;
 pub mod cluster_role_aggregation;
 pub mod config;
 pub mod context;
+pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
 pub mod descriptors;
+pub mod disruption;
 pub mod endpoint_slice;
+pub mod endpoint_slice_mirroring;
 pub mod endpoints;
 mod expectations;
 pub mod garbage_collector;
 mod history;
+pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -34,6 +38,7 @@ pub mod stateful_set;
 pub mod taint_eviction;
 #[cfg(test)]
 mod testing;
+pub mod ttl_after_finished;
 pub mod types;
 pub mod worker;
 

@@ -52,6 +52,8 @@ pub struct Claimer<'a> {
     pub owner_resource: &'a Resource,
     pub owner: &'a ObjectMeta,
     pub resource: &'a Resource,
+    /// A finalizer that dependents get when they are adopted and lose when they are released.
+    finalizer: Option<&'a str>,
     /// Whether the owner was read from the server, to be sure that it still lives, before adopting.
     confirmed: bool,
 }
@@ -63,7 +65,12 @@ impl<'a> Claimer<'a> {
         owner: &'a ObjectMeta,
         resource: &'a Resource,
     ) -> Self {
-        Self { client, owner_resource, owner, resource, confirmed: false }
+        Self { client, owner_resource, owner, resource, finalizer: None, confirmed: false }
+    }
+
+    /// Puts this finalizer on what is adopted, and takes it off what is released.
+    pub fn with_finalizer(self, finalizer: &'a str) -> Self {
+        Self { finalizer: Some(finalizer), ..self }
     }
 
     /// Whether `object` belongs to the owner afterwards.
@@ -97,10 +104,13 @@ impl<'a> Claimer<'a> {
             }
             self.confirmed = true;
         }
-        let patch = json!({ "metadata": {
+        let mut patch = json!({ "metadata": {
             "ownerReferences": [controller_reference(self.owner_resource, self.owner)],
             "uid": object.uid,
         }});
+        if let Some(finalizer) = self.finalizer {
+            patch["metadata"]["finalizers"] = json!([finalizer]);
+        }
         let result: client::Result<IgnoredAny> =
             self.client.patch(self.resource, object.key().ns(), &object.name, None, &Patch::Strategic(patch)).await;
         match result {
@@ -111,10 +121,13 @@ impl<'a> Claimer<'a> {
     }
 
     async fn release(&self, object: &ObjectMeta) -> Result<(), Error> {
-        let patch = json!({ "metadata": {
+        let mut patch = json!({ "metadata": {
             "ownerReferences": [{ "$patch": "delete", "uid": self.owner.uid }],
             "uid": object.uid,
         }});
+        if let Some(finalizer) = self.finalizer {
+            patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!([finalizer]);
+        }
         let result: client::Result<IgnoredAny> =
             self.client.patch(self.resource, object.key().ns(), &object.name, None, &Patch::Strategic(patch)).await;
         match result {

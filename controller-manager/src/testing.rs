@@ -67,7 +67,11 @@ impl PodBuilder {
     }
 
     pub fn restarts(mut self, count: i64) -> Self {
-        self.0.status.container_statuses.push(ContainerStatus { name: "c".into(), restart_count: count });
+        self.0.status.container_statuses.push(ContainerStatus {
+            name: "c".into(),
+            restart_count: count,
+            ..Default::default()
+        });
         self
     }
 

@@ -391,6 +391,12 @@ impl ResourceCache {
     /// revision does not happen within three seconds.
     pub async fn snapshot_at(&self, revision: Revision) -> Result<Snapshot> {
         self.wait_fresh(Freshness::AtLeast(revision)).await?;
+        // What is at hand here reaches further back than the store's history, which is what clients are promised:
+        // a page that cannot be had after a restart cannot be had before it either.
+        let compacted = self.storage.known_compacted();
+        if revision < compacted {
+            return Err(Error::TooOld { requested: revision, oldest: compacted });
+        }
         if let Some(map) = self.stash.get(revision) {
             return Ok(Snapshot::new(self.spec.clone(), revision, map));
         }

@@ -76,8 +76,16 @@ pub async fn collect(
         && (namespace.is_some() || !served.resource.namespaced)
     {
         let found = snapshot.get(&served.key(&selection.namespace, name));
+        if let Some(found) = found.filter(|_| selection.needs_conversion()) {
+            served.prepare(std::slice::from_ref(found)).await?;
+        }
         let entries = found.filter(|entry| selection.matches(entry)).cloned().into_iter().collect();
         return Ok((entries, meta));
+    }
+    if selection.needs_conversion() {
+        let candidates = snapshot.range(namespace, start.as_deref()).filter(|entry| selection.could_match(entry));
+        let candidates: Vec<Arc<Entry>> = candidates.cloned().collect();
+        served.prepare(&candidates).await?;
     }
     let everything = selection.is_everything();
     let mut entries = Vec::new();

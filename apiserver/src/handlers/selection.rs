@@ -1,15 +1,18 @@
 //! Label and field selectors of lists, watches and collection deletes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use apimachinery::labels::Labels;
 use apimachinery::status::Status;
 use apimachinery::{fields, gotext, labels};
+use serde_json::Value;
 
-use crate::cache::{Entry, Scope};
+use crate::cache::{Entry, Scope, SelectableField};
 use crate::registry::Served;
 use crate::registry::fields::storage_label;
 use crate::request::options::ListOptions;
+use crate::response::encode::{FORM_JSON, form};
 
 /// What a request wants out of a resource.
 #[derive(Clone)]
@@ -23,6 +26,9 @@ pub struct Selection {
     /// Field labels that the served version names differently.
     group: String,
     plural: String,
+    /// Custom resources that a webhook converts are selected by what they are in the version served; this
+    /// is the number under which entries keep that form.
+    converted: Option<u32>,
 }
 
 struct EntryLabels<'a>(&'a Entry);
@@ -53,7 +59,11 @@ impl Selection {
             return Err(bad("fieldSelector metadata.name doesn't match requested name".to_string()));
         }
         let name = if name.is_empty() { exact } else { Some(name.to_string()) };
+        let by_content =
+            fields.requirements.iter().any(|requirement| !requirement.field.starts_with("metadata."));
+        let converts = served.custom().is_some_and(|custom| custom.definition.has_webhook());
         Ok(Self {
+            converted: (by_content && converts).then(|| form(served, FORM_JSON)),
             namespace: namespace.to_string(),
             labels,
             fields,
@@ -68,12 +78,37 @@ impl Selection {
         self.labels.is_empty() && self.fields.is_empty() && self.name.is_none()
     }
 
-    /// Whether an entry is wanted.
+    /// Whether an entry is wanted. Where [`Selection::needs_conversion`], it must be prepared.
     pub fn matches(&self, entry: &Entry) -> bool {
+        self.could_match(entry)
+            && match self.converted {
+                None => self.fields.matches(|label| entry.field(storage_label(&self.group, &self.plural, label))),
+                Some(form) => self.matches_converted(entry, form),
+            }
+    }
+
+    /// Whether an entry is wanted, as far as can be told without its fields.
+    pub fn could_match(&self, entry: &Entry) -> bool {
         (self.namespace.is_empty() || entry.namespace() == self.namespace)
             && self.name.as_ref().is_none_or(|name| entry.name() == name)
             && self.labels.matches(&EntryLabels(entry))
-            && self.fields.matches(|label| entry.field(storage_label(&self.group, &self.plural, label)))
+    }
+
+    /// Whether entries must be prepared for the version served before they can be matched.
+    pub fn needs_conversion(&self) -> bool {
+        self.converted.is_some()
+    }
+
+    fn matches_converted(&self, entry: &Entry, form: u32) -> bool {
+        let json = entry.encodings.get(form).unwrap_or_else(|| entry.json().clone());
+        let Ok(tree) = serde_json::from_slice::<Value>(&json) else { return false };
+        let value = |label: &str| match entry.field(label).filter(|_| label.starts_with("metadata.")) {
+            Some(value) => value.to_string(),
+            None => (SelectableField::at_path(label).extract)(&tree),
+        };
+        let values: HashMap<&str, String> =
+            self.fields.requirements.iter().map(|r| (r.field.as_str(), value(&r.field))).collect();
+        self.fields.matches(|label| values.get(label).map(String::as_str))
     }
 
     /// A field with an index that narrows the selection to one value.
@@ -100,7 +135,8 @@ impl Selection {
 
     /// The matcher of a watch; `None` when its scope says it all.
     pub fn matcher(&self, scope: &Scope) -> Option<Arc<dyn crate::cache::Matcher>> {
-        if self.is_everything() && matches!(scope, Scope::All | Scope::Namespace(_)) {
+        // What must be converted first is matched by the watch itself.
+        if self.needs_conversion() || self.is_everything() && matches!(scope, Scope::All | Scope::Namespace(_)) {
             return None;
         }
         let selection = self.clone();

@@ -187,7 +187,9 @@ pub async fn bind(
 /// # Errors
 /// 406.
 pub fn plain(cx: &Context) -> Result<accept::Format, Status> {
-    format(cx, &ROUTE_OBJECT, Allowed::Transforms)
+    // A Scale is made of an object that is stored, and has columns as that has.
+    let allowed = if cx.info.subresource == "scale" { Allowed::Transforms } else { Allowed::Metadata };
+    format(cx, &ROUTE_OBJECT, allowed)
 }
 
 /// A tree of a kind of its own as the answer.

@@ -219,6 +219,8 @@ impl Sent {
     }
 }
 
+type Events = Vec<(EventType, Arc<Event>)>;
+
 /// A watch on its way to a client.
 struct Running {
     watch: Watch,
@@ -256,33 +258,52 @@ impl Running {
             self.ended = true;
             return Some((Ok(self.frames.error(&status)), self));
         }
-        let bytes = match self.state_chunk() {
-            Some(bytes) => bytes,
-            None => match self.watch.next().await {
-                Ok(Item::Events(events)) => match self.prepare_events(&events).await {
-                    Ok(()) => self.events(&events),
-                    Err(status) => {
+        let bytes = loop {
+            let bytes = match self.state_chunk() {
+                Some(bytes) => bytes,
+                None => match self.watch.next().await {
+                    Ok(Item::Events(events)) => match self.prepare_events(events).await {
+                        Ok(events) => self.events(&events),
+                        Err(status) => {
+                            self.ended = true;
+                            self.frames.error(&status)
+                        }
+                    },
+                    Ok(Item::Bookmark(revision)) => self.frames.bookmark(revision, false),
+                    Err(error) => {
                         self.ended = true;
-                        self.frames.error(&status)
+                        self.frames.error(&errors::of_read(error))
                     }
                 },
-                Ok(Item::Bookmark(revision)) => self.frames.bookmark(revision, false),
-                Err(error) => {
-                    self.ended = true;
-                    self.frames.error(&errors::of_read(error))
-                }
-            },
+            };
+            // Nothing of what happened may concern this client.
+            if !bytes.is_empty() || self.ended {
+                break bytes;
+            }
         };
         Some((Ok(bytes), self))
     }
 
-    /// Has what may need a conversion converted before it is framed.
-    async fn prepare_events(&self, events: &[(EventType, Arc<Event>)]) -> Result<(), Status> {
-        if self.frames.served.custom().is_none() {
-            return Ok(());
+    /// Has what may need a conversion converted before it is framed, and leaves out what the client does not
+    /// want once it is converted.
+    async fn prepare_events(&self, mut events: Events) -> Result<Events, Status> {
+        let served = &self.frames.served;
+        if served.custom().is_none() {
+            return Ok(events);
+        }
+        if self.selection.needs_conversion() {
+            let both = events.iter().flat_map(|(_, event)| [&event.object, &event.previous]).flatten();
+            let both: Vec<Arc<Entry>> = both.filter(|entry| self.selection.could_match(entry)).cloned().collect();
+            served.prepare(&both).await?;
+            let selection = &self.selection;
+            let wanted = |(_, event): (EventType, Arc<Event>)| {
+                event.classify(|entry| selection.matches(entry)).map(|kind| (kind, event))
+            };
+            events = events.into_iter().filter_map(wanted).collect();
         }
         let entries: Vec<Arc<Entry>> = events.iter().map(|(kind, event)| event.entry(*kind).clone()).collect();
-        self.frames.served.prepare(&entries).await
+        served.prepare(&entries).await?;
+        Ok(events)
     }
 
     async fn prepare_state(&self) -> Result<(), Status> {
@@ -292,7 +313,7 @@ impl Running {
         }
         let namespace = Some(self.selection.namespace.as_str()).filter(|namespace| !namespace.is_empty());
         let entries: Vec<Arc<Entry>> =
-            state.snapshot.range(namespace, None).filter(|entry| self.selection.matches(entry)).cloned().collect();
+            state.snapshot.range(namespace, None).filter(|entry| self.selection.could_match(entry)).cloned().collect();
         self.frames.served.prepare(&entries).await
     }
 

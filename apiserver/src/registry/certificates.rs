@@ -49,25 +49,21 @@ impl Hooks for CertificateSigningRequest {
     }
 }
 
-fn of_kind(object: &Value, kind: &str) -> Vec<Value> {
-    object
-        .list_at(&["status", "conditions"])
-        .iter()
-        .filter(|condition| condition.str_at(&["type"]) == Some(kind))
-        .cloned()
-        .collect()
-}
-
-/// Puts the old conditions of a type in place of the new ones.
+/// Puts the old conditions of a type where the new ones are. Where there are more or fewer of them, validation has
+/// the word.
 fn preserve(new: &mut Value, old: &Value, kind: &str) {
-    let before = of_kind(old, kind);
-    if before.is_empty() && of_kind(new, kind).is_empty() {
+    let is_of_kind = |condition: &&Value| condition.str_at(&["type"]) == Some(kind);
+    let before: Vec<Value> = old.list_at(&["status", "conditions"]).iter().filter(is_of_kind).cloned().collect();
+    let conditions = new.at_mut_or_create(&["status"]).get_mut("conditions").and_then(Value::as_array_mut);
+    let Some(conditions) = conditions else { return };
+    let after = conditions.iter().filter(is_of_kind).count();
+    if after != before.len() {
         return;
     }
-    let mut conditions: Vec<Value> = new.list_at(&["status", "conditions"]).to_vec();
-    conditions.retain(|condition| condition.str_at(&["type"]) != Some(kind));
-    conditions.extend(before);
-    new.set_at(&["status", "conditions"], conditions.into());
+    let places = conditions.iter_mut().filter(|condition| condition.str_at(&["type"]) == Some(kind));
+    for (place, condition) in places.zip(before) {
+        *place = condition;
+    }
 }
 
 /// Fills in the times of new and changed conditions.
@@ -87,6 +83,35 @@ fn stamp(cx: &HookContext<'_>, new: &mut Value, old: &Value) {
             });
             condition["lastTransitionTime"] =
                 same.and_then(|other| other.get("lastTransitionTime").cloned()).unwrap_or_else(|| now.clone().into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn approval_is_not_the_statuss_to_change() {
+        let csr = |conditions: &[(&str, &str)]| {
+            let conditions: Vec<Value> =
+                conditions.iter().map(|(kind, reason)| json!({"type": kind, "reason": reason})).collect();
+            json!({"status": {"conditions": conditions}})
+        };
+        let old = csr(&[("Approved", "old"), ("Other", "old")]);
+        for (new, expected) in [
+            // Conditions stay where they are, and those that are new come after them.
+            (
+                csr(&[("Approved", "new"), ("Other", "new"), ("Third", "new")]),
+                csr(&[("Approved", "old"), ("Other", "new"), ("Third", "new")]),
+            ),
+            (csr(&[("Other", "new"), ("Approved", "new")]), csr(&[("Other", "new"), ("Approved", "old")])),
+            // What is taken away is refused later.
+            (csr(&[("Other", "new")]), csr(&[("Other", "new")])),
+        ] {
+            let mut settled = new.clone();
+            preserve(&mut settled, &old, "Approved");
+            assert_eq!(settled, expected, "{new}");
         }
     }
 }

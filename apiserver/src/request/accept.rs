@@ -73,6 +73,8 @@ pub enum Allowed {
     Plain,
     /// Objects of a resource, which can become Tables and metadata.
     Transforms,
+    /// Objects that nothing stores, such as reviews: they have metadata and no columns.
+    Metadata,
     /// Events of a watch; plain or transformed.
     Watch,
 }
@@ -184,7 +186,7 @@ fn accept(encoding: Encoding, parameters: &[(&str, &str)], allowed: Allowed) -> 
         };
         format.transform = Some(match kind {
             // Table rows hold raw JSON, so upstream writes no Table as protobuf.
-            "Table" if encoding != Encoding::Protobuf => Transform::Table(version),
+            "Table" if encoding != Encoding::Protobuf && allowed != Allowed::Metadata => Transform::Table(version),
             "PartialObjectMetadata" => Transform::PartialObjectMetadata(version),
             "PartialObjectMetadataList" => Transform::PartialObjectMetadataList(version),
             _ => return None,
@@ -278,6 +280,13 @@ mod tests {
             ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Plain, Some((Json, None))),
             ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", Transforms, None),
             ("application/json;as=Nope;v=v1;g=meta.k8s.io", Transforms, None),
+            ("application/json;as=Table;v=v1;g=meta.k8s.io", Metadata, None),
+            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Metadata, Some((Json, None))),
+            (
+                "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+                Metadata,
+                Some((Json, Some(Transform::PartialObjectMetadata("v1")))),
+            ),
             ("application/yaml", Watch, None),
             ("application/json;stream=watch", Watch, Some((Json, None))),
         ] {

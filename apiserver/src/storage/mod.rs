@@ -231,6 +231,11 @@ pub trait Storage: Send + Sync + 'static {
     /// The revision up to which history was forgotten.
     async fn compacted_revision(&self) -> Result<Revision>;
 
+    /// The same as far as this process knows, without asking anybody; 0 if it knows nothing.
+    fn known_compacted(&self) -> Revision {
+        0
+    }
+
     /// Finishes what was accepted and lets go of the store, so that the next start finds everything
     /// in order. Writes fail with [`Error::Closed`] from then on. Dropping the engine does the same,
     /// but a server that ends may still have handles everywhere.

@@ -156,3 +156,21 @@ async fn patches() {
         assert!(answer.message().contains(message), "{content_type} {body}: {}", answer.message());
     }
 }
+
+/// A review has no columns; who insists on a Table gets none.
+#[tokio::test]
+async fn reviews_have_no_tables() {
+    let server = Fixture::new().await;
+    let review = serde_json::json!({"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}).to_string();
+    for (accept, code) in [
+        ("application/json;as=Table;v=v1;g=meta.k8s.io", 406),
+        ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", 201),
+    ] {
+        let request = http::Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
+            .header("accept", accept)
+            .header("content-type", "application/json")
+            .body(axum::body::Body::from(review.clone()))
+            .unwrap();
+        assert_eq!(server.send(request).await.code, code, "{accept}");
+    }
+}

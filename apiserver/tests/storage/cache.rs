@@ -233,6 +233,10 @@ fn reads_exact_revisions() {
         let fresh = self::pods(&subject);
         let gone = fresh.snapshot_at(history[3].0).await;
         assert!(matches!(gone, Err(Error::TooOld { .. })), "{gone:?}");
+        // Nor does the cache that still has it at hand serve what the store has forgotten.
+        let gone = pods.snapshot_at(history[3].0).await;
+        assert!(matches!(gone, Err(Error::TooOld { .. })), "{gone:?}");
+        assert!(pods.snapshot_at(last).await.is_ok());
         let future = fresh.snapshot_at(last + 1_000_000).await;
         assert!(matches!(future, Err(Error::TooLarge { .. })), "{future:?}");
     });

@@ -9,6 +9,8 @@ mod plan;
 mod tests;
 mod tracker;
 
+pub(crate) use tracker::Tracker;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use client::workqueue::{Limits, WorkQueue};
 use client::{Client, DeleteOptions, ObjectKey};
 use futures::future::BoxFuture;
 
-use self::tracker::Tracker;
+
 use crate::context::{Context, synced};
 use crate::pod_endpoints as common;
 use crate::types::{EndpointSlice, Node, Pod, Service};

@@ -20,7 +20,7 @@ struct Tracked {
     at: Duration,
 }
 
-pub(super) struct Tracker {
+pub(crate) struct Tracker {
     clock: SharedClock,
     /// By service, then by the slice's uid.
     known: Mutex<HashMap<ObjectKey, HashMap<String, Tracked>>>,

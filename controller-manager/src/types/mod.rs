@@ -4,6 +4,8 @@
 //! that an update never loses what a newer server added.
 
 mod daemon_set;
+mod disruption;
+mod job;
 mod node;
 mod pod;
 mod service;
@@ -11,6 +13,8 @@ mod stateful_set;
 mod workload;
 
 pub use daemon_set::*;
+pub use disruption::*;
+pub use job::*;
 pub use node::*;
 pub use pod::*;
 pub use service::*;
@@ -27,6 +31,8 @@ pub struct Condition {
     #[serde(rename = "type")]
     pub kind: String,
     pub status: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_probe_time: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_heartbeat_time: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -134,6 +134,22 @@ pub struct PodIp {
 pub struct ContainerStatus {
     pub name: String,
     pub restart_count: i64,
+    #[serde(deserialize_with = "null_default")]
+    pub state: ContainerState,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ContainerState {
+    /// Set once the container has ended.
+    pub terminated: Option<Terminated>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Terminated {
+    pub exit_code: i64,
+    pub finished_at: Option<Timestamp>,
 }
 
 impl Pod {

@@ -571,7 +571,11 @@ impl Storage for Embedded {
     }
 
     async fn compacted_revision(&self) -> Result<Revision> {
-        Ok(self.shared.index.read().compacted)
+        Ok(self.known_compacted())
+    }
+
+    fn known_compacted(&self) -> Revision {
+        self.shared.index.read().compacted
     }
 
     async fn close(&self) {

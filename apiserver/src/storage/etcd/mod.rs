@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -90,6 +91,8 @@ pub struct Etcd {
     kv: KvClient,
     hub: Arc<Hub>,
     leases: Leases,
+    /// The last revision that was compacted, as far as is known here.
+    compacted: Arc<AtomicU64>,
     timeout: Duration,
     _tasks: tokio_util::sync::DropGuard,
 }
@@ -116,14 +119,16 @@ impl Etcd {
         let kv = client.kv_client().max_decoding_message_size(i32::MAX as usize);
         let stop = tokio_util::sync::CancellationToken::new();
         let hub = Hub::start(&client, kv.clone(), &options, stop.clone()).await?;
+        let compacted = Arc::new(AtomicU64::new(0));
         if let Some(interval) = options.compaction {
-            tokio::spawn(compactor::run(kv.clone(), interval, stop.clone()));
+            tokio::spawn(compactor::run(kv.clone(), interval, compacted.clone(), stop.clone()));
         }
         Ok(Etcd {
             leases: Leases::new(client.lease_client(), options.lease_bucket),
             client,
             kv,
             hub,
+            compacted,
             timeout: options.timeout,
             _tasks: stop.drop_guard(),
         })
@@ -325,7 +330,13 @@ impl Storage for Etcd {
     async fn compact(&self, revision: Revision) -> Result<()> {
         let mut kv = self.kv.clone();
         let call = kv.compact(revision as i64, None);
-        self.bounded(revision, call).await.map(|_| ())
+        self.bounded(revision, call).await?;
+        self.compacted.fetch_max(revision, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn known_compacted(&self) -> Revision {
+        self.compacted.load(Ordering::Relaxed)
     }
 
     async fn compacted_revision(&self) -> Result<Revision> {

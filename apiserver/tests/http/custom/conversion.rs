@@ -139,3 +139,52 @@ async fn what_a_webhook_may_not_change() {
         )
     );
 }
+
+/// Each version has selectable fields of its own, whatever objects are stored as.
+#[tokio::test]
+async fn fields_are_those_of_the_version_asked_for() {
+    let server = Fixture::new().await;
+    let (url, bundle) = webhook(rename_field).await;
+    let mut crd = two_versions();
+    for (at, field) in ["host", "address"].into_iter().enumerate() {
+        let schema = json!({"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {field: {"type": "string"}}}}});
+        crd["spec"]["versions"][at]["schema"]["openAPIV3Schema"] = schema;
+        crd["spec"]["versions"][at]["selectableFields"] = json!([{"jsonPath": format!(".spec.{field}")}]);
+    }
+    crd["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
+        "clientConfig": {"url": url, "caBundle": bundle}, "conversionReviewVersions": ["v1"]}});
+    establish(&server, &crd).await;
+    for (name, address) in [("x", "one"), ("y", "two")] {
+        let foo = json!({
+            "apiVersion": "example.com/v2", "kind": "Foo", "metadata": {"name": name}, "spec": {"address": address}});
+        assert_eq!(server.post("/apis/example.com/v2/foos", &foo).await.code, 201);
+    }
+    let list = async |query: &str| -> (Vec<String>, String) {
+        let list = server.get(&format!("/apis/example.com/{query}")).await.body;
+        let names = list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap());
+        (names.map(str::to_string).collect(), list["metadata"]["resourceVersion"].as_str().unwrap().to_string())
+    };
+    let (names, version) = list("v2/foos?fieldSelector=spec.address%3Done").await;
+    assert_eq!(names, ["x"]);
+    assert_eq!(list("v1/foos?fieldSelector=spec.host%3Dtwo").await.0, ["y"]);
+    assert_eq!(list("v2/foos?fieldSelector=spec.address!%3Done,metadata.name%3Dy").await.0, ["y"]);
+    assert_eq!(list("v2/foos?fieldSelector=spec.address%3Done,metadata.name%3Dy").await.0, Vec::<String>::new());
+    assert_eq!(server.get("/apis/example.com/v2/foos?fieldSelector=spec.host%3Done").await.code, 400);
+    for (name, address) in [("y", "three"), ("y", "one"), ("x", "four")] {
+        let patch = json!({"spec": {"address": address}}).to_string();
+        let path = format!("/apis/example.com/v2/foos/{name}");
+        assert_eq!(server.ask("PATCH", &path, "application/merge-patch+json", patch).await.code, 200);
+    }
+    let watch = format!("v2/foos?watch=true&timeoutSeconds=1&fieldSelector=spec.address%3Done&resourceVersion={version}");
+    let events = server.get(&format!("/apis/example.com/{watch}")).await.text;
+    let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let seen: Vec<(&str, &str, &str)> = events
+        .iter()
+        .map(|event| {
+            let text = |value: &'static str| event.pointer(value).and_then(Value::as_str).unwrap();
+            (text("/type"), text("/object/metadata/name"), text("/object/spec/address"))
+        })
+        .collect();
+    assert_eq!(seen, [("ADDED", "y", "one"), ("DELETED", "x", "one")]);
+}
