@@ -48,8 +48,7 @@ type Bounds = (i64, i64, &'static [&'static str]);
 const MINUTE: Bounds = (0, 59, &[]);
 const HOUR: Bounds = (0, 23, &[]);
 const DAY: Bounds = (1, 31, &[]);
-const MONTH: Bounds =
-    (1, 12, &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]);
+const MONTH: Bounds = (1, 12, &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]);
 const WEEKDAY: Bounds = (0, 6, &["sun", "mon", "tue", "wed", "thu", "fri", "sat"]);
 const FIELDS: [Bounds; 5] = [MINUTE, HOUR, DAY, MONTH, WEEKDAY];
 
@@ -108,7 +107,8 @@ impl Schedule {
     fn walk(&self, after: Zoned) -> Option<Timestamp> {
         let When::Fields { minute, hour, day, month, weekday } = self.when else { return None };
         // Times are whole minutes, and later than `after`.
-        let mut at = after.with().second(0).subsec_nanosecond(0).build().ok()?.checked_add(Span::new().minutes(1)).ok()?;
+        let mut at =
+            after.with().second(0).subsec_nanosecond(0).build().ok()?.checked_add(Span::new().minutes(1)).ok()?;
         let limit = at.year().checked_add(YEARS)?;
         'wrap: loop {
             if at.year() > limit {

@@ -11,8 +11,9 @@ use futures::future::BoxFuture;
 use crate::context::Context;
 use crate::{
     certificates, cluster_role_aggregation, cron_job, daemon_set, deployment, disruption, endpoint_slice,
-    endpoint_slice_mirroring, endpoints, garbage_collector, job, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, resource_quota, root_ca, service_account,
-    service_account_tokens, service_cidr, stateful_set, taint_eviction, ttl_after_finished,
+    endpoint_slice_mirroring, endpoints, garbage_collector, job, namespace, node_ipam, node_lifecycle, pod_gc,
+    replicaset, resource_quota, root_ca, service_account, service_account_tokens, service_cidr, stateful_set,
+    taint_eviction, ttl_after_finished,
 };
 
 /// Registers informers and handlers, and answers the controller's loop.

@@ -48,7 +48,8 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         let queue = queue.clone();
         jobs.on_event(move |event| {
             let job = event.object();
-            if !matches!(event, Event::Deleted(_)) && job.spec.ttl_seconds_after_finished.is_some() && job.is_finished() {
+            if !matches!(event, Event::Deleted(_)) && job.spec.ttl_seconds_after_finished.is_some() && job.is_finished()
+            {
                 queue.add(job.metadata.key());
             }
         });

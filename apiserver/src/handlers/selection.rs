@@ -59,8 +59,7 @@ impl Selection {
             return Err(bad("fieldSelector metadata.name doesn't match requested name".to_string()));
         }
         let name = if name.is_empty() { exact } else { Some(name.to_string()) };
-        let by_content =
-            fields.requirements.iter().any(|requirement| !requirement.field.starts_with("metadata."));
+        let by_content = fields.requirements.iter().any(|requirement| !requirement.field.starts_with("metadata."));
         let converts = served.custom().is_some_and(|custom| custom.definition.has_webhook());
         Ok(Self {
             converted: (by_content && converts).then(|| form(served, FORM_JSON)),

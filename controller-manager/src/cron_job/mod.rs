@@ -295,7 +295,8 @@ impl CronJobController {
         };
         if let Some(scheduled) = missed.latest {
             if missed.is_many() {
-                let note = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
+                let note =
+                    "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
                 self.event(job, "Warning", "TooManyMissedTimes", note);
             }
             self.run(job, scheduled, now, &zone).await?;
@@ -305,13 +306,7 @@ impl CronJobController {
     }
 
     /// Begins a run, unless it was begun before, comes too late, or may not run beside another.
-    async fn run(
-        &self,
-        job: &mut CronJob,
-        scheduled: Timestamp,
-        now: Timestamp,
-        zone: &TimeZone,
-    ) -> Result<(), Error> {
+    async fn run(&self, job: &mut CronJob, scheduled: Timestamp, now: Timestamp, zone: &TimeZone) -> Result<(), Error> {
         let late = now.as_second() - scheduled.as_second();
         if job.spec.starting_deadline_seconds.is_some_and(|deadline| late > deadline) {
             let time = scheduled.strftime("%a, %d %b %Y %H:%M:%S +0000");
@@ -437,7 +432,12 @@ mod tests {
 
     #[test]
     fn zones() {
-        let zone_of = |name: Option<&str>| zone(&CronJob { spec: crate::types::CronJobSpec { time_zone: name.map(String::from), ..Default::default() }, ..cron_job() });
+        let zone_of = |name: Option<&str>| {
+            zone(&CronJob {
+                spec: crate::types::CronJobSpec { time_zone: name.map(String::from), ..Default::default() },
+                ..cron_job()
+            })
+        };
         assert_eq!(zone_of(Some("Etc/UTC")).unwrap().iana_name(), Some("Etc/UTC"));
         assert_eq!(zone_of(Some("Mars/Crater")).unwrap_err(), "unknown time zone Mars/Crater");
     }

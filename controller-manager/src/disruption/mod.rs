@@ -200,11 +200,7 @@ impl DisruptionController {
         plan::wanted(&budget.spec, pods.len() as i64, scale.count).map_err(Error::Other)
     }
 
-    async fn write_status(
-        &self,
-        budget: &PodDisruptionBudget,
-        status: PodDisruptionBudgetStatus,
-    ) -> Result<(), Error> {
+    async fn write_status(&self, budget: &PodDisruptionBudget, status: PodDisruptionBudgetStatus) -> Result<(), Error> {
         if status == budget.status {
             return Ok(());
         }

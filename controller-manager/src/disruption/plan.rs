@@ -71,9 +71,8 @@ pub fn disrupted(known: &BTreeMap<String, Timestamp>, pods: &[Arc<Pod>], now: Ti
 
 /// Ready pods that nobody has told to go.
 pub fn healthy(pods: &[Arc<Pod>], disrupted: &BTreeMap<String, Timestamp>) -> i64 {
-    let counts = |pod: &&Arc<Pod>| {
-        !pod.metadata.is_deleting() && !disrupted.contains_key(&pod.metadata.name) && pod.is_ready()
-    };
+    let counts =
+        |pod: &&Arc<Pod>| !pod.metadata.is_deleting() && !disrupted.contains_key(&pod.metadata.name) && pod.is_ready();
     pods.iter().filter(counts).count() as i64
 }
 

@@ -91,7 +91,9 @@ impl Scales {
                     return None;
                 }
                 let own = Some((set.metadata.uid.clone(), set.spec.replicas));
-                let Some(above) = set.metadata.controller().filter(|above| above.kind == "Deployment") else { return own };
+                let Some(above) = set.metadata.controller().filter(|above| above.kind == "Deployment") else {
+                    return own;
+                };
                 // While it rolls out, a Deployment has several sets; only it knows how many pods there should be.
                 let deployment = self.deployments.get_named(namespace, &above.name)?;
                 (deployment.metadata.uid == above.uid)

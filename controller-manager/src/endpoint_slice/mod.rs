@@ -20,7 +20,6 @@ use client::workqueue::{Limits, WorkQueue};
 use client::{Client, DeleteOptions, ObjectKey};
 use futures::future::BoxFuture;
 
-
 use crate::context::{Context, synced};
 use crate::pod_endpoints as common;
 use crate::types::{EndpointSlice, Node, Pod, Service};

@@ -118,7 +118,12 @@ fn failure_target(reason: &str, message: &str, now: Timestamp) -> Condition {
 }
 
 fn count_annotation(pod: &Pod, key: &str) -> i64 {
-    pod.metadata.annotation(key).and_then(|text| text.parse::<i32>().ok()).filter(|count| *count >= 0).unwrap_or(0).into()
+    pod.metadata
+        .annotation(key)
+        .and_then(|text| text.parse::<i32>().ok())
+        .filter(|count| *count >= 0)
+        .unwrap_or(0)
+        .into()
 }
 
 fn all_index_failures(pod: &Pod) -> i64 {
@@ -256,14 +261,19 @@ impl Sync {
     fn look_at_indexes(&mut self, now: Timestamp) {
         let completions = self.completions();
         self.known_indexes = Indexes::parse(&self.job.status.completed_indexes, completions);
-        let tracked: Vec<(i64, &Arc<Pod>)> =
-            self.pods.iter().filter(|pod| is_tracked(pod)).filter_map(|pod| Some((self.valid_index(pod)?, pod))).collect();
+        let tracked: Vec<(i64, &Arc<Pod>)> = self
+            .pods
+            .iter()
+            .filter(|pod| is_tracked(pod))
+            .filter_map(|pod| Some((self.valid_index(pod)?, pod)))
+            .collect();
         let succeeded = tracked.iter().filter(|(_, pod)| pod.status.phase == "Succeeded").map(|(index, _)| *index);
         self.succeeded_indexes = self.known_indexes.with(succeeded);
         self.succeeded = self.succeeded_indexes.total();
         if let Some(limit) = self.job.spec.backoff_limit_per_index {
             let before = Indexes::parse(self.job.status.failed_indexes.as_deref().unwrap_or_default(), completions);
-            let failed = before.with(tracked.iter().filter(|(_, pod)| self.index_failed(pod, limit)).map(|(index, _)| *index));
+            let failed =
+                before.with(tracked.iter().filter(|(_, pod)| self.index_failed(pod, limit)).map(|(index, _)| *index));
             if self.finished.is_none() {
                 let total = failed.total();
                 if self.job.spec.max_failed_indexes.is_some_and(|max| total > max) {
@@ -351,7 +361,8 @@ impl Sync {
         if !per_index {
             return Decision::Create(indexes.into_iter().map(Some).collect());
         }
-        let waits: Vec<(i64, Duration)> = indexes.into_iter().map(|index| (index, self.index_wait(index, now))).collect();
+        let waits: Vec<(i64, Duration)> =
+            indexes.into_iter().map(|index| (index, self.index_wait(index, now))).collect();
         let due: Vec<Option<i64>> =
             waits.iter().filter(|(_, wait)| wait.is_zero()).map(|(index, _)| Some(*index)).collect();
         match waits.iter().map(|(_, wait)| *wait).min() {

@@ -74,10 +74,7 @@ pub fn finished_at(pod: &Pod) -> Option<Timestamp> {
         let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0).max(0);
         pod.metadata.deletion_timestamp.map(|at| at - Duration::from_secs(grace as u64))
     };
-    ends.and_then(|ends| ends.into_iter().max())
-        .or_else(unready)
-        .or_else(deleted)
-        .or(pod.metadata.creation_timestamp)
+    ends.and_then(|ends| ends.into_iter().max()).or_else(unready).or_else(deleted).or(pod.metadata.creation_timestamp)
 }
 
 #[cfg(test)]

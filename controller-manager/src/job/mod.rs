@@ -190,7 +190,8 @@ impl JobController {
             }
         }
         let status = &mut sync.job.status;
-        changed |= (active, Some(sync.ready), Some(sync.terminating)) != (status.active, status.ready, status.terminating);
+        changed |=
+            (active, Some(sync.ready), Some(sync.terminating)) != (status.active, status.ready, status.terminating);
         (status.active, status.ready, status.terminating) = (active, Some(sync.ready), Some(sync.terminating));
         self.track(sync, changed).await?;
         outcome?;

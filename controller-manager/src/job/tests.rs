@@ -193,7 +193,10 @@ fn indexes_fail_for_themselves() {
     assert_eq!(sync.job.status.failed_indexes.as_deref(), Some("0"));
     let released: Vec<_> = tally.release.iter().map(|pod| pod.metadata.name.as_str()).collect();
     assert_eq!(released, ["a"], "the pod that stands for index 1 stays");
-    assert_eq!(reason(&look(job(spec(json!({"maxFailedIndexes": 0})), json!({})), pods())), Some(("FailureTarget", "MaxFailedIndexesExceeded")));
+    assert_eq!(
+        reason(&look(job(spec(json!({"maxFailedIndexes": 0})), json!({})), pods())),
+        Some(("FailureTarget", "MaxFailedIndexesExceeded"))
+    );
     let status = json!({"completedIndexes": "1,2", "succeeded": 2});
     let sync = look(job(spec(json!({})), status), vec![failed_times("a", 0, 1)]);
     assert_eq!(reason(&sync), Some(("FailureTarget", "FailedIndexes")));

@@ -15,12 +15,7 @@ use tokio_util::sync::CancellationToken;
 const KEY: &str = "compact_rev_key";
 
 /// Compacts every `interval` until `stop`. `compacted` follows what this and other servers have compacted.
-pub(super) async fn run(
-    mut kv: KvClient,
-    interval: Duration,
-    compacted: Arc<AtomicU64>,
-    stop: CancellationToken,
-) {
+pub(super) async fn run(mut kv: KvClient, interval: Duration, compacted: Arc<AtomicU64>, stop: CancellationToken) {
     let mut clock = 0;
     let mut revision = 0;
     loop {

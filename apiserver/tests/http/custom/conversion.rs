@@ -176,7 +176,8 @@ async fn fields_are_those_of_the_version_asked_for() {
         let path = format!("/apis/example.com/v2/foos/{name}");
         assert_eq!(server.ask("PATCH", &path, "application/merge-patch+json", patch).await.code, 200);
     }
-    let watch = format!("v2/foos?watch=true&timeoutSeconds=1&fieldSelector=spec.address%3Done&resourceVersion={version}");
+    let watch =
+        format!("v2/foos?watch=true&timeoutSeconds=1&fieldSelector=spec.address%3Done&resourceVersion={version}");
     let events = server.get(&format!("/apis/example.com/{watch}")).await.text;
     let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let seen: Vec<(&str, &str, &str)> = events
