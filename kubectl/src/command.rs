@@ -95,17 +95,17 @@ pub async fn dispatch(root: &'static Command, args: &[String], streams: Streams,
         return 0;
     }
     let err = streams.err.clone();
-    let code = match run(root, args, streams, client).await {
-        Ok(()) => return 0,
+    match run(root, args, streams, client).await {
+        Ok(()) => 0,
         Err(error) => {
             let (text, code) = error.report();
             if !text.is_empty() {
                 err.text(&if text.ends_with('\n') { text } else { format!("{text}\n") });
             }
-            code
+            // Help is no failure; a remote command may end with any code.
+            if matches!(error, Error::Exit(HELP)) { 0 } else { code }
         }
-    };
-    if code == HELP { 0 } else { code }
+    }
 }
 
 async fn run(root: &'static Command, args: &[String], streams: Streams, client: Option<kube::Client>) -> Result<()> {
@@ -125,6 +125,9 @@ async fn run(root: &'static Command, args: &[String], streams: Streams, client: 
                     rest.remove(at);
                     rest.push("--help".into());
                     continue;
+                }
+                if path == root.name && at == 0 {
+                    crate::cmd::run_plugin(&rest)?;
                 }
                 return Err(unknown(command, &path, &word));
             }
@@ -149,7 +152,9 @@ async fn run(root: &'static Command, args: &[String], streams: Streams, client: 
         streams.err.text(&help(command, &path));
         return Err(Error::Exit(1));
     };
-    let factory = Factory::new(parsed.clone(), streams.err.clone(), client);
+    // A command's own `--user` is not the kubeconfig's.
+    let own = |name: &str| command.flags.iter().flat_map(|flags| flags.iter()).any(|flag| flag.name == name);
+    let factory = Factory::new(parsed.without(own), streams.err.clone(), client);
     run(&Context { streams, parsed, factory, path }).await
 }
 
@@ -180,6 +185,9 @@ fn first_argument(args: &[String], command: &Command) -> Option<usize> {
 }
 
 fn unknown(command: &Command, path: &str, word: &str) -> Error {
+    if path.contains(' ') {
+        return Error::message(format!("unknown command {word:?}\nSee '{path} -h' for help and examples"));
+    }
     let mut text = format!("unknown command {word:?} for {path:?}");
     let near: Vec<&str> = command
         .children

@@ -214,7 +214,20 @@ impl std::error::Error for Error {}
 
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
-        Error::Message(error.to_string())
+        Error::Message(os_reason(&error))
+    }
+}
+
+/// Go's words for an error of the operating system.
+pub fn os_reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file or directory".into(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".into(),
+        std::io::ErrorKind::NotADirectory => "not a directory".into(),
+        std::io::ErrorKind::IsADirectory => "is a directory".into(),
+        std::io::ErrorKind::AddrInUse => "bind: address already in use".into(),
+        std::io::ErrorKind::ConnectionRefused => "connect: connection refused".into(),
+        _ => error.to_string(),
     }
 }
 

@@ -101,7 +101,11 @@ pub struct Parsed {
 /// # Errors
 /// Unknown flags, missing and malformed values, in pflag's words.
 pub fn parse(flags: &[Flag], args: &[String]) -> Result<Parsed> {
-    let mut parsed = Parsed { known: flags.iter().map(|flag| (flag.name, *flag)).collect(), ..Parsed::default() };
+    let mut parsed = Parsed::default();
+    for flag in flags {
+        // A command's own flag comes before the global one of its name.
+        parsed.known.entry(flag.name).or_insert(*flag);
+    }
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         if arg == "--" {
@@ -202,6 +206,15 @@ impl Parsed {
     /// Sets a flag as if it had been given.
     pub fn force(&mut self, name: &'static str, value: &str) {
         self.given.insert(name, vec![value.to_owned()]);
+    }
+
+    /// The same line without the flags of which `named` is true.
+    #[must_use]
+    pub fn without(&self, named: impl Fn(&str) -> bool) -> Self {
+        let mut rest = self.clone();
+        let global = |name: &str| crate::factory::GLOBAL_FLAGS.iter().any(|flag| flag.name == name);
+        rest.given.retain(|name, _| !(global(name) && named(name)));
+        rest
     }
 
     /// Whether the flag was given.
@@ -341,6 +354,17 @@ mod tests {
         assert_eq!(p.args, ["get", "pods", "x", "-z"]);
         assert_eq!(p.dash, Some(3));
         assert!(!p.changed("none"));
+    }
+
+    #[test]
+    fn a_commands_own_flag_hides_the_global_one() {
+        let flags =
+            [&[Flag::string("profile", "").default("own"), Flag::string("user", "")], crate::factory::GLOBAL_FLAGS]
+                .concat();
+        let parsed = parse(&flags, &args("--user a --context c")).expect("parses");
+        assert_eq!((parsed.str("profile"), parsed.str("user")), ("own", "a"));
+        let global = parsed.without(|name| name == "user");
+        assert_eq!((global.changed("user"), global.str("context")), (false, "c"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod discovery;
 pub mod error;
 pub mod factory;
 pub mod flags;
+pub mod kustomize;
 pub mod mapper;
 pub mod pods;
 pub mod printer;

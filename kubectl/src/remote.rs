@@ -139,51 +139,71 @@ pub async fn stream(rest: &Rest, uri: &str, streams: &Streams, wanted: Wanted) -
     let mut resized = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::window_change())?;
     // Ended from outside, the terminal must be put back first.
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut interrupted = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut hung_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
     let terminal = wanted.tty && streams.out_is_terminal;
-    if terminal && let Some(message) = size_message() {
-        sink.send(message).await.map_err(|error| lost(error.to_string()))?;
-    }
-    let mut status: Option<Value> = None;
-    loop {
-        tokio::select! {
-            message = source.next() => match message {
+    // Sending goes on beside receiving: a command that reads no more input must not keep its end from being seen.
+    let send = async {
+        if terminal
+            && let Some(message) = size_message()
+            && sink.send(message).await.is_err()
+        {
+            return;
+        }
+        loop {
+            let message = tokio::select! {
+                chunk = async { input.as_mut().expect("only polled when there is input").recv().await }, if input.is_some() => {
+                    match chunk {
+                        Some(chunk) => frame(STDIN, &chunk),
+                        None => {
+                            input = None;
+                            if !closable {
+                                continue;
+                            }
+                            frame(CLOSE, &[STDIN])
+                        }
+                    }
+                }
+                _ = resized.recv(), if terminal => match size_message() {
+                    Some(message) => message,
+                    None => continue,
+                },
+                else => return,
+            };
+            if sink.send(message).await.is_err() {
+                return;
+            }
+        }
+    };
+    let receive = async {
+        let mut status: Option<Value> = None;
+        loop {
+            match source.next().await {
                 Some(Ok(Message::Binary(bytes))) => match bytes.first() {
                     Some(&STDOUT) => streams.out.bytes(&bytes[1..]),
                     Some(&STDERR) => streams.err.bytes(&bytes[1..]),
                     Some(&ERROR) => status = serde_json::from_slice(&bytes[1..]).ok(),
                     _ => {}
                 },
-                Some(Ok(Message::Close(_))) | None => break,
+                Some(Ok(Message::Close(_))) | None => return Ok(status),
                 Some(Ok(_)) => {}
                 // After the Status the way the connection ends does not matter.
-                Some(Err(_)) if status.is_some() => break,
+                Some(Err(_)) if status.is_some() => return Ok(status),
                 Some(Err(error)) => return Err(lost(error.to_string())),
-            },
-            chunk = async { input.as_mut().expect("only polled when there is input").recv().await }, if input.is_some() => {
-                let message = match chunk {
-                    Some(chunk) => frame(STDIN, &chunk),
-                    None => {
-                        input = None;
-                        if !closable {
-                            continue;
-                        }
-                        frame(CLOSE, &[STDIN])
-                    }
-                };
-                if sink.send(message).await.is_err() {
-                    input = None;
-                }
-            }
-            _ = terminated.recv() => return Err(Error::Exit(143)),
-            _ = hung_up.recv() => return Err(Error::Exit(129)),
-            _ = resized.recv(), if terminal => {
-                if let Some(message) = size_message() {
-                    let _ = sink.send(message).await;
-                }
             }
         }
-    }
+    };
+    let send = async {
+        send.await;
+        std::future::pending::<std::convert::Infallible>().await
+    };
+    let status = tokio::select! {
+        status = receive => status?,
+        never = send => match never {},
+        _ = interrupted.recv() => return Err(Error::Exit(1)),
+        _ = terminated.recv() => return Err(Error::Exit(143)),
+        _ = hung_up.recv() => return Err(Error::Exit(129)),
+    };
     drop(raw);
     finish(status)
 }

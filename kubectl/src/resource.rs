@@ -9,6 +9,7 @@ use crate::codec;
 use crate::error::{Error, Result};
 use crate::factory::Factory;
 use crate::flags::{Flag, Parsed};
+use crate::kustomize;
 use crate::mapper::{self, Mapping};
 use crate::removed;
 use crate::rest::{self, Call};
@@ -17,6 +18,8 @@ use crate::streams::Streams;
 /// Flags of verbs that read files.
 pub const FILE_FLAGS: &[Flag] = &[
     Flag::slice("filename", "Filename, directory, or URL to files identifying the resource.").short('f'),
+    Flag::string("kustomize", "Process the kustomization directory. This flag can't be used together with -f or -R.")
+        .short('k'),
     Flag::bool("recursive", "Process the directory used in -f, --filename recursively.").short('R'),
 ];
 
@@ -89,6 +92,8 @@ pub struct Builder {
     pub all_namespaces: bool,
     /// `-f`.
     pub filenames: Vec<String>,
+    /// `-k`.
+    pub kustomize: String,
     /// `-R`.
     pub recursive: bool,
     /// `-l`; an empty selector admits all.
@@ -103,6 +108,8 @@ pub struct Builder {
     pub chunk: i64,
     /// The arguments.
     pub args: Vec<String>,
+    /// Documents without apiVersion or kind are told as what validation finds.
+    pub validating: bool,
     /// Keep lists in files as they are.
     pub keep_lists: bool,
 }
@@ -131,7 +138,9 @@ impl Builder {
             enforce_namespace: enforce_namespace && !all_namespaces,
             all_namespaces,
             filenames: parsed.list("filename"),
+            kustomize: parsed.str("kustomize").to_owned(),
             recursive: parsed.bool("recursive"),
+            validating: matches!(parsed.str("validate"), "strict" | "true" | "warn"),
             label_selector: parsed
                 .changed("selector")
                 .then(|| parsed.str("selector").to_owned())
@@ -149,7 +158,7 @@ impl Builder {
     /// # Errors
     /// When they mean nothing.
     pub async fn targets(&self, factory: &Factory, streams: &Streams) -> Result<Targets> {
-        if !self.filenames.is_empty() {
+        if self.has_files() {
             if !self.args.is_empty() {
                 return Err(Error::message(
                     "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well",
@@ -214,6 +223,11 @@ impl Builder {
         Ok(Targets { items, single, errors: Vec::new() })
     }
 
+    /// Whether objects come from files.
+    pub fn has_files(&self) -> bool {
+        !self.filenames.is_empty() || !self.kustomize.is_empty()
+    }
+
     fn selecting(&self) -> bool {
         self.select_all || self.label_selector.is_some() || !self.field_selector.is_empty()
     }
@@ -256,6 +270,9 @@ impl Builder {
     async fn files(&self, factory: &Factory, streams: &Streams) -> Result<Targets> {
         let mut targets = Targets::default();
         let mut sources: Vec<(String, String)> = Vec::new();
+        if !self.kustomize.is_empty() {
+            sources.push((self.kustomize.clone(), self.built(streams)?));
+        }
         for filename in &self.filenames {
             if filename == "-" {
                 sources.push(("STDIN".into(), streams.read_stdin()?));
@@ -279,7 +296,7 @@ impl Builder {
             let parsed = match codec::documents(text) {
                 Ok(parsed) => parsed,
                 Err(why) => {
-                    targets.errors.push(Error::Plain(format!("error parsing {source}: {why}")));
+                    targets.errors.push(Error::message(format!("error parsing {source}: {why}")));
                     continue;
                 }
             };
@@ -298,17 +315,42 @@ impl Builder {
         Ok(targets)
     }
 
+    /// What the folder of `-k` builds.
+    fn built(&self, streams: &Streams) -> Result<String> {
+        if !self.filenames.is_empty() {
+            return Err(Error::message("only one of -f or -k can be specified"));
+        }
+        if self.recursive {
+            return Err(Error::message("the -k flag can't be used with -f or -R"));
+        }
+        let warn = &mut |line: &str| streams.err.line(line);
+        kustomize::build(Path::new(&self.kustomize), kustomize::Options::default(), warn)
+            .map(|objects| kustomize::yaml(&objects))
+            .map_err(|error| Error::message(error.0))
+    }
+
     async fn file_info(&self, factory: &Factory, mut object: Value, source: &str) -> Result<Info> {
         let text = |path: &[&str]| codec::text(&object, path).to_owned();
         let (api_version, kind) = (text(&["apiVersion"]), text(&["kind"]));
         let (name, mut namespace) = (text(&["metadata", "name"]), text(&["metadata", "namespace"]));
+        if self.validating && (kind.is_empty() || api_version.is_empty()) {
+            let missing: Vec<&str> = [("apiVersion not set", &api_version), ("kind not set", &kind)]
+                .into_iter()
+                .filter(|(_, text)| text.is_empty())
+                .map(|(why, _)| why)
+                .collect();
+            let why = if missing.len() > 1 { format!("[{}]", missing.join(", ")) } else { missing.join("") };
+            return Err(Error::message(format!(
+                "error validating {source:?}: error validating data: {why}; if you choose to ignore these errors, turn validation off with --validate=false"
+            )));
+        }
         if kind.is_empty() {
             let shown = serde_json::to_string(&object).unwrap_or_default();
-            return Err(Error::Plain(format!("unable to decode {source:?}: Object 'Kind' is missing in '{shown}'")));
+            return Err(Error::message(format!("unable to decode {source:?}: Object 'Kind' is missing in '{shown}'")));
         }
         let Some(mapping) = mapper::resolve_kind(factory, &api_version, &kind).await? else {
             let hint = removed::hint(&api_version, &kind).unwrap_or_else(|| "ensure CRDs are installed first".into());
-            return Err(Error::Plain(format!(
+            return Err(Error::message(format!(
                 "resource mapping not found for name: {name:?} namespace: {namespace:?} from {source:?}: no matches for kind {kind:?} in version {api_version:?}\n{hint}"
             )));
         };

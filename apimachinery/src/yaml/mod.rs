@@ -8,7 +8,7 @@ mod parse;
 mod resolve;
 
 pub use emit::emit;
-pub use parse::{Error, Parsed, decode, parse, parse_documents};
+pub use parse::{Error, Parsed, decode, parse, parse_documents, parse_documents_core};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! YAML to trees. The events come from `granit-parser`; what they mean is decided here, as
 //! `go.yaml.in/yaml/v2` and the JSON conversion of `sigs.k8s.io/yaml` decide it.
 
-use super::resolve::{Resolved, float_key, float_value, resolve};
+use super::resolve::{Resolved, float_key, float_value, resolve, resolve_core, timestamp_text};
 use crate::gotext::quote;
 use crate::json;
 use base64::Engine;
@@ -61,6 +61,18 @@ pub fn parse_documents(text: &str) -> Result<Vec<Value>, Error> {
     Ok(documents)
 }
 
+/// As [`parse_documents`], with the scalars of `go.yaml.in/yaml/v3`, by which kustomize reads: `yes` and
+/// `on` are strings, and a date becomes a time with a zone.
+pub fn parse_documents_core(text: &str) -> Result<Vec<Value>, Error> {
+    let mut composer = Composer::new(text.strip_prefix('\u{feff}').unwrap_or(text));
+    composer.core = true;
+    let mut documents = Vec::new();
+    while let Some(value) = composer.next_document()? {
+        documents.push(value);
+    }
+    Ok(documents)
+}
+
 fn json_stream(text: &str) -> Option<Vec<Value>> {
     if let Ok(value) = json::parse(text.as_bytes()) {
         return Some(vec![value]);
@@ -104,6 +116,8 @@ struct Composer<'a> {
     duplicates: Vec<String>,
     decoded: usize,
     aliased: usize,
+    /// Plain scalars mean what yaml/v3 says.
+    core: bool,
 }
 
 impl<'a> Composer<'a> {
@@ -116,6 +130,7 @@ impl<'a> Composer<'a> {
             duplicates: Vec::new(),
             decoded: 0,
             aliased: 0,
+            core: false,
         }
     }
 
@@ -132,7 +147,9 @@ impl<'a> Composer<'a> {
             let node = match event {
                 Event::StreamEnd => return Ok(None),
                 Event::DocumentEnd => continue,
-                Event::Scalar(text, style, anchor, tag) => scalar(&text, style, anchor, tag.as_deref(), line)?,
+                Event::Scalar(text, style, anchor, tag) => {
+                    scalar(&text, (style, self.core), anchor, tag.as_deref(), line)?
+                }
                 Event::SequenceStart(_, anchor, _) => {
                     stack.push(Frame::Seq { items: Vec::new(), anchor, nodes: 1 });
                     continue;
@@ -244,7 +261,13 @@ fn merge(map: &mut Map<String, Value>, value: Value) -> Result<(), Error> {
     Ok(())
 }
 
-fn scalar(text: &str, style: ScalarStyle, anchor: usize, tag: Option<&Tag>, line: usize) -> Result<Node, Error> {
+fn scalar(
+    text: &str,
+    (style, core_schema): (ScalarStyle, bool),
+    anchor: usize,
+    tag: Option<&Tag>,
+    line: usize,
+) -> Result<Node, Error> {
     let string =
         |text: String| Node { key: Ok(Key::Name(text.clone())), value: Value::String(text), line, anchor, nodes: 1 };
     let core = tag.and_then(|t| t.core_suffix());
@@ -260,7 +283,10 @@ fn scalar(text: &str, style: ScalarStyle, anchor: usize, tag: Option<&Tag>, line
         (None, None) if style != ScalarStyle::Plain => return Ok(string(text.to_owned())),
         _ => {}
     }
-    let mut resolved = resolve(text);
+    let mut resolved = if core_schema { resolve_core(text) } else { resolve(text) };
+    if core_schema && matches!(resolved, Resolved::Timestamp) {
+        return Ok(string(timestamp_text(text)));
+    }
     if let Some(wanted) = core {
         if let (Resolved::Int(int), "float") = (&resolved, wanted) {
             resolved = Resolved::Float(*int as f64);
@@ -310,6 +336,7 @@ fn show_float(float: f64) -> &'static str {
 /// Both parsers descend from libyaml, but word some things differently.
 fn scan_error(scan: &granit_parser::ScanError) -> Error {
     let text = scan.info().to_lowercase();
+    let mut line = scan.marker().line();
     let message = if text.contains("mapping values are not allowed") {
         "mapping values are not allowed in this context"
     } else if text.contains("simple key expect") {
@@ -322,10 +349,23 @@ fn scan_error(scan: &granit_parser::ScanError) -> Error {
         "did not find expected <document start>"
     } else if text.contains("did not find expected key") {
         "did not find expected key"
-    } else if text.contains("tab") {
+    } else if text.contains("unclosed bracket '{'") {
+        "did not find expected ',' or '}'"
+    } else if text.contains("unclosed bracket '['") {
+        "did not find expected ',' or ']'"
+    } else if text.contains("unclosed quote") {
+        line += 1;
+        "found unexpected end of stream"
+    } else if text.contains("tab") || text.contains("unexpected character") {
         "found character that cannot start any token"
     } else {
         text.as_str()
     };
-    error(format!("line {}: {message}", scan.marker().line()))
+    // What the scanner finds on the first line, upstream tells without a line.
+    let by_scanner =
+        ["mapping values", "found character", "could not find"].iter().any(|start| message.starts_with(start));
+    if line == 1 && by_scanner {
+        return error(message);
+    }
+    error(format!("line {line}: {message}"))
 }

@@ -42,6 +42,37 @@ pub(super) fn resolve(text: &str) -> Resolved {
     }
 }
 
+/// As [`resolve`], by yaml/v3: only `true` and `false` are booleans.
+pub(super) fn resolve_core(text: &str) -> Resolved {
+    match resolve(text) {
+        Resolved::Bool(_) if !matches!(text.to_ascii_lowercase().as_str(), "true" | "false") => Resolved::Str,
+        other => other,
+    }
+}
+
+/// A date or time as Go writes the moment in JSON.
+pub(super) fn timestamp_text(text: &str) -> String {
+    let two = |part: &str| format!("{part:0>2}");
+    let (date, time) = match text.find(['T', 't', ' ']) {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, ""),
+    };
+    let date: Vec<String> = date.split('-').map(two).collect();
+    if time.is_empty() {
+        return format!("{}T00:00:00Z", date.join("-"));
+    }
+    let zone_at = time.find(['Z', '+', '-']).unwrap_or(time.len());
+    let (clock, zone) = time.split_at(zone_at);
+    let zone = if zone.is_empty() || matches!(zone, "+00:00" | "-00:00") { "Z" } else { zone };
+    let (clock, fraction) = clock.split_once(['.', ',']).unwrap_or((clock, ""));
+    let clock: Vec<String> = clock.split(':').map(two).collect();
+    let fraction = match fraction.trim_end_matches('0') {
+        "" => String::new(),
+        digits => format!(".{digits}"),
+    };
+    format!("{}T{}{fraction}{zone}", date.join("-"), clock.join(":"))
+}
+
 fn number(text: &str) -> Resolved {
     if is_timestamp(text) {
         return Resolved::Timestamp;

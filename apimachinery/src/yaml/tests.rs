@@ -38,7 +38,10 @@ fn strictness() {
 #[test]
 fn refuses() {
     for (input, expected) in [
-        ("a: b: c", "yaml: line 1: mapping values are not allowed in this context"),
+        ("a: b: c", "yaml: mapping values are not allowed in this context"),
+        ("a: b\nc: d: e", "yaml: line 2: mapping values are not allowed in this context"),
+        ("a: {b: c", "yaml: line 1: did not find expected ',' or '}'"),
+        ("a: \"b", "yaml: line 2: found unexpected end of stream"),
         ("a: .nan", "yaml: json: unsupported value: NaN"),
         ("a: &x [*x]", "yaml: anchor value contains itself"),
     ] {
@@ -101,4 +104,13 @@ proptest::proptest! {
     fn never_panics(text in "[-a:\\[\\]{}&*!|>'\"%@`#?,<\\n\\t 0-9.]{0,60}") {
         let _ = parse_documents(&text);
     }
+}
+
+#[test]
+fn core_scalars() {
+    let text = "a: yes\nb: on\nc: true\nd: 2001-01-01\ne: 2001-1-2 3:04:05.50\nf: 0o17\ng: ~\n";
+    let expected = json!({
+        "a": "yes", "b": "on", "c": true, "d": "2001-01-01T00:00:00Z", "e": "2001-01-02T03:04:05.5Z", "f": 15, "g": null
+    });
+    assert_eq!(super::parse_documents_core(text), Ok(vec![expected]));
 }

@@ -47,6 +47,29 @@ pub const COMMAND: Command = Command::group(
     ],
 );
 
+/// Verbs on resources that upstream knows.
+const VERBS: &[&str] = &[
+    "*",
+    "get",
+    "list",
+    "watch",
+    "create",
+    "update",
+    "patch",
+    "delete",
+    "deletecollection",
+    "use",
+    "bind",
+    "impersonate",
+    "escalate",
+    "approve",
+    "sign",
+    "attest",
+];
+
+/// Verbs on paths.
+const URL_VERBS: &[&str] = &["*", "get", "put", "post", "head", "options", "delete", "patch"];
+
 async fn can_i(ctx: &Context) -> Result<()> {
     let flags = &ctx.parsed;
     let (namespace, _) = ctx.factory.namespace()?;
@@ -58,7 +81,12 @@ async fn can_i(ctx: &Context) -> Result<()> {
         return list_rules(ctx, &namespace).await;
     }
     let attributes = match flags.args.as_slice() {
-        [verb, url] if url.starts_with('/') => json!({"nonResourceAttributes": {"verb": verb, "path": url}}),
+        [verb, url] if url.starts_with('/') => {
+            if !URL_VERBS.contains(&verb.as_str()) {
+                ctx.streams.err.line(&format!("Warning: verb '{verb}' is not a known verb\n"));
+            }
+            json!({"nonResourceAttributes": {"verb": verb, "path": url}})
+        }
         [verb, rest @ ..] if (1..=2).contains(&rest.len()) => {
             let (resource, name) = match (rest[0].split_once('/'), rest.get(1)) {
                 (Some((resource, name)), _) => (resource.to_owned(), name.to_owned()),
@@ -79,6 +107,9 @@ async fn can_i(ctx: &Context) -> Result<()> {
                     "Warning: resource '{plural}' is not namespace scoped{}\n",
                     if group.is_empty() { String::new() } else { format!(" in group '{group}'") }
                 ));
+            }
+            if !VERBS.contains(&verb.as_str()) {
+                ctx.streams.err.line(&format!("Warning: verb '{verb}' is not a known verb\n"));
             }
             json!({"resourceAttributes": {"namespace": namespace, "verb": verb, "group": group, "resource": plural, "name": name, "subresource": flags.str("subresource")}})
         }
@@ -204,7 +235,7 @@ pub const CERTIFICATE: Command = Command::group(
 fn decide<'a>(ctx: &'a Context, verdict: &'static str) -> LocalBoxFuture<'a, Result<()>> {
     async move {
         let mut builder = Builder::from_flags(&ctx.factory, &ctx.parsed)?;
-        if builder.args.is_empty() && builder.filenames.is_empty() {
+        if builder.args.is_empty() && !builder.has_files() {
             return Err(Error::message("one or more CSRs must be specified as <name> or -f <filename>"));
         }
         if !builder.args.is_empty() {

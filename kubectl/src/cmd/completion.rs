@@ -78,7 +78,7 @@ async fn completion(ctx: &Context) -> Result<()> {
         "zsh" => ZSH,
         "fish" => FISH,
         "powershell" => POWERSHELL,
-        other => return Err(ctx.usage_error(&format!("unsupported shell type {other:?}"))),
+        other => return Err(ctx.usage_error(&format!("Unsupported shell type {other:?}."))),
     };
     ctx.streams.out.text(script);
     Ok(())

@@ -28,7 +28,6 @@ const FLAGS: &[Flag] = &[
     Flag::int("grace-period", "-1", "Period of time in seconds given to the resource to terminate gracefully."),
     Flag::bool("ignore-not-found", "Treat \"resource not found\" as a successful delete."),
     Flag::bool("interactive", "If true, delete resource only when user confirms.").short('i'),
-    Flag::string("kustomize", "Process a kustomization directory.").short('k'),
     Flag::bool("now", "If true, resources are signaled for immediate shutdown (same as --grace-period=1)."),
     Flag::string("output", "Output mode. Use \"-o name\" for shorter output (resource/name).").short('o'),
     Flag::string("raw", "Raw URI to DELETE to the server."),
@@ -105,12 +104,9 @@ async fn delete(ctx: &Context) -> Result<()> {
         ctx.streams.out.bytes(&bytes);
         return Ok(());
     }
-    if flags.changed("kustomize") {
-        return Err(Error::message("-k is not supported"));
-    }
     let selecting = builder.select_all || builder.label_selector.is_some() || !builder.field_selector.is_empty();
     let ignore_not_found = flags.bool("ignore-not-found") || (selecting && !flags.changed("ignore-not-found"));
-    if builder.args.is_empty() && builder.filenames.is_empty() {
+    if builder.args.is_empty() && !builder.has_files() {
         return Err(Error::message(crate::resource::MISSING));
     }
     builder.chunk = 500;

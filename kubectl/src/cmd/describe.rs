@@ -39,7 +39,7 @@ async fn run_describe(ctx: &Context) -> Result<()> {
     let mut builder = Builder::from_flags(&ctx.factory, flags)?;
     builder.allow_empty_selector = true;
     builder.chunk = flags.int("chunk-size");
-    if builder.args.is_empty() && builder.filenames.is_empty() {
+    if builder.args.is_empty() && !builder.has_files() {
         ctx.streams.err.line("You must specify the type of resource to describe. Use \"kubectl api-resources\" for a complete list of supported resources.\n");
         return Err(ctx.usage_error("Required resource not specified."));
     }

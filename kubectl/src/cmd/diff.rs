@@ -45,7 +45,7 @@ pub const COMMAND: Command = Command::new(
 async fn diff(ctx: &Context) -> Result<()> {
     let flags = &ctx.parsed;
     let mut builder = Builder::from_flags(&ctx.factory, flags)?;
-    if builder.filenames.is_empty() {
+    if !builder.has_files() {
         return Err(Error::message("must specify one of -f and -k"));
     }
     builder.label_selector = None;

@@ -47,7 +47,7 @@ fn run(ctx: &Context) -> LocalBoxFuture<'_, Result<()>> {
 
 async fn edit(ctx: &Context) -> Result<()> {
     let builder = Builder::from_flags(&ctx.factory, &ctx.parsed)?;
-    if builder.args.is_empty() && builder.filenames.is_empty() {
+    if builder.args.is_empty() && !builder.has_files() {
         return Err(Error::message(crate::resource::MISSING));
     }
     let json_format = match ctx.parsed.str("output") {

@@ -72,7 +72,11 @@ async fn explain(ctx: &Context) -> Result<()> {
     };
     let document = rest.value(Call::get(url)).await?;
     let view = View { document: &document, recursive: ctx.parsed.bool("recursive") };
-    ctx.streams.out.text(&view.render(&mapping, &fields)?);
+    let (text, missing) = view.render(&mapping, &fields)?;
+    ctx.streams.out.text(&text);
+    if let Some(error) = missing {
+        return Err(error);
+    }
     Ok(())
 }
 
@@ -96,7 +100,8 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn render(&self, mapping: &Mapping, fields: &[String]) -> Result<String> {
+    /// The text, and what was not found after its beginning.
+    fn render(&self, mapping: &Mapping, fields: &[String]) -> Result<(String, Option<Error>)> {
         let not_found = || {
             Error::Plain(format!(
                 "error: GVR ({}/{}, Resource={}) not found in OpenAPI schema",
@@ -122,11 +127,11 @@ impl<'a> View<'a> {
             Some(text) => out.push_str(&text),
             None => {
                 let field = fields.last().map_or("", String::as_str);
-                return Err(Error::message(format!("field {field:?} does not exist")));
+                return Ok((out, Some(Error::message(format!("field {field:?} does not exist")))));
             }
         }
         out.push('\n');
-        Ok(out)
+        Ok((out, None))
     }
 
     fn resolve(&self, schema: &'a Value) -> &'a Value {

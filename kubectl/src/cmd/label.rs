@@ -78,7 +78,7 @@ async fn update(ctx: &Context, pairs: &Pairs) -> Result<()> {
         return Err(Error::message(format!("all resources must be specified before {} changes: {stray}", pairs.word)));
     }
     builder.args = resources.to_vec();
-    if builder.args.is_empty() && builder.filenames.is_empty() {
+    if builder.args.is_empty() && !builder.has_files() {
         return Err(Error::message(
             "one or more resources must be specified as <resource> <name> or <resource>/<name>",
         ));
@@ -139,14 +139,16 @@ fn parse(changes: &[String], pairs: &Pairs) -> Result<Changes> {
             None => removed.push(change.trim_end_matches('-').to_owned()),
         }
     }
-    if let Some((key, _)) = set.iter().find(|(key, _)| removed.contains(key)) {
-        return Err(Error::message(format!(
-            "can not both modify and remove {} {key:?} in the same command",
-            match pairs.word {
-                "label" => "a label",
-                _ => "the annotation",
-            }
-        )));
+    let both: Vec<&str> =
+        set.iter().map(|(key, _)| key.as_str()).filter(|key| removed.iter().any(|r| r == key)).collect();
+    if !both.is_empty() {
+        return Err(Error::message(match pairs.word {
+            "label" => "can not both modify and remove a label in the same command".to_owned(),
+            _ => format!(
+                "can not both modify and remove the following annotation(s) in the same command: {}",
+                both.join(", ")
+            ),
+        }));
     }
     Ok((set, removed))
 }
@@ -196,8 +198,8 @@ async fn change(
         if find(key).is_some() {
             message = if pairs.word == "label" { "unlabeled" } else { pairs.done };
             codec::set(&mut patch, &["metadata", pairs.field, key], Value::Null);
-        } else {
-            ctx.streams.out.line(&format!("{} {key:?} not found.", pairs.word));
+        } else if pairs.word == "label" {
+            ctx.streams.out.line(&format!("label {key:?} not found."));
         }
     }
     if set.iter().any(|(key, value)| find(key) != Some(value)) {

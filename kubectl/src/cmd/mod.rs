@@ -17,11 +17,13 @@ mod exec;
 mod explain;
 mod expose;
 mod get;
+mod kustomize;
 mod label;
 mod logs;
 mod node;
 mod ops;
 mod patch;
+mod plugin;
 mod port_forward;
 mod proxy;
 mod rollout;
@@ -34,6 +36,7 @@ mod wait;
 
 use crate::command::Command;
 pub use completion::complete;
+pub use plugin::run as run_plugin;
 
 /// The tree of commands.
 pub static ROOT: Command = Command::group(
@@ -68,10 +71,12 @@ const COMMANDS: &[Command] = &[
     explain::COMMAND,
     expose::COMMAND,
     get::COMMAND,
+    kustomize::COMMAND,
     label::COMMAND,
     logs::COMMAND,
     version::OPTIONS,
     patch::COMMAND,
+    plugin::COMMAND,
     port_forward::COMMAND,
     proxy::COMMAND,
     patch::REPLACE,

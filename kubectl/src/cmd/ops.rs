@@ -142,6 +142,33 @@ impl Write<'_> {
         query: &[(&str, &str)],
     ) -> Result<Value> {
         let body = serde_json::to_vec(patch).expect("a tree always encodes");
+        self.send_patch(factory, info, subresource, kind, body, query).await
+    }
+
+    /// [`Write::patch`] with a patch as it was written.
+    ///
+    /// # Errors
+    /// What the API or the transport said.
+    pub async fn patch_text(
+        &self,
+        factory: &Factory,
+        info: &Info,
+        subresource: &str,
+        kind: &'static str,
+        patch: String,
+    ) -> Result<Value> {
+        self.send_patch(factory, info, subresource, kind, patch.into_bytes(), &[]).await
+    }
+
+    async fn send_patch(
+        &self,
+        factory: &Factory,
+        info: &Info,
+        subresource: &str,
+        kind: &'static str,
+        body: Vec<u8>,
+        query: &[(&str, &str)],
+    ) -> Result<Value> {
         let mut call = Call::new(Method::PATCH, info.path(subresource)).body(kind, body);
         for (key, value) in query {
             call = call.query(key, *value);

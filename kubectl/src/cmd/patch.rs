@@ -53,10 +53,9 @@ async fn patch(ctx: &Context) -> Result<()> {
     } else {
         flags.str("patch").to_owned()
     };
-    let change: Value = apimachinery::yaml::parse(&text)
-        .map_err(|error| Error::message(format!("unable to parse {text:?}: {error}")))?;
+    let change = Change::parse(text)?;
     let builder = Builder::from_flags(&ctx.factory, flags)?;
-    if builder.args.is_empty() && builder.filenames.is_empty() {
+    if builder.args.is_empty() && !builder.has_files() {
         return Err(Error::message(
             "one or more resources must be specified as <resource> <name> or <resource>/<name>",
         ));
@@ -83,24 +82,61 @@ async fn patch(ctx: &Context) -> Result<()> {
     Error::aggregate(errors)
 }
 
+/// A patch as it was written: JSON goes to the server as it is, YAML as the JSON it means.
+struct Change {
+    text: String,
+}
+
+impl Change {
+    fn parse(text: String) -> Result<Self> {
+        if text.trim_start().starts_with('{') {
+            return Ok(Change { text });
+        }
+        let tree = apimachinery::yaml::parse(&text)
+            .map_err(|error| Error::message(format!("unable to parse {text:?}: {error}")))?;
+        Ok(Change { text: tree.to_string() })
+    }
+
+    fn tree(&self) -> Result<Value> {
+        serde_json::from_str(&self.text).map_err(|error| Error::message(error.to_string()))
+    }
+}
+
+/// Names the kind that the server answered with.
+fn as_answered(info: &mut Info) {
+    let api_version = codec::text(&info.object, &["apiVersion"]);
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let kind = codec::text(&info.object, &["kind"]);
+    if kind != info.mapping.kind && !kind.is_empty() {
+        info.mapping.group = group.to_owned();
+        info.mapping.version = version.to_owned();
+        info.mapping.kind = kind.to_owned();
+    }
+}
+
 async fn one(
     ctx: &Context,
     info: &mut Info,
     kind: &'static str,
-    change: &Value,
+    change: &Change,
     write: &Write<'_>,
     local: bool,
 ) -> Result<bool> {
     let subresource = ctx.parsed.str("subresource");
     if !local && write.dry_run != DryRun::Client {
         let before = ctx.factory.rest().await?.value(Call::get(info.path(subresource))).await?;
-        info.object = write.patch(&ctx.factory, info, subresource, kind, change).await?;
+        info.object = write.patch_text(&ctx.factory, info, subresource, kind, change.text.clone()).await?;
+        if !subresource.is_empty() {
+            // What was patched may be of another kind than what was named: a Scale.
+            as_answered(info);
+        }
         return Ok(before != info.object);
     }
     if !local {
         info.object = info.get(&ctx.factory).await?;
     }
     let before = info.object.clone();
+    let change = &change.tree()?;
     match kind {
         JSON_PATCH => apimachinery::patch::json::apply(&mut info.object, change)
             .map_err(|error| Error::message(error.to_string()))?,
@@ -143,7 +179,7 @@ async fn replace(ctx: &Context) -> Result<()> {
     let flags = &ctx.parsed;
     let dry_run = DryRun::from_flags(flags)?;
     let builder = Builder::from_flags(&ctx.factory, flags)?;
-    if builder.filenames.is_empty() {
+    if !builder.has_files() {
         return Err(Error::message("must specify one of -f and -k"));
     }
     let write =
@@ -198,6 +234,13 @@ async fn recreate(ctx: &Context, info: &Info, write: &Write<'_>) -> Result<Value
         Err(error) if error.is_not_found() => {}
         other => {
             other?;
+            let kind = match info.mapping.group.as_str() {
+                "" => info.mapping.kind.to_lowercase(),
+                group => format!("{}.{group}", info.mapping.kind.to_lowercase()),
+            };
+            let place =
+                if info.namespace.is_empty() { String::new() } else { format!(" from {} namespace", info.namespace) };
+            ctx.streams.out.line(&format!("{kind} {:?} deleted{place}", info.name));
             let deadline = ctx.parsed.duration("timeout").positive().map(|limit| tokio::time::Instant::now() + limit);
             super::delete::wait_gone(&ctx.factory, info, None, deadline).await?;
         }

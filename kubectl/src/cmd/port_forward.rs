@@ -163,40 +163,49 @@ async fn accept(ctx: &Context, rest: Rc<Rest>, pod: &Info, listener: TcpListener
             accepted = listener.accept() => {
                 let (socket, _) = accepted?;
                 ctx.streams.out.line(&format!("Handling connection for {local}"));
-                running.push(connection(rest.clone(), uri.clone(), socket, ctx.streams.err.clone(), remote));
+                running.push(connection(rest.clone(), uri.clone(), socket, ctx.streams.err.clone(), (local, remote)));
             }
-            Some(()) = running.next(), if !running.is_empty() => {}
+            Some(ended) = running.next(), if !running.is_empty() => ended?,
         }
     }
 }
 
-async fn connection(rest: Rc<Rest>, uri: String, socket: TcpStream, err: Output, remote: u16) {
-    if let Err(error) = copy(&rest, &uri, socket, remote).await {
-        err.line(&format!("error: an error occurred forwarding {remote}: {error}"));
-    }
+/// One connection. When the pod refuses it, forwarding ends: what comes next would fare no better.
+async fn connection(
+    rest: Rc<Rest>,
+    uri: String,
+    socket: TcpStream,
+    err: Output,
+    (local, remote): (u16, u16),
+) -> Result<()> {
+    let Err(error) = copy(&rest, &uri, socket, remote).await else { return Ok(()) };
+    err.line(&format!("an error occurred forwarding {local} -> {remote}: {error}"));
+    Err(Error::message("lost connection to pod"))
 }
 
 async fn copy(rest: &Rest, uri: &str, socket: TcpStream, remote: u16) -> Result<()> {
     let (tunnel, _) = remote::connect(rest, uri, "v4.channel.k8s.io").await?;
     let (mut sink, mut source) = tunnel.split();
     let (mut reader, mut writer) = socket.into_split();
-    let mut buffer = vec![0; 32 << 10];
+    // Sending goes on beside receiving: each side may be waiting for the other to read.
+    let send = async {
+        let mut buffer = vec![0; 32 << 10];
+        while let Ok(count @ 1..) = reader.read(&mut buffer).await {
+            let mut message = Vec::with_capacity(count + 1);
+            message.push(0);
+            message.extend_from_slice(&buffer[..count]);
+            if sink.send(Message::Binary(Bytes::from(message))).await.is_err() {
+                return;
+            }
+        }
+    };
+    let mut send = std::pin::pin!(send);
     let mut sending = true;
     let mut greeted = [false; 2];
     loop {
         let silence = if sending { Duration::MAX } else { LINGER };
         tokio::select! {
-            count = reader.read(&mut buffer), if sending => match count {
-                Ok(0) | Err(_) => sending = false,
-                Ok(count) => {
-                    let mut message = Vec::with_capacity(count + 1);
-                    message.push(0);
-                    message.extend_from_slice(&buffer[..count]);
-                    if sink.send(Message::Binary(Bytes::from(message))).await.is_err() {
-                        return Ok(());
-                    }
-                }
-            },
+            () = &mut send, if sending => sending = false,
             message = tokio::time::timeout(silence, source.next()) => match message {
                 Ok(Some(Ok(Message::Binary(bytes)))) => {
                     let Some((&channel, data)) = bytes.split_first() else { continue };

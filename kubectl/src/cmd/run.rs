@@ -26,6 +26,7 @@ const FLAGS: &[Flag] = &[
     ),
     Flag::string("container", "Container name.").short('c'),
     Flag::array("env", "Environment variables to set in the container."),
+    Flag::bool("expose", "If true, create a ClusterIP service associated with the pod. Requires `--port`."),
     Flag::string("field-manager", "Name of the manager used to track field ownership.").default("kubectl-run"),
     Flag::string("image", "The image for the container to run."),
     Flag::string("image-pull-policy", "The image pull policy for the container."),
@@ -148,6 +149,9 @@ async fn run(ctx: &Context) -> Result<()> {
             "--dry-run=[server|client] can't be used with attached containers options (--attach, --stdin, or --tty)",
         ));
     }
+    if flags.bool("expose") && flags.str("port").is_empty() {
+        return Err(ctx.usage_error("--port must be set when exposing a service"));
+    }
     let mut object = pod(ctx, name, command)?;
     let (namespace, explicit) = ctx.factory.namespace()?;
     if dry_run != DryRun::Client || explicit {
@@ -162,8 +166,13 @@ async fn run(ctx: &Context) -> Result<()> {
         let write = Write { field_manager: flags.str("field-manager"), field_validation: "", dry_run };
         info.object = write.create(&ctx.factory, &info, &info.object).await?;
     }
+    let mut done = Done::from_flags(flags, dry_run)?;
+    if flags.bool("expose") {
+        let service = service(ctx, &info, dry_run, explicit).await?;
+        done.print(&ctx.streams, &service, "created")?;
+    }
     if !attach {
-        return Done::from_flags(flags, dry_run)?.print(&ctx.streams, &info, "created");
+        return done.print(&ctx.streams, &info, "created");
     }
     let outcome = attached(ctx, &mut info).await;
     if flags.bool("rm") {
@@ -174,6 +183,30 @@ async fn run(ctx: &Context) -> Result<()> {
         }
     }
     outcome
+}
+
+/// The Service that `--expose` adds.
+async fn service(ctx: &Context, pod: &Info, dry_run: DryRun, explicit: bool) -> Result<Info> {
+    let port: i64 = ctx.parsed.str("port").parse().map_err(|_| Error::message("invalid port"))?;
+    let mut object = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": pod.name},
+        "spec": {
+            "ports": [{"port": port, "protocol": "TCP", "targetPort": port}],
+            "selector": codec::at(&pod.object, &["metadata", "labels"]),
+        },
+        "status": {"loadBalancer": {}},
+    });
+    if dry_run != DryRun::Client || explicit {
+        codec::set(&mut object, &["metadata", "namespace"], json!(pod.namespace));
+    }
+    let mapping = mapper::resolve(&ctx.factory, "services").await?;
+    let mut info = Info { mapping, object, ..pod.clone() };
+    if dry_run != DryRun::Client {
+        let write = Write { field_manager: ctx.parsed.str("field-manager"), field_validation: "", dry_run };
+        info.object = write.create(&ctx.factory, &info, &info.object).await?;
+    }
+    Ok(info)
 }
 
 /// Waits for the pod to run and attaches; a pod that ended first shows its log instead.

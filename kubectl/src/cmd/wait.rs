@@ -157,18 +157,25 @@ async fn wait(ctx: &Context) -> Result<()> {
     if infos.is_empty() {
         return Err(Error::message("no matching resources found"));
     }
+    let mut errors = Vec::new();
     for mut info in infos {
-        for goal in &goals {
-            let reaching = reach(ctx, &mut info, goal);
-            tokio::time::timeout_at(deadline, reaching).await.unwrap_or_else(|_| {
-                Err(Error::message(format!(
-                    "timed out waiting for the condition on {}/{}",
-                    info.mapping.resource_name(),
-                    info.name
-                )))
-            })?;
+        match reach_all(ctx, &mut info, &goals, deadline).await {
+            Ok(()) => done.print(&ctx.streams, &info, "condition met")?,
+            Err(error) => errors.push(error),
         }
-        done.print(&ctx.streams, &info, "condition met")?;
+    }
+    Error::aggregate(errors)
+}
+
+async fn reach_all(ctx: &Context, info: &mut Info, goals: &[Goal], deadline: tokio::time::Instant) -> Result<()> {
+    for goal in goals {
+        let reached = tokio::time::timeout_at(deadline, reach(ctx, info, goal)).await;
+        reached.unwrap_or_else(|_| {
+            Err(Error::message(format!(
+                "timed out waiting for the condition on {}/{}",
+                info.mapping.resource, info.name
+            )))
+        })?;
     }
     Ok(())
 }

@@ -152,7 +152,11 @@ async fn tls(ctx: &Context) -> Result<()> {
     if cert.is_empty() || key.is_empty() {
         return Err(Error::message("key and cert must be specified"));
     }
-    let read = |path: &str| std::fs::read(path).map_err(|error| Error::message(format!("open {path}: {error}")));
+    let read = |path: &str| {
+        std::fs::read(path).map_err(|error| {
+            Error::message(format!("Cannot read file {path}, open {path}: {}", crate::error::os_reason(&error)))
+        })
+    };
     let mut data = Map::new();
     data.insert("tls.crt".into(), json!(STANDARD.encode(read(cert)?)));
     data.insert("tls.key".into(), json!(STANDARD.encode(read(key)?)));
@@ -172,14 +176,14 @@ async fn docker(ctx: &Context) -> Result<()> {
                 "either --from-file or the combination of --docker-username, --docker-password and --docker-server is required",
             ));
         }
-        let mut entry =
-            json!({"username": user, "password": password, "auth": STANDARD.encode(format!("{user}:{password}"))});
+        // In upstream's order of fields, which the encoded text shows.
+        let mut entry = vec![("username", json!(user)), ("password", json!(password))];
         if !flag("docker-email").is_empty() {
-            entry["email"] = json!(flag("docker-email"));
+            entry.push(("email", json!(flag("docker-email"))));
         }
-        let mut auths = Map::new();
-        auths.insert(flag("docker-server").to_owned(), entry);
-        json!({"auths": auths}).to_string().into_bytes()
+        entry.push(("auth", json!(STANDARD.encode(format!("{user}:{password}")))));
+        let fields: Vec<String> = entry.iter().map(|(key, value)| format!("{key:?}:{value}")).collect();
+        format!("{{\"auths\":{{{}:{{{}}}}}}}", json!(flag("docker-server")), fields.join(",")).into_bytes()
     };
     let mut data = Map::new();
     data.insert(".dockerconfigjson".into(), json!(STANDARD.encode(content)));
@@ -209,7 +213,9 @@ fn sources(ctx: &Context) -> Result<Vec<(String, Vec<u8>)>> {
         Ok(())
     };
     let read = |path: &Path| {
-        std::fs::read(path).map_err(|error| Error::message(format!("error reading {}: {error}", path.display())))
+        std::fs::read(path).map_err(|error| {
+            Error::message(format!("error reading {}: {}", path.display(), crate::error::os_reason(&error)))
+        })
     };
     for source in files {
         let (key, path) = match source.split_once('=') {

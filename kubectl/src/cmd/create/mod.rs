@@ -23,7 +23,6 @@ const FLAGS: &[Flag] = &[
     DRY_RUN,
     VALIDATE,
     Flag::string("field-manager", "Name of the manager used to track field ownership.").default("kubectl-create"),
-    Flag::string("kustomize", "Process the kustomization directory.").short('k'),
     Flag::string("raw", "Raw URI to POST to the server."),
     Flag::bool("save-config", "If true, the configuration of current object will be saved in its annotation."),
     Flag::string("selector", "Selector (label query) to filter on.").short('l'),
@@ -78,11 +77,12 @@ async fn create(ctx: &Context) -> Result<()> {
     if let Some(word) = builder.args.first() {
         return Err(ctx.usage_error(&format!("Unexpected args: [{word}]")));
     }
-    if builder.filenames.is_empty() {
+    if !builder.has_files() {
         return Err(Error::message("must specify one of -f and -k"));
     }
     if flags.changed("raw") {
-        let text = match builder.filenames[0].as_str() {
+        let text = match builder.filenames.first().map_or("", String::as_str) {
+            "" => return Err(Error::message("--raw can only use a single local file or stdin")),
             "-" => ctx.streams.read_stdin()?,
             path => std::fs::read_to_string(path)?,
         };
@@ -175,6 +175,10 @@ async fn make(ctx: &Context, mut object: Value) -> Result<()> {
 
 /// Says what could not be created; what the server said follows.
 fn failed(error: Error, singular: &str) -> Error {
+    let singular = match singular {
+        "resourcequota" => "quota",
+        other => other,
+    };
     match error {
         Error::Api { status, .. } => {
             Error::message(format!("failed to create {singular}: {}", codec::text(&status, &["message"])))

@@ -126,7 +126,10 @@ async fn role(ctx: &Context, kind: &str) -> Result<()> {
         let (group, plural) = if plain == "*" {
             (String::new(), plain)
         } else {
-            let mapping = mapper::resolve(&ctx.factory, &plain).await?;
+            let mapping = mapper::resolve(&ctx.factory, &plain).await.map_err(|error| match error {
+                Error::NoMatch { .. } => Error::Plain(error.to_string()),
+                other => other,
+            })?;
             (mapping.group, mapping.resource)
         };
         let entry = subresource.map_or(plural.clone(), |sub| format!("{plural}/{sub}"));

@@ -53,12 +53,12 @@ pub fn container_name(image: &str) -> String {
 }
 
 async fn deployment(ctx: &Context) -> Result<()> {
-    let (name, command) = name_and_command(ctx)?;
     let flags = &ctx.parsed;
     let images = flags.list("image");
     if images.is_empty() {
         return Err(Error::message("required flag(s) \"image\" not set"));
     }
+    let (name, command) = name_and_command(ctx)?;
     if images.len() > 1 && !command.is_empty() {
         return Err(Error::message("cannot specify multiple --image options and command"));
     }

@@ -39,7 +39,6 @@ const FLAGS: &[Flag] = &[
     Flag::string("subresource", "If specified, gets the subresource of the requested object."),
     Flag::bool("watch", "After listing/getting the requested object, watch for changes.").short('w'),
     Flag::bool("watch-only", "Watch for changes to the requested object(s), without listing/getting first."),
-    Flag::string("kustomize", "Process the kustomization directory.").short('k'),
 ];
 
 /// `kubectl get`.
@@ -86,13 +85,10 @@ async fn get(ctx: &Context) -> Result<()> {
     if flags.bool("output-watch-events") && !watching {
         return Err(Error::message("--output-watch-events option can only be used with --watch or --watch-only"));
     }
-    if flags.changed("kustomize") {
-        return Err(Error::message("-k is not supported"));
-    }
     let mut builder = Builder::from_flags(&ctx.factory, flags)?;
     builder.allow_empty_selector = true;
     builder.chunk = if flags.str("sort-by").is_empty() { flags.int("chunk-size") } else { 0 };
-    if builder.args.is_empty() && builder.filenames.is_empty() && !watching {
+    if builder.args.is_empty() && !builder.has_files() && !watching {
         ctx.streams.err.line("You must specify the type of resource to get. Use \"kubectl api-resources\" for a complete list of supported resources.\n");
         return Err(ctx.usage_error(
             "Required resource not specified.\nUse \"kubectl explain <resource>\" for a detailed description of that resource (e.g. kubectl explain pods).",
@@ -110,7 +106,13 @@ async fn get(ctx: &Context) -> Result<()> {
     if watching {
         return watch::watch(&options).await;
     }
-    if options.human { options.print_tables().await } else { options.print_objects().await }
+    let from_files = options.builder.has_files();
+    let outcome = if options.human { options.print_tables().await } else { options.print_objects().await };
+    // What is wrong with files comes as one of a list here, and so without a prefix.
+    outcome.map_err(|error| match error {
+        Error::Message(text) if from_files => Error::Plain(text),
+        other => other,
+    })
 }
 
 async fn raw(ctx: &Context, path: &str, watching: bool) -> Result<()> {

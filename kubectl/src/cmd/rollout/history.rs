@@ -97,8 +97,8 @@ fn run(ctx: &Context) -> LocalBoxFuture<'_, Result<()>> {
                 }
                 writer.flush()
             };
-            let with_revision = if wanted > 0 { format!(" with revision #{wanted}") } else { String::new() };
-            ctx.streams.out.text(&format!("{}{with_revision}\n{text}\n", info.object_name() + " "));
+            let with_revision = if wanted > 0 { format!(" with revision #{wanted}") } else { " ".to_owned() };
+            ctx.streams.out.text(&format!("{}{with_revision}\n{text}\n", info.object_name()));
         }
         Error::aggregate(errors)
     }

@@ -95,7 +95,7 @@ impl Change {
 async fn workloads(ctx: &Context) -> Result<(Vec<Info>, Vec<Error>)> {
     let mut builder = Builder::from_flags(&ctx.factory, &ctx.parsed)?;
     builder.allow_empty_selector = true;
-    if builder.args.is_empty() && builder.filenames.is_empty() {
+    if builder.args.is_empty() && !builder.has_files() {
         return Err(Error::message("required resource not specified"));
     }
     let (mut infos, mut errors) = builder.objects(&ctx.factory, &ctx.streams).await?;

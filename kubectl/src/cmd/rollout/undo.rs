@@ -44,6 +44,13 @@ fn run(ctx: &Context) -> LocalBoxFuture<'_, Result<()>> {
         let dry_run = DryRun::from_flags(&ctx.parsed)?;
         let (infos, errors) = workloads(ctx).await?;
         for info in infos {
+            let applied = codec::text(&info.object, &["metadata", "annotations", super::super::ops::LAST_APPLIED]);
+            if !applied.is_empty() {
+                ctx.streams.err.line(&format!(
+                    "Warning: resource {}/{} was previously managed with 'kubectl apply'. Rolling back will not update the kubectl.kubernetes.io/last-applied-configuration annotation, which may cause unexpected behavior on future 'kubectl apply' operations. Consider using 'kubectl apply' with your previous configuration file instead.",
+                    info.mapping.resource, info.name
+                ));
+            }
             let outcome = undo(ctx, &info, dry_run).await?;
             ctx.streams.out.line(&format!("{} {outcome}", info.object_name()));
         }
@@ -76,10 +83,10 @@ async fn undo(ctx: &Context, info: &Info, dry_run: DryRun) -> Result<String> {
     };
     let (revision, object, template) = chosen;
     let mut template = template.clone();
-    codec::remove(&mut template, &["metadata", "labels", "pod-template-hash"]);
     if dry_run == DryRun::Client {
-        return Ok(describe::pod_template(&template));
+        return Ok(format!("{}{}", describe::pod_template(&template), dry_run.suffix()));
     }
+    codec::remove(&mut template, &["metadata", "labels", "pod-template-hash"]);
     if codec::at(&info.object, &["spec", "paused"]) == Some(&Value::Bool(true)) {
         return Err(Error::message(
             "you cannot rollback a paused deployment; resume it first with 'kubectl rollout resume' and try again",

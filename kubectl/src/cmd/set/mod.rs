@@ -1,10 +1,15 @@
-//! `kubectl set image|env|replicas…`: one thing about a pod template. Here: images and environment.
+//! `kubectl set`: one thing about objects. Here: images, and what the others share.
+
+mod env;
+mod resources;
+mod selector;
+mod service_account;
+mod subject;
 
 use futures::FutureExt;
 use serde_json::{Value, json};
 
 use super::ops::{self, DRY_RUN, Done, DryRun, MERGE_PATCH, STRATEGIC_PATCH, Write};
-use crate::codec;
 use crate::command::{Command, Context};
 use crate::error::{Error, Result};
 use crate::flags::Flag;
@@ -19,31 +24,12 @@ const FLAGS: &[Flag] = &[
     Flag::string("selector", "Selector (label query) to filter on.").short('l'),
 ];
 
-const ENV_FLAGS: &[Flag] = &[
-    Flag::string("containers", "The names of containers in the selected pod templates to change - may use wildcards")
-        .short('c')
-        .default("*"),
-    Flag::array("env", "Specify a key-value pair for an environment variable to set into each container.").short('e'),
-    Flag::bool("list", "If true, display the environment and any changes in the standard format."),
-    Flag::bool(
-        "overwrite",
-        "If true, allow environment to be overwritten, otherwise reject updates that overwrite existing environment.",
-    )
-    .default("true"),
-];
-
 /// `kubectl set`.
 pub const COMMAND: Command = Command::group(
     "set",
-    "Set specific features on objects.",
+    "Configure application resources.",
     &[
-        Command::new(
-            "env",
-            "Update environment variables on a pod template.",
-            "RESOURCE/NAME KEY_1=VAL_1 ... KEY_N=VAL_N",
-            &[FLAGS, ENV_FLAGS, FILE_FLAGS, PRINT_FLAGS],
-            |ctx| env(ctx).boxed_local(),
-        ),
+        env::COMMAND,
         Command::new(
             "image",
             "Update the image of a pod template.",
@@ -51,8 +37,24 @@ pub const COMMAND: Command = Command::group(
             &[FLAGS, FILE_FLAGS, PRINT_FLAGS],
             |ctx| image(ctx).boxed_local(),
         ),
+        resources::COMMAND,
+        selector::COMMAND,
+        service_account::COMMAND,
+        subject::COMMAND,
     ],
 );
+
+/// What a command line names, or upstream's advice to name something.
+fn builder(ctx: &Context) -> Result<Builder> {
+    let flags = &ctx.parsed;
+    if flags.bool("local") && flags.str("dry-run") == "server" {
+        return Err(Error::message("cannot specify --local and --dry-run=server - did you mean --dry-run=client?"));
+    }
+    if flags.bool("all") && !flags.str("selector").is_empty() {
+        return Err(Error::message("cannot set --all and --selector at the same time"));
+    }
+    Builder::from_flags(&ctx.factory, flags)
+}
 
 /// Where a kind keeps its pod spec.
 fn pod_spec_path(kind: &str) -> Option<&'static [&'static str]> {
@@ -79,14 +81,14 @@ fn containers<'a>(object: &'a mut Value, path: &[&str], field: &str) -> &'a mut 
 
 /// The objects named before the `key=value` arguments, and those arguments.
 async fn split(ctx: &Context) -> Result<(Vec<Info>, Vec<String>, Vec<Error>)> {
-    let mut builder = Builder::from_flags(&ctx.factory, &ctx.parsed)?;
+    let mut builder = builder(ctx)?;
     let args = std::mem::take(&mut builder.args);
     let (resources, pairs): (Vec<String>, Vec<String>) = args.into_iter().partition(|arg| {
         let removal = arg.ends_with('-') && arg != "-";
         !arg.contains('=') && !removal
     });
     builder.args = resources;
-    if builder.args.is_empty() && builder.filenames.is_empty() {
+    if builder.args.is_empty() && !builder.has_files() {
         return Err(Error::message(
             "one or more resources must be specified as <resource> <name> or <resource>/<name>",
         ));
@@ -102,7 +104,7 @@ async fn submit(
     object: Value,
     done: &mut Done,
     dry_run: DryRun,
-    operation: &str,
+    (operation, failed): (&str, &str),
 ) -> Result<()> {
     if object == info.object {
         return Ok(());
@@ -122,7 +124,7 @@ async fn submit(
         info.object = write
             .patch(&ctx.factory, info, "", kind, &patch)
             .await
-            .map_err(|error| Error::message(format!("failed to patch {operation} to pod template: {error}")))?;
+            .map_err(|error| Error::message(format!("failed to patch {failed} {error}")))?;
     }
     done.print(&ctx.streams, info, &format!("{operation} updated"))
 }
@@ -158,73 +160,9 @@ async fn image(ctx: &Context) -> Result<()> {
             }
         }
         if missing.is_empty() {
-            submit(ctx, &mut info, object, &mut done, dry_run, "image").await?;
+            submit(ctx, &mut info, object, &mut done, dry_run, ("image", "image update to pod template:")).await?;
         }
         errors.extend(missing);
-    }
-    Error::aggregate(errors)
-}
-
-async fn env(ctx: &Context) -> Result<()> {
-    let flags = &ctx.parsed;
-    let dry_run = DryRun::from_flags(flags)?;
-    let (infos, mut pairs, mut errors) = split(ctx).await?;
-    pairs.extend(flags.list("env"));
-    if pairs.is_empty() && !flags.bool("list") {
-        return Err(ctx.usage_error("at least one environment variable must be provided"));
-    }
-    let mut done = Done::from_flags(flags, dry_run)?;
-    for mut info in infos {
-        let Some(path) = pod_spec_path(&info.mapping.kind) else {
-            errors
-                .push(Error::message(format!("{}/{} does not have a pod template", info.mapping.resource, info.name)));
-            continue;
-        };
-        let mut object = info.object.clone();
-        let wanted = flags.str("containers").to_owned();
-        for container in containers(&mut object, path, "containers") {
-            let name = codec::text(container, &["name"]).to_owned();
-            if wanted != "*" && wanted != name {
-                continue;
-            }
-            let mut variables = codec::list(container, &["env"]).to_vec();
-            for pair in &pairs {
-                let (key, value) = match pair.split_once('=') {
-                    Some((key, value)) => (key, Some(value)),
-                    None => (pair.trim_end_matches('-'), None),
-                };
-                let at = variables.iter().position(|variable| variable["name"] == key);
-                match (at, value) {
-                    (Some(_), Some(_)) if !flags.bool("overwrite") => {
-                        return Err(Error::message(format!("'{key}' already has a value, and --overwrite is false")));
-                    }
-                    (Some(at), Some(value)) => variables[at] = json!({"name": key, "value": value}),
-                    (None, Some(value)) => variables.push(json!({"name": key, "value": value})),
-                    (Some(at), None) => {
-                        variables.remove(at);
-                    }
-                    (None, None) => {}
-                }
-            }
-            if flags.bool("list") {
-                ctx.streams.out.line(&format!("# {} {}, container {name}", info.mapping.resource, info.name));
-                for variable in &variables {
-                    let shown = match codec::at(variable, &["valueFrom"]) {
-                        Some(_) => format!("# {} from a reference", codec::text(variable, &["name"])),
-                        None => format!("{}={}", codec::text(variable, &["name"]), codec::text(variable, &["value"])),
-                    };
-                    ctx.streams.out.line(&shown);
-                }
-            }
-            if variables.is_empty() {
-                codec::remove(container, &["env"]);
-            } else {
-                container["env"] = Value::Array(variables);
-            }
-        }
-        if !flags.bool("list") {
-            submit(ctx, &mut info, object, &mut done, dry_run, "env").await?;
-        }
     }
     Error::aggregate(errors)
 }

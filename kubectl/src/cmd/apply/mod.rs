@@ -1,6 +1,9 @@
 //! `kubectl apply`: what files say, made so. Client-side by a three-way merge over the
 //! last-applied annotation, or on the server with `--server-side` (KEP-555).
 
+mod last_applied;
+mod prune;
+
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -20,11 +23,13 @@ use crate::rest::Call;
 const FLAGS: &[Flag] = &[
     DRY_RUN,
     VALIDATE,
+    Flag::bool("all", "Select all resources in the namespace of the specified resource types."),
     Flag::string("field-manager", "Name of the manager used to track field ownership."),
     Flag::bool("force", "If true, immediately remove resources from API and bypass graceful deletion."),
     Flag::bool("force-conflicts", "If true, server-side apply will force the changes against conflicts."),
-    Flag::string("kustomize", "Process a kustomization directory.").short('k'),
     Flag::bool("overwrite", "Automatically resolve conflicts between the modified and live configuration by using values from the modified configuration").default("true"),
+    Flag::bool("prune", "Automatically delete resource objects, that do not appear in the configs and are created by either apply or create --save-config. Should be used with either -l or --all."),
+    Flag::array("prune-allowlist", "Overwrite the default allowlist with <group/version/kind> for --prune"),
     Flag::string("selector", "Selector (label query) to filter on.").short('l'),
     Flag::bool("server-side", "If true, apply runs in the server instead of the client."),
     Flag::string("subresource", "If specified, apply will operate on the subresource of the requested object."),
@@ -33,7 +38,7 @@ const FLAGS: &[Flag] = &[
 
 /// `kubectl apply`.
 pub const COMMAND: Command = Command {
-    children: &[VIEW_LAST_APPLIED],
+    children: &[last_applied::SET, last_applied::VIEW],
     ..Command::new(
         "apply",
         "Apply a configuration to a resource by file name or stdin.",
@@ -43,55 +48,11 @@ pub const COMMAND: Command = Command {
     )
 };
 
-const VIEW_LAST_APPLIED: Command = Command::new(
-    "view-last-applied",
-    "View the latest last-applied-configuration annotations by type/name or file.",
-    "(TYPE [NAME | -l label] | TYPE/NAME | -f FILENAME)",
-    &[VIEW_FLAGS, FILE_FLAGS],
-    view_last_applied,
-);
-
-const VIEW_FLAGS: &[Flag] = &[
-    Flag::bool("all", "Select all resources in the namespace of the specified resource types"),
-    Flag::string("output", "Output format. Must be one of (yaml, json)").short('o').default("yaml"),
-    Flag::string("selector", "Selector (label query) to filter on.").short('l'),
-];
-
 /// How often a conflicting patch is computed again.
 const RETRIES: u32 = 5;
 
 fn run(ctx: &Context) -> LocalBoxFuture<'_, Result<()>> {
     apply(ctx).boxed_local()
-}
-
-fn view_last_applied(ctx: &Context) -> LocalBoxFuture<'_, Result<()>> {
-    async {
-        let builder = Builder::from_flags(&ctx.factory, &ctx.parsed)?;
-        let (infos, errors) = builder.objects(&ctx.factory, &ctx.streams).await?;
-        for info in infos {
-            let live = if info.source.is_empty() { info.object.clone() } else { info.get(&ctx.factory).await? };
-            let text = codec::text(&live, &["metadata", "annotations", ops::LAST_APPLIED]);
-            if text.is_empty() {
-                ctx.streams
-                    .err
-                    .line(&format!("no last-applied-configuration annotation found on resource: {}", info.name));
-                continue;
-            }
-            let value: Value = serde_json::from_str(text).map_err(|error| Error::message(error.to_string()))?;
-            let shown = match ctx.parsed.str("output") {
-                "json" => codec::json_text(&value),
-                "yaml" => codec::yaml_text(&value),
-                other => {
-                    return Err(ctx.usage_error(&format!(
-                        "Unexpected -o output mode: {other}, the flag 'output' must be one of yaml|json"
-                    )));
-                }
-            };
-            ctx.streams.out.text(&shown);
-        }
-        Error::aggregate(errors)
-    }
-    .boxed_local()
 }
 
 struct Apply<'a> {
@@ -100,15 +61,13 @@ struct Apply<'a> {
     done: Done,
     server_side: bool,
     printed: Vec<Value>,
+    visited: prune::Visited,
 }
 
 async fn apply(ctx: &Context) -> Result<()> {
     let flags = &ctx.parsed;
     let dry_run = DryRun::from_flags(flags)?;
     let server_side = flags.bool("server-side");
-    if flags.changed("kustomize") {
-        return Err(Error::message("-k is not supported"));
-    }
     if flags.bool("force-conflicts") && !server_side {
         return Err(Error::message("--force-conflicts only works with --server-side"));
     }
@@ -124,10 +83,12 @@ async fn apply(ctx: &Context) -> Result<()> {
     if !builder.args.is_empty() {
         return Err(ctx.usage_error(&format!("Unexpected args: [{}]", builder.args.join(" "))));
     }
-    if builder.filenames.is_empty() {
+    if !builder.has_files() {
         return Err(Error::message("must specify one of -f and -k"));
     }
     let selector = builder.label_selector.take();
+    builder.select_all = false;
+    prune::validate(ctx, selector.as_deref())?;
     let field_manager = match flags.str("field-manager") {
         "" if server_side => "kubectl",
         "" => "kubectl-client-side-apply",
@@ -148,13 +109,17 @@ async fn apply(ctx: &Context) -> Result<()> {
     if infos.is_empty() && errors.is_empty() {
         return Err(Error::message("no objects passed to apply"));
     }
-    let mut apply = Apply { ctx, write, done, server_side, printed: Vec::new() };
+    let mut apply = Apply { ctx, write, done, server_side, printed: Vec::new(), visited: prune::Visited::default() };
     for info in infos {
         let outcome = if apply.server_side { apply.on_server(info).await } else { apply.on_client(info).await };
         errors.extend(outcome.err());
     }
     apply.finish()?;
-    Error::aggregate(errors)
+    Error::aggregate(errors)?;
+    if flags.bool("prune") {
+        prune::prune(ctx, &apply.visited, selector.as_deref().unwrap_or_default(), dry_run).await?;
+    }
+    Ok(())
 }
 
 fn selected(info: &Info, selector: Option<&str>) -> Result<bool> {
@@ -169,6 +134,7 @@ fn selected(info: &Info, selector: Option<&str>) -> Result<bool> {
 impl Apply<'_> {
     /// Tells about one object now, or keeps it for the list that `-o yaml` prints.
     fn tell(&mut self, info: Info, operation: &str) -> Result<()> {
+        self.visited.note(&info.object);
         if self.done.prints_objects() {
             self.printed.push(info.object);
             return Ok(());
