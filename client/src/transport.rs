@@ -3,13 +3,15 @@
 //! Adds the user agent, client-side rate limit and the retries that upstream's client makes: an
 //! answer 429 or 5xx that carries `Retry-After` is tried again, up to ten times.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use component_base::clock::{RealClock, SharedClock};
+use component_base::files::Watch;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, header};
 use http_body::Body as _;
@@ -68,6 +70,47 @@ impl Client {
         Self::from_config(config)
     }
 
+    /// From a kubeconfig file whose credentials may change while the client is used: the file itself, and
+    /// the files that it names, are followed. What is in flight goes on; what comes next uses the new ones.
+    ///
+    /// `server` replaces the file's (`--master`). `identity` is a file with a certificate and its key, used
+    /// instead of the kubeconfig's once it is there.
+    pub async fn following_kubeconfig(path: &Path, server: Option<&str>, identity: Option<&Path>) -> Result<Self> {
+        let source = Source {
+            path: path.to_path_buf(),
+            server: server.map(String::from),
+            identity: identity.map(Path::to_path_buf),
+        };
+        let mut client = Self::from_config(source.config().await?)?;
+        let Some(kube) = client.kube.clone() else { return Ok(client) };
+        let live = Arc::new(ArcSwap::from_pointee(kube));
+        let sender = live.clone();
+        client.send = Arc::new(move |request| send_with(&sender.load(), request));
+        let mut watch = Watch::new(&source.files());
+        let live = Arc::downgrade(&live);
+        tokio::spawn(async move {
+            loop {
+                watch.changed().await;
+                // Nobody uses it any more.
+                let Some(live) = live.upgrade() else { return };
+                match source.config().await.and_then(Self::from_config) {
+                    Ok(fresh) => {
+                        if let Some(kube) = fresh.kube {
+                            live.store(Arc::new(kube));
+                            tracing::info!(path = %source.path.display(), "credentials were read again");
+                        }
+                    }
+                    Err(error) => {
+                        let path = source.path.display();
+                        tracing::error!(%path, error = error.chain(), "credentials cannot be read again");
+                    }
+                }
+                watch = Watch::new(&source.files());
+            }
+        });
+        Ok(client)
+    }
+
     /// From a kubeconfig file, but to another server when one is named (`--master`). With a server
     /// and no file: that server, without credentials.
     pub async fn from_kubeconfig_with_server(path: Option<&Path>, server: Option<&str>) -> Result<Self> {
@@ -106,17 +149,7 @@ impl Client {
         let kept = Arc::new(config.clone());
         let kube = kube::Client::try_from(config).map_err(|error| Error::Config(chain(&error)))?;
         let sender = kube.clone();
-        let send = move |request: Request<Bytes>| -> BoxFuture<'static, _> {
-            let kube = sender.clone();
-            Box::pin(async move {
-                let response = kube
-                    .send(request.map(kube::client::Body::from))
-                    .await
-                    .map_err(|error| Box::new(error) as BoxError)?;
-                Ok(response.map(|body| body.map_err(|error| Box::new(error) as BoxError).boxed_unsync()))
-            })
-        };
-        let mut client = Self::from_sender(Arc::new(send));
+        let mut client = Self::from_sender(Arc::new(move |request| send_with(&sender, request)));
         client.default_namespace = namespace.into();
         client.kube = Some(kube);
         client.root_ca = root_ca.map(Arc::from);
@@ -270,6 +303,62 @@ impl Client {
     /// GETs a path, such as `/version`.
     pub async fn get_raw(&self, path: &str) -> Result<Bytes> {
         self.request(Request::get(path).header(header::ACCEPT, "application/json, */*").body(Bytes::new())?).await
+    }
+}
+
+fn send_with(
+    kube: &kube::Client,
+    request: Request<Bytes>,
+) -> BoxFuture<'static, std::result::Result<Response<ResponseBody>, BoxError>> {
+    let kube = kube.clone();
+    Box::pin(async move {
+        let response =
+            kube.send(request.map(kube::client::Body::from)).await.map_err(|error| Box::new(error) as BoxError)?;
+        Ok(response.map(|body| body.map_err(|error| Box::new(error) as BoxError).boxed_unsync()))
+    })
+}
+
+/// Where a client's credentials come from.
+struct Source {
+    path: PathBuf,
+    server: Option<String>,
+    identity: Option<PathBuf>,
+}
+
+impl Source {
+    async fn config(&self) -> Result<kube::Config> {
+        let bad = |error: &dyn std::error::Error| Error::Config(chain(error));
+        let mut kubeconfig = Kubeconfig::read_from(&self.path).map_err(|error| bad(&error))?;
+        if let Some(identity) = self.identity.as_ref().filter(|identity| identity.exists()) {
+            let identity = identity.display().to_string();
+            for user in kubeconfig.auth_infos.iter_mut().filter_map(|user| user.auth_info.as_mut()) {
+                user.client_certificate_data = None;
+                user.client_key_data = None;
+                user.client_certificate = Some(identity.clone());
+                user.client_key = Some(identity.clone());
+            }
+        }
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .map_err(|error| bad(&error))?;
+        if let Some(server) = &self.server {
+            config.cluster_url = server.parse().map_err(|error| Error::Config(format!("server {server}: {error}")))?;
+        }
+        Ok(config)
+    }
+
+    /// The file, and those that it names now.
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = vec![self.path.clone()];
+        files.extend(self.identity.clone());
+        if let Ok(kubeconfig) = Kubeconfig::read_from(&self.path) {
+            let users = kubeconfig.auth_infos.into_iter().filter_map(|user| user.auth_info);
+            files
+                .extend(users.flat_map(|user| [user.client_certificate, user.client_key]).flatten().map(PathBuf::from));
+            let clusters = kubeconfig.clusters.into_iter().filter_map(|cluster| cluster.cluster);
+            files.extend(clusters.filter_map(|cluster| cluster.certificate_authority).map(PathBuf::from));
+        }
+        files
     }
 }
 

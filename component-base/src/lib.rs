@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod duration;
 pub mod featuregate;
+pub mod files;
 pub mod flags;
 pub mod health;
 pub mod jwt;

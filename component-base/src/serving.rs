@@ -6,18 +6,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
+use futures::FutureExt as _;
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 /// Who is at the other end of a connection; in each request's extensions.
@@ -29,12 +31,13 @@ struct PeerInfo {
     address: SocketAddr,
     certificates: Vec<CertificateDer<'static>>,
     tls: bool,
+    leave: CancellationToken,
 }
 
 impl Peer {
     /// A peer made by hand, for in-process requests and tests.
     pub fn new(address: SocketAddr, certificates: Vec<CertificateDer<'static>>) -> Self {
-        Self(Arc::new(PeerInfo { address, certificates, tls: true }))
+        Self(Arc::new(PeerInfo { address, certificates, tls: true, leave: CancellationToken::new() }))
     }
 
     /// The remote address.
@@ -52,6 +55,11 @@ impl Peer {
         self.0.tls
     }
 
+    /// Lets the connection end once what runs on it has: GOAWAY on HTTP/2.
+    pub fn leave(&self) {
+        self.0.leave.cancel();
+    }
+
     /// One value for each connection, so that a judgement may be kept per connection.
     pub fn connection(&self) -> usize {
         Arc::as_ptr(&self.0) as usize
@@ -67,8 +75,10 @@ pub struct Options {
     pub handshake_timeout: Duration,
     /// How long a peer may take to send a request's headers.
     pub header_timeout: Duration,
-    /// How long open requests may run after shutdown began.
+    /// How long open requests may run after shutdown began, or after `drained`.
     pub drain: Duration,
+    /// Somebody who knows better than the connections when all that matters is done.
+    pub drained: Option<CancellationToken>,
 }
 
 impl Default for Options {
@@ -78,21 +88,72 @@ impl Default for Options {
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(32),
             drain: Duration::from_secs(10),
+            drained: None,
         }
     }
 }
 
-/// Serves `router` on `listener` until `shutdown`, then drains. Plain HTTP when `tls` is `None`.
+/// Bytes of a request's head at most; Go's default, with the room that it allows beyond.
+const MAX_HEAD: usize = (1 << 20) + 4096;
+
+/// How long a connection that is asked to go may still bring a request: one that was sent before its
+/// client heard of it.
+const LINGER: Duration = Duration::from_millis(250);
+
+/// How connections are encrypted.
+#[derive(Clone)]
+pub enum Encrypted {
+    /// Not at all.
+    Plain,
+    /// Always the same way.
+    Fixed(Arc<ServerConfig>),
+    /// In the way that stands here when a connection comes.
+    Live(Arc<ArcSwap<ServerConfig>>),
+}
+
+impl From<Option<Arc<ServerConfig>>> for Encrypted {
+    fn from(tls: Option<Arc<ServerConfig>>) -> Self {
+        tls.map_or(Self::Plain, Self::Fixed)
+    }
+}
+
+impl Encrypted {
+    fn acceptor(&self) -> Option<TlsAcceptor> {
+        match self {
+            Self::Plain => None,
+            Self::Fixed(config) => Some(config.clone().into()),
+            Self::Live(config) => Some(config.load_full().into()),
+        }
+    }
+}
+
+/// What every connection is served with.
+struct Serving {
+    builder: auto::Builder<TokioExecutor>,
+    tls: Encrypted,
+    router: Router,
+    handshake_timeout: Duration,
+    /// Connections finish what they are at and close.
+    leaving: CancellationToken,
+    /// Connections close whatever they are at.
+    over: CancellationToken,
+}
+
+/// Serves `router` on `listener` until `shutdown`, then drains.
 pub async fn serve(
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: impl Into<Encrypted>,
     router: Router,
     options: Options,
     shutdown: CancellationToken,
 ) {
-    let acceptor = tls.map(TlsAcceptor::from);
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_headers(256);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_timeout)
+        .max_headers(256)
+        .max_buf_size(MAX_HEAD);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -103,8 +164,15 @@ pub async fn serve(
         .initial_connection_window_size(25 * 1024 * 1024)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(15));
-    let builder = Arc::new(builder);
-    let graceful = GracefulShutdown::new();
+    let serving = Arc::new(Serving {
+        builder,
+        tls: tls.into(),
+        router,
+        handshake_timeout: options.handshake_timeout,
+        leaving: CancellationToken::new(),
+        over: CancellationToken::new(),
+    });
+    let connections = TaskTracker::new();
     loop {
         let (stream, address) = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -118,35 +186,78 @@ pub async fn serve(
                 }
             },
         };
+        connections.spawn(serving.clone().one(stream, address));
+    }
+    // Whoever is in the queue already is connected as far as they know.
+    while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
+        connections.spawn(serving.clone().one(stream, address));
+    }
+    drop(listener);
+    connections.close();
+    // Idle connections of HTTP/1.1 close without a word: those in use learn of it by an answer first.
+    let _ = tokio::time::timeout(LINGER, connections.wait()).await;
+    serving.leaving.cancel();
+    if let Some(drained) = &options.drained {
+        tokio::select! {
+            () = drained.cancelled() => {}
+            () = connections.wait() => {}
+        }
+    }
+    if tokio::time::timeout(options.drain, connections.wait()).await.is_err() {
+        tracing::debug!("connections were still open when draining ended");
+        serving.over.cancel();
+    }
+}
+
+impl Serving {
+    async fn one(self: Arc<Self>, stream: TcpStream, address: SocketAddr) {
         // Answers are written whole; waiting to fill a segment only costs latency.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let acceptor = acceptor.clone();
-        let router = router.clone();
-        let builder = builder.clone();
-        let watcher = graceful.watcher();
-        let handshake_timeout = options.handshake_timeout;
-        tokio::spawn(async move {
-            match acceptor {
-                None => {
-                    let peer = PeerInfo { address, certificates: Vec::new(), tls: false };
-                    connection(&builder, TokioIo::new(stream), router, peer, watcher).await;
-                }
-                Some(acceptor) => {
-                    let Some(stream) = handshake(acceptor, stream, address, handshake_timeout).await else {
-                        return;
-                    };
-                    let certificates = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
-                    let peer = PeerInfo { address, certificates, tls: true };
-                    connection(&builder, TokioIo::new(stream), router, peer, watcher).await;
-                }
+        let leave = self.leaving.child_token();
+        match self.tls.acceptor() {
+            None => {
+                let peer = PeerInfo { address, certificates: Vec::new(), tls: false, leave };
+                self.connection(TokioIo::new(stream), peer).await;
             }
-        });
+            Some(acceptor) => {
+                let Some(stream) = handshake(acceptor, stream, address, self.handshake_timeout).await else {
+                    return;
+                };
+                let certificates = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+                let peer = PeerInfo { address, certificates, tls: true, leave };
+                self.connection(TokioIo::new(stream), peer).await;
+            }
+        }
     }
-    drop(listener);
-    if tokio::time::timeout(options.drain, graceful.shutdown()).await.is_err() {
-        tracing::debug!("connections were still open when draining ended");
+
+    async fn connection<I>(&self, io: I, peer: PeerInfo)
+    where
+        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let peer = Peer(Arc::new(peer));
+        let leave = peer.0.leave.clone();
+        let router = self.router.clone();
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            router.clone().call(request.map(Body::new))
+        });
+        let mut connection = std::pin::pin!(self.builder.serve_connection_with_upgrades(io, service));
+        let mut result = tokio::select! {
+            result = connection.as_mut() => Some(result),
+            () = leave.cancelled() => None,
+        };
+        if result.is_none() {
+            connection.as_mut().graceful_shutdown();
+            result = tokio::select! {
+                result = connection.as_mut() => Some(result),
+                () = self.over.cancelled() => None,
+            };
+        }
+        if let Some(Err(error)) = result {
+            tracing::trace!(%error, "connection ended");
+        }
     }
 }
 
@@ -166,26 +277,6 @@ async fn handshake(
             tracing::info!("http: TLS handshake error from {address}: i/o timeout");
             None
         }
-    }
-}
-
-async fn connection<I>(
-    builder: &auto::Builder<TokioExecutor>,
-    io: I,
-    router: Router,
-    peer: PeerInfo,
-    watcher: hyper_util::server::graceful::Watcher,
-) where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-{
-    let peer = Peer(Arc::new(peer));
-    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer.clone());
-        router.clone().call(request.map(Body::new))
-    });
-    let connection = builder.serve_connection_with_upgrades(io, service);
-    if let Err(error) = watcher.watch(connection.into_owned()).await {
-        tracing::trace!(%error, "connection ended");
     }
 }
 

@@ -6,9 +6,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 use rustls::pki_types::pem::PemObject as _;
@@ -77,7 +76,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 /// A serving certificate that can be replaced while the server runs; new connections use the new one.
 #[derive(Clone)]
 pub struct ServingCert {
-    current: Arc<ArcSwap<CertifiedKey>>,
+    current: Arc<ArcSwapOption<CertifiedKey>>,
     files: Option<Arc<(PathBuf, PathBuf)>>,
 }
 
@@ -88,17 +87,40 @@ impl std::fmt::Debug for ServingCert {
 }
 
 impl ServingCert {
+    /// The DNS names in the certificate; its common name when there are none.
+    fn names(&self) -> Result<Vec<String>, Error> {
+        let current = self.current.load();
+        let leaf = current.as_ref().and_then(|key| key.cert.first()).ok_or(Error::NoCertificate)?;
+        let refused = |error: &dyn std::fmt::Display| Error::Refused(error.to_string());
+        let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|error| refused(&error))?;
+        let alternative = parsed.subject_alternative_name().map_err(|error| refused(&error))?;
+        let names: Vec<String> = alternative
+            .iter()
+            .flat_map(|extension| &extension.value.general_names)
+            .filter_map(|name| match name {
+                x509_parser::extensions::GeneralName::DNSName(name) => Some((*name).to_string()),
+                _ => None,
+            })
+            .collect();
+        if names.is_empty() { Ok(vec![identity(leaf)?.common_name]) } else { Ok(names) }
+    }
+
+    /// None yet: handshakes fail until [`ServingCert::replace`] brings one.
+    pub fn later() -> Self {
+        Self { current: Arc::default(), files: None }
+    }
+
     /// A fixed certificate, which [`ServingCert::replace`] may change.
     pub fn from_pair(pair: &Pair) -> Result<Self, Error> {
         let key = certified_key(pair.cert_pem.as_bytes(), pair.key_pem.as_bytes())?;
-        Ok(Self { current: Arc::new(ArcSwap::from_pointee(key)), files: None })
+        Ok(Self { current: Arc::new(ArcSwapOption::from_pointee(key)), files: None })
     }
 
     /// A certificate in files, which [`ServingCert::watch`] follows.
     pub fn from_files(cert: &Path, key: &Path) -> Result<Self, Error> {
         let certified = certified_key(&read(cert)?, &read(key)?)?;
         Ok(Self {
-            current: Arc::new(ArcSwap::from_pointee(certified)),
+            current: Arc::new(ArcSwapOption::from_pointee(certified)),
             files: Some(Arc::new((cert.to_path_buf(), key.to_path_buf()))),
         })
     }
@@ -106,7 +128,7 @@ impl ServingCert {
     /// Serves another certificate from now on.
     pub fn replace(&self, pair: &Pair) -> Result<(), Error> {
         let key = certified_key(pair.cert_pem.as_bytes(), pair.key_pem.as_bytes())?;
-        self.current.store(Arc::new(key));
+        self.current.store(Some(Arc::new(key)));
         Ok(())
     }
 
@@ -114,44 +136,114 @@ impl ServingCert {
     pub fn reload(&self) -> Result<(), Error> {
         if let Some(files) = &self.files {
             let key = certified_key(&read(&files.0)?, &read(&files.1)?)?;
-            self.current.store(Arc::new(key));
+            self.current.store(Some(Arc::new(key)));
         }
         Ok(())
     }
 
-    /// Follows the files until the returned future is dropped, looking once a minute as upstream
-    /// does when it has no notification.
+    /// Follows the files until the returned future is dropped.
     pub async fn watch(self) {
-        let mut seen = self.stamp();
+        let Some(files) = self.files.clone() else { return };
+        let mut watch = crate::files::Watch::new(&[&files.0, &files.1]);
         loop {
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            let now = self.stamp();
-            if now == seen {
-                continue;
-            }
+            watch.changed().await;
             match self.reload() {
-                Ok(()) => {
-                    seen = now;
-                    tracing::info!("reloaded the serving certificate");
-                }
+                Ok(()) => tracing::info!(path = %files.0.display(), "reloaded the serving certificate"),
+                // Half written: the other half is a change of its own.
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "cannot reload the serving certificate")
+                    tracing::error!(error = &error as &dyn std::error::Error, "cannot reload the serving certificate");
                 }
             }
         }
     }
+}
 
-    fn stamp(&self) -> Vec<Option<SystemTime>> {
-        let Some(files) = &self.files else {
-            return Vec::new();
-        };
-        [&files.0, &files.1].iter().map(|path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok()).collect()
+/// A serving certificate, and others for some names (`--tls-sni-cert-key`).
+#[derive(Clone, Debug)]
+pub struct SniCerts {
+    default: ServingCert,
+    named: Vec<(Vec<String>, ServingCert)>,
+}
+
+impl SniCerts {
+    /// `named` has patterns, such as `*.example.com`; without any, the names in the certificate itself count.
+    ///
+    /// # Errors
+    /// A certificate whose names cannot be read.
+    pub fn new(default: ServingCert, named: Vec<(Vec<String>, ServingCert)>) -> Result<Self, Error> {
+        let named = named
+            .into_iter()
+            .map(|(patterns, cert)| {
+                let patterns = if patterns.is_empty() { cert.names()? } else { patterns };
+                Ok((patterns.iter().map(|name| name.to_ascii_lowercase()).collect(), cert))
+            })
+            .collect::<Result<_, Error>>()?;
+        Ok(Self { default, named })
+    }
+
+    /// All certificates.
+    pub fn each(&self) -> impl Iterator<Item = &ServingCert> {
+        std::iter::once(&self.default).chain(self.named.iter().map(|(_, cert)| cert))
+    }
+
+    fn find(&self, name: &str) -> &ServingCert {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let by = |wanted: &str| self.named.iter().find(|(names, _)| names.iter().any(|have| have == wanted));
+        let wildcard = name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
+        by(&name).or_else(|| by(&wildcard?)).map_or(&self.default, |(_, cert)| cert)
+    }
+}
+
+impl ResolvesServerCert for SniCerts {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let cert = hello.server_name().map_or(&self.default, |name| self.find(name));
+        cert.current.load_full()
+    }
+}
+
+/// A client's certificate that can be replaced while it is used; new connections show the new one.
+#[derive(Clone, Debug)]
+pub struct ClientCert(ServingCert);
+
+impl ClientCert {
+    /// A certificate in files, read again by [`ClientCert::reload`].
+    ///
+    /// # Errors
+    /// When they cannot be read or do not fit together.
+    pub fn from_files(cert: &Path, key: &Path) -> Result<Self, Error> {
+        ServingCert::from_files(cert, key).map(Self)
+    }
+
+    /// A fixed certificate.
+    ///
+    /// # Errors
+    /// When certificate and key do not fit together.
+    pub fn from_pair(pair: &Pair) -> Result<Self, Error> {
+        ServingCert::from_pair(pair).map(Self)
+    }
+
+    /// Reads the files again; what does not fit together leaves the old one.
+    ///
+    /// # Errors
+    /// As [`ClientCert::from_files`].
+    pub fn reload(&self) -> Result<(), Error> {
+        self.0.reload()
+    }
+}
+
+impl rustls::client::ResolvesClientCert for ClientCert {
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.current.load_full().filter(|current| current.key.choose_scheme(schemes).is_some())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
 impl ResolvesServerCert for ServingCert {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
+        self.current.load_full()
     }
 }
 
@@ -218,7 +310,10 @@ pub enum ClientAuth {
 }
 
 /// A server's TLS configuration: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN.
-pub fn server_config(cert: ServingCert, client_auth: ClientAuth) -> Result<Arc<ServerConfig>, Error> {
+pub fn server_config(
+    cert: impl ResolvesServerCert + 'static,
+    client_auth: ClientAuth,
+) -> Result<Arc<ServerConfig>, Error> {
     let provider = provider();
     let algorithms = provider.signature_verification_algorithms;
     let builder = ServerConfig::builder_with_provider(provider)
@@ -234,43 +329,39 @@ pub fn server_config(cert: ServingCert, client_auth: ClientAuth) -> Result<Arc<S
 
 /// A client's TLS configuration: trusts `ca_pem` only and shows `identity` when asked.
 pub fn client_config(ca_pem: &[u8], identity: Option<&Pair>) -> Result<Arc<ClientConfig>, Error> {
-    let mut roots = RootCertStore::empty();
-    for cert in certificates(ca_pem)? {
-        roots.add(cert)?;
-    }
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_root_certificates(roots);
-    let config = match identity {
-        None => builder.with_no_client_auth(),
-        Some(pair) => {
-            let chain = certificates(pair.cert_pem.as_bytes())?;
-            let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes())
-                .map_err(|error| Error::Pem(error.to_string()))?;
-            builder.with_client_auth_cert(chain, key)?
-        }
-    };
-    Ok(Arc::new(config))
+    live_client_config(Some(ca_pem), identity.map(ClientCert::from_pair).transpose()?.as_ref())
 }
 
 /// A client configuration that encrypts and shows `identity` but does not check who the server is,
 /// as upstream talks to kubelets when no authority for them is configured.
 pub fn insecure_client_config(identity: Option<&Pair>) -> Result<Arc<ClientConfig>, Error> {
-    let verifier = Arc::new(AnyServer(provider().signature_verification_algorithms));
+    live_client_config(None, identity.map(ClientCert::from_pair).transpose()?.as_ref())
+}
+
+/// As [`client_config`], or [`insecure_client_config`] without authorities, with a certificate that may change.
+///
+/// # Errors
+/// Authorities that cannot be read.
+pub fn live_client_config(ca_pem: Option<&[u8]>, identity: Option<&ClientCert>) -> Result<Arc<ClientConfig>, Error> {
     let builder = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier);
-    let config = match identity {
-        None => builder.with_no_client_auth(),
-        Some(pair) => {
-            let chain = certificates(pair.cert_pem.as_bytes())?;
-            let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes())
-                .map_err(|error| Error::Pem(error.to_string()))?;
-            builder.with_client_auth_cert(chain, key)?
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+    let builder = match ca_pem {
+        Some(pem) => {
+            let mut roots = RootCertStore::empty();
+            for cert in certificates(pem)? {
+                roots.add(cert)?;
+            }
+            builder.with_root_certificates(roots)
+        }
+        None => {
+            let verifier = Arc::new(AnyServer(provider().signature_verification_algorithms));
+            builder.dangerous().with_custom_certificate_verifier(verifier)
         }
     };
-    Ok(Arc::new(config))
+    Ok(Arc::new(match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => builder.with_client_cert_resolver(Arc::new(identity.clone())),
+    }))
 }
 
 /// Believes any certificate, but still that its holder has the key.
@@ -394,4 +485,31 @@ pub fn identity(cert: &CertificateDer<'_>) -> Result<Identity, Error> {
         organizations: subject.iter_organization().filter_map(text).collect(),
         credential_id: format!("X509SHA256={}", digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::{self, Profile};
+
+    #[test]
+    fn certificates_go_by_name() {
+        let cert =
+            |names: &[&str]| ServingCert::from_pair(&pki::self_signed(&Profile::server("s", names)).unwrap()).unwrap();
+        let named =
+            vec![(vec!["*.Example.com".to_string()], cert(&["a"])), (Vec::new(), cert(&["b.example.com", "c.test"]))];
+        let certs = SniCerts::new(cert(&["default"]), named).unwrap();
+        let first = |name: &str| certs.find(name).names().unwrap()[0].clone();
+        for (name, want) in [
+            ("x.example.com", "a"),
+            ("X.EXAMPLE.COM.", "a"),
+            ("b.example.com", "b.example.com"),
+            ("c.test", "b.example.com"),
+            ("x.y.example.com", "default"),
+            ("example.com", "default"),
+        ] {
+            assert_eq!(first(name), want, "{name}");
+        }
+        assert_eq!(certs.each().count(), 3);
+    }
 }

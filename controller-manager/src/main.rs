@@ -24,7 +24,7 @@ async fn start() -> anyhow::Result<()> {
     let config = Config::from_flags(&config::flags().parse_or_exit(std::env::args().skip(1)))?;
     logging::init(&config.logging);
     let client = match &config.kubeconfig {
-        Some(path) => client::Client::from_kubeconfig(Some(path), None).await?,
+        Some(path) => client::Client::following_kubeconfig(path, None, None).await?,
         None => client::Client::in_cluster()?,
     };
     controller_manager::run(config, client, signals::shutdown()).await?;

@@ -33,7 +33,8 @@ fn main() -> ExitCode {
 async fn start(config: Config) -> anyhow::Result<()> {
     let client = match &config.kubeconfig {
         None if config.master.is_none() => Client::in_cluster()?,
-        path => Client::from_kubeconfig_with_server(path.as_deref(), config.master.as_deref()).await?,
+        None => Client::from_kubeconfig_with_server(None, config.master.as_deref()).await?,
+        Some(path) => Client::following_kubeconfig(path, config.master.as_deref(), None).await?,
     }
     .with_user_agent(&version::user_agent("kube-scheduler"));
     scheduler::run(config, client, signals::shutdown()).await?;

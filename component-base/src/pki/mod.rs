@@ -3,6 +3,8 @@
 //! Every certificate gets an explicit distinguished name: rcgen's default subject is the same for
 //! all, which would make a leaf look like its own issuer. Keys are ECDSA P-256 in PKCS#8 PEM.
 
+mod inspect;
+
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -12,11 +14,16 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
+pub use inspect::{Facts, facts};
+
 /// What went wrong while making or reading certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot make a certificate")]
     Generate(#[from] rcgen::Error),
+    /// A certificate that is none.
+    #[error("not a certificate: {0}")]
+    Certificate(String),
     /// A certificate request that is none.
     #[error("{0}")]
     Request(String),
@@ -348,6 +355,18 @@ fn leaf_params(profile: &Profile) -> Result<CertificateParams, Error> {
     Ok(params)
 }
 
+/// A certificate request for this subject and these names, and its key, both PEM.
+///
+/// # Errors
+/// Names that are none.
+pub fn request(profile: &Profile) -> Result<(String, String), Error> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::<String>::new())?;
+    params.distinguished_name = name(&profile.cn, &profile.orgs)?;
+    params.subject_alt_names = leaf_params(profile)?.subject_alt_names;
+    Ok((params.serialize_request(&key)?.pem()?, key.serialize_pem()))
+}
+
 /// A serving certificate that its own key signs, for a component that was given none.
 pub fn self_signed(profile: &Profile) -> Result<Pair, Error> {
     let key = KeyPair::generate()?;
@@ -405,6 +424,16 @@ mod tests {
         let server = ca.issue(&Profile::server("kube-apiserver", &["localhost", "127.0.0.1"])).unwrap();
         let chain = tls::certificates(server.cert_pem.as_bytes()).unwrap();
         assert!(authority.verify(&chain).is_err(), "a serving certificate is no client's");
+    }
+
+    #[test]
+    fn requests_say_what_was_asked_for() {
+        let profile =
+            Profile { orgs: vec!["system:nodes".into()], ..Profile::server("system:node:a", &["a", "10.0.0.1"]) };
+        let (pem, _) = request(&profile).unwrap();
+        let facts = read_request(&pem).unwrap();
+        assert_eq!((facts.common_name.as_str(), facts.dns_names, facts.ip_addresses), ("system:node:a", 1, 1));
+        assert_eq!(facts.organizations, ["system:nodes"]);
     }
 
     #[test]
