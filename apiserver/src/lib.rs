@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod aggregator;
+pub mod answers;
 pub mod audit;
 pub mod authentication;
 pub mod authorization;
@@ -13,6 +14,7 @@ pub mod bootstrap;
 pub mod cache;
 pub mod codec;
 pub mod config;
+pub mod encryption;
 pub mod endpoints;
 pub mod extensions;
 pub mod flowcontrol;

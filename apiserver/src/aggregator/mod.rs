@@ -27,7 +27,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use component_base::health::Checks;
 use component_base::metrics::Registry;
-use component_base::pki::Pair;
+use component_base::tls::{self, ClientCert};
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
@@ -61,7 +61,7 @@ pub struct Documents {
 pub struct Aggregator {
     routes: ArcSwap<Routes>,
     /// The front-proxy certificate.
-    identity: Option<Pair>,
+    identity: Option<ClientCert>,
     documents: RwLock<BTreeMap<String, Arc<Documents>>>,
     /// Counts changes of routes and documents: what is made of them is made again then.
     generation: watch::Sender<u64>,
@@ -77,11 +77,9 @@ impl Aggregator {
     ///
     /// # Errors
     /// When the front-proxy certificate cannot be read.
-    pub fn new(config: &FrontProxy, registry: &Registry) -> std::io::Result<Self> {
+    pub fn new(config: &FrontProxy, registry: &Registry) -> Result<Self, tls::Error> {
         let identity = match (&config.client_certificate, &config.client_key) {
-            (Some(cert), Some(key)) => {
-                Some(Pair { cert_pem: std::fs::read_to_string(cert)?, key_pem: std::fs::read_to_string(key)? })
-            }
+            (Some(cert), Some(key)) => Some(ClientCert::from_files(cert, key)?),
             _ => None,
         };
         Ok(Self {
@@ -93,6 +91,14 @@ impl Aggregator {
             synced: AtomicBool::new(false),
             metrics: Metrics::new(registry),
         })
+    }
+
+    /// Reads the front-proxy certificate again.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn reload(&self) -> Result<(), tls::Error> {
+        self.identity.as_ref().map_or(Ok(()), ClientCert::reload)
     }
 
     /// The APIServices now.

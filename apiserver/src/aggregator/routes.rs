@@ -39,7 +39,11 @@ pub struct ApiService {
 
 impl ApiService {
     /// Reads an object; keeps the connections of `before` where it can.
-    pub fn read(object: &Value, identity: Option<&component_base::pki::Pair>, before: Option<&ApiService>) -> Self {
+    pub fn read(
+        object: &Value,
+        identity: Option<&component_base::tls::ClientCert>,
+        before: Option<&ApiService>,
+    ) -> Self {
         let text = |path: &[&str]| object.str_at(path).unwrap_or_default().to_string();
         let service = object.at(&["spec", "service"]).filter(|service| service.is_object()).map(|service| {
             let port = service.i64_at(&["port"]).and_then(|port| u16::try_from(port).ok());

@@ -13,8 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use component_base::pki::Pair;
-use component_base::tls;
+use component_base::tls::{self, ClientCert};
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -64,15 +63,15 @@ impl Link {
         service: &ServiceReference,
         insecure: bool,
         bundle: &[u8],
-        identity: Option<&Pair>,
+        identity: Option<&ClientCert>,
     ) -> Result<Self, String> {
         let name = format!("{}.{}.svc", service.name, service.namespace);
         let config = if insecure {
-            tls::insecure_client_config(identity)
+            tls::live_client_config(None, identity)
         } else if bundle.is_empty() {
-            tls::client_config(&system_bundle()?, identity)
+            tls::live_client_config(Some(&system_bundle()?), identity)
         } else {
-            tls::client_config(bundle, identity)
+            tls::live_client_config(Some(bundle), identity)
         };
         let config = config.map_err(|error| format!("unable to load root certificates: {error}"))?;
         let name = ServerName::try_from(name).map_err(|error| error.to_string())?;

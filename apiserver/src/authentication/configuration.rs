@@ -137,6 +137,23 @@ pub fn parse(text: &str) -> Result<Settings, String> {
     Ok(Settings { issuers, anonymous })
 }
 
+/// Checks that nobody else speaks for this server's own issuers.
+///
+/// # Errors
+/// Names the first issuer that does.
+pub fn check_issuers(settings: &Settings, own: &[String]) -> Result<(), String> {
+    let mut sorted = own.to_vec();
+    sorted.sort();
+    match settings.issuers.iter().enumerate().find(|(_, issuer)| own.contains(&issuer.url)) {
+        Some((index, issuer)) => Err(format!(
+            "jwt[{index}].issuer.url: Invalid value: {:?}: URL must not overlap with disallowed issuers: [{}]",
+            issuer.url,
+            sorted.join(" ")
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Checks an issuer's URL.
 ///
 /// # Errors

@@ -28,18 +28,22 @@ impl FrontProxy {
             names.iter().find_map(|name| headers.get(name.to_ascii_lowercase())).and_then(|value| value.to_str().ok())
         };
         let user = first(&self.names.username_headers).filter(|user| !user.is_empty())?;
-        let peer = peer.filter(|peer| !peer.certificates().is_empty())?;
-        match self.authority.verify(peer.certificates()) {
-            Ok(identity)
-                if self.names.allowed_names.is_empty() || self.names.allowed_names.contains(&identity.common_name) => {}
-            Ok(identity) => {
-                tracing::info!(name = identity.common_name, "a front proxy of this name is not allowed");
-                return None;
-            }
-            // An ordinary client that sends such headers is what its own certificate says.
-            Err(_) => return None,
-        }
+        // An ordinary client that sends such headers is what its own certificate says.
+        peer.filter(|peer| self.vouches(peer))?;
         Some(self.read(headers, user))
+    }
+
+    /// Whether the peer is the front proxy.
+    pub fn vouches(&self, peer: &Peer) -> bool {
+        if peer.certificates().is_empty() {
+            return false;
+        }
+        let Ok(identity) = self.authority.verify(peer.certificates()) else { return false };
+        let allowed = self.names.allowed_names.is_empty() || self.names.allowed_names.contains(&identity.common_name);
+        if !allowed {
+            tracing::info!(name = identity.common_name, "a front proxy of this name is not allowed");
+        }
+        allowed
     }
 
     fn read(&self, headers: &HeaderMap, user: &str) -> UserInfo {

@@ -10,11 +10,13 @@ pub mod front_proxy;
 pub mod oidc;
 pub mod service_account;
 pub mod token_file;
+pub mod webhook;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use component_base::clock::SharedClock;
 use component_base::serving::Peer;
 use component_base::tls::ClientAuthority;
@@ -52,6 +54,11 @@ impl Verified {
         Self { clock, chains: RwLock::default() }
     }
 
+    /// Believes nobody any more: an authority changed.
+    pub fn forget(&self) {
+        self.chains.write().clear();
+    }
+
     fn get(&self, chain: &[u8]) -> Option<UserInfo> {
         let chains = self.chains.read();
         let (user, until) = chains.get(chain)?;
@@ -79,14 +86,18 @@ pub struct Authenticator {
     /// Says on whose behalf it asks (`--requestheader-*`).
     pub front_proxy: Option<front_proxy::FrontProxy>,
     /// Static tokens (`--token-auth-file`).
-    pub tokens: Option<token_file::Tokens>,
+    pub tokens: Option<ArcSwap<token_file::Tokens>>,
     /// Tokens this server issued.
     pub service_accounts: Option<Arc<service_account::Tokens>>,
     /// Finds Secrets, with `--enable-bootstrap-token-auth`; set once the store is there.
     pub bootstrap_secrets: Option<OnceLock<Secrets>>,
     pub clock: SharedClock,
     /// Issuers whose tokens are accepted beside this server's own.
-    pub issuers: Vec<oidc::Issuer>,
+    pub issuers: ArcSwap<Vec<Arc<oidc::Issuer>>>,
+    /// Knows tokens that nobody here knows.
+    pub webhook: Option<webhook::Webhook>,
+    /// What this server's tokens are for (`--api-audiences`).
+    pub audiences: Vec<String>,
     /// Requests without credentials: whether, and where.
     pub anonymous: configuration::Anonymous,
 }
@@ -133,6 +144,12 @@ impl Authenticator {
                 None => Outcome::Unauthorized,
             };
         }
+        // A certificate that says nothing to anybody is a bad credential, not none.
+        if let (Some(proxy), Some(peer)) = (&self.front_proxy, peer)
+            && !peer.certificates().is_empty()
+        {
+            refused |= !proxy.vouches(peer);
+        }
         let anonymous = &self.anonymous;
         let welcome =
             anonymous.enabled && (anonymous.paths.is_empty() || anonymous.paths.iter().any(|allowed| allowed == path));
@@ -142,37 +159,56 @@ impl Authenticator {
         Outcome::User(UserInfo::anonymous())
     }
 
-    /// After a refusal: reads an issuer's keys if the token is by one that is not known. Whether asking
-    /// again makes sense.
-    pub async fn learn(&self, token: &str) -> bool {
-        match self.issuers.iter().find(|issuer| issuer.concerns(token)) {
-            Some(issuer) => issuer.user(token) == Err(oidc::Refused::UnknownKey) && issuer.learn().await,
-            None => false,
+    fn issuer(&self, token: &str) -> Option<Arc<oidc::Issuer>> {
+        self.issuers.load().iter().find(|issuer| issuer.concerns(token)).cloned()
+    }
+
+    /// As [`Authenticator::token`], and asks those who have to be asked: an issuer for keys that are not
+    /// known, and the webhook.
+    pub async fn ask(&self, token: &str, audiences: Option<&[String]>) -> Option<(UserInfo, Vec<String>)> {
+        if let Some(known) = self.token(token, audiences) {
+            return Some(known);
         }
+        if let Some(issuer) = self.issuer(token)
+            && issuer.user(token) == Err(oidc::Refused::UnknownKey)
+            && issuer.learn().await
+            && let Some(known) = self.token(token, audiences)
+        {
+            return Some(known);
+        }
+        let verdict = self.webhook.as_ref()?.user(token, audiences).await?;
+        let (mut user, audiences) = (verdict.0.clone(), verdict.1.clone());
+        user.authenticated();
+        Some((user, audiences))
+    }
+
+    /// What an authenticator that knows nothing of audiences says of them: its tokens are for this server.
+    fn agnostic(&self, wanted: Option<&[String]>) -> Option<Vec<String>> {
+        let wanted = wanted.unwrap_or(&self.audiences);
+        let good: Vec<String> = wanted.iter().filter(|wanted| self.audiences.contains(wanted)).cloned().collect();
+        (wanted.is_empty() || !good.is_empty()).then_some(good)
     }
 
     /// The user a bearer token stands for, and the audiences it is good for.
     ///
     /// `audiences` are those asked for; `None` means this server's own.
     pub fn token(&self, token: &str, audiences: Option<&[String]>) -> Option<(UserInfo, Vec<String>)> {
-        if let Some(tokens) = &self.tokens
-            && let Some(mut user) = tokens.get(token)
-        {
+        if let Some(mut user) = self.tokens.as_ref().and_then(|tokens| tokens.load().get(token)) {
             user.authenticated();
-            return Some((user, Vec::new()));
+            return Some((user, self.agnostic(audiences)?));
         }
         if let Some((id, half)) = bootstrap_token::split(token) {
             let find = self.bootstrap_secrets.as_ref()?.get()?;
             let secret = find("kube-system", &bootstrap_token::secret_name(id))?;
             let mut user = bootstrap_token::user(&secret, id, half, self.clock.now())?;
             user.authenticated();
-            return Some((user, Vec::new()));
+            return Some((user, self.agnostic(audiences)?));
         }
-        if let Some(issuer) = self.issuers.iter().find(|issuer| issuer.concerns(token)) {
+        if let Some(issuer) = self.issuer(token) {
             return match issuer.user(token) {
                 Ok(mut user) => {
                     user.authenticated();
-                    Some((user, Vec::new()))
+                    Some((user, self.agnostic(audiences)?))
                 }
                 Err(error) => {
                     tracing::info!(?error, "bearer token refused");
@@ -196,10 +232,21 @@ impl Authenticator {
 
 /// The token that a request carries.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (_, token) = credentials(headers)?;
+    Some(token).filter(|token| !token.is_empty())
+}
+
+/// Whether more than one blank stands before the token: such a header is ignored, with a warning.
+pub fn blank_before_token(headers: &HeaderMap) -> bool {
+    credentials(headers).is_some_and(|(header, token)| token.is_empty() && header.matches(' ').count() > 1)
+}
+
+/// The Authorization header, and its second word if the first is `Bearer`. Further words count for nothing.
+fn credentials(headers: &HeaderMap) -> Option<(&str, &str)> {
     let header = headers.get(AUTHORIZATION)?.to_str().ok()?.trim();
-    let (scheme, token) = header.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+    let mut parts = header.splitn(3, ' ');
+    let (scheme, token) = (parts.next()?, parts.next()?);
+    scheme.eq_ignore_ascii_case("bearer").then_some((header, token))
 }
 
 #[cfg(test)]
@@ -211,11 +258,13 @@ mod tests {
             verified: Verified::new(component_base::clock::RealClock::shared()),
             client_ca: None,
             front_proxy: None,
-            tokens: Some(token_file::Tokens::parse("secret,alice,1,\"dev,ops\"\n").unwrap()),
+            tokens: Some(ArcSwap::from_pointee(token_file::Tokens::parse("secret,alice,1,\"dev,ops\"\n").unwrap())),
             service_accounts: None,
             bootstrap_secrets: None,
             clock: component_base::clock::RealClock::shared(),
-            issuers: Vec::new(),
+            issuers: ArcSwap::default(),
+            webhook: None,
+            audiences: vec!["api".into()],
             anonymous: configuration::Anonymous { enabled: true, paths: vec!["/livez".into()] },
         }
     }
@@ -235,6 +284,20 @@ mod tests {
         };
         assert_eq!(user.name, "alice");
         assert_eq!(user.groups, ["dev", "ops", "system:authenticated"]);
+        let audience = |name: &str| authenticator.token("secret", Some(&[name.to_string()])).map(|(_, good)| good);
+        assert_eq!(audience("api"), Some(vec!["api".to_string()]));
+        assert_eq!(audience("other"), None, "a static token is for this server only");
+        for (header, token) in [
+            ("bearer  x", None),
+            ("Bearer x y", Some("x")),
+            ("  BEARER x ", Some("x")),
+            ("Basic x", None),
+            ("Bearer", None),
+        ] {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, header.parse().unwrap())]);
+            assert_eq!(bearer(&headers), token, "{header}");
+            assert_eq!(blank_before_token(&headers), header == "bearer  x", "{header}");
+        }
         headers.insert(AUTHORIZATION, "Bearer wrong".parse().unwrap());
         assert_eq!(authenticator.authenticate("/livez", &headers, None), Outcome::Unauthorized);
     }

@@ -5,10 +5,13 @@ pub mod node;
 pub mod rbac;
 pub mod webhook;
 
+use std::sync::Arc;
+
 use crate::request::{Query, RequestInfo, UserInfo};
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
 use apimachinery::{fields, labels};
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use rbac::rule::Rule;
 
@@ -154,14 +157,25 @@ impl Authorizer for AlwaysDeny {
     }
 }
 
-/// Asks authorizers in order until one decides.
-pub struct Union(pub Vec<Box<dyn Authorizer>>);
+/// Asks authorizers in order until one decides. The list may be replaced while it is asked.
+pub struct Union(ArcSwap<Vec<Box<dyn Authorizer>>>);
 
 impl Union {
+    /// These authorizers, in this order.
+    pub fn new(list: Vec<Box<dyn Authorizer>>) -> Self {
+        Self(ArcSwap::from_pointee(list))
+    }
+
+    /// Others, from now on.
+    pub fn replace(&self, list: Vec<Box<dyn Authorizer>>) {
+        self.0.store(Arc::new(list));
+    }
+
     /// As [`Authorizer::authorize`], and asks those who have to ask.
     pub async fn decide(&self, attributes: &Attributes) -> Decision {
         let mut reasons = Vec::new();
-        for authorizer in &self.0 {
+        // Kept whole: asking takes time, and the list may change meanwhile.
+        for authorizer in self.0.load_full().iter() {
             let decision = match authorizer.asks() {
                 Some(other) => other.decide(attributes).await,
                 None => authorizer.authorize(attributes),
@@ -179,7 +193,7 @@ impl Union {
 impl Authorizer for Union {
     fn authorize(&self, attributes: &Attributes) -> Decision {
         let mut reasons: Vec<String> = Vec::new();
-        for authorizer in &self.0 {
+        for authorizer in self.0.load().iter() {
             match authorizer.authorize(attributes) {
                 Decision::NoOpinion(reason) => {
                     if !reason.is_empty() {
@@ -194,7 +208,7 @@ impl Authorizer for Union {
 
     fn rules_for(&self, user: &UserInfo, namespace: &str) -> Found {
         let mut all = Found::default();
-        for found in self.0.iter().map(|authorizer| authorizer.rules_for(user, namespace)) {
+        for found in self.0.load().iter().map(|authorizer| authorizer.rules_for(user, namespace)) {
             all.rules.extend(found.rules);
             all.incomplete |= found.incomplete;
             all.errors.extend(found.errors);

@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ahash::AHashMap;
 use async_trait::async_trait;
 use component_base::clock::SharedClock;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use apimachinery::labels;
 
 use super::{Asks, Attributes, Authorizer, Decision, Found};
+use crate::answers::{Answers, Key};
 use crate::remote::Remote;
 use crate::request::UserInfo;
 
@@ -53,8 +55,7 @@ pub struct Webhook {
     remote: Arc<dyn Remote>,
     conditions: Vec<cel::Program>,
     declared: Arc<cel::DeclType>,
-    clock: SharedClock,
-    cache: Mutex<AHashMap<String, (Decision, Duration)>>,
+    answers: Answers<Result<Decision, Arc<str>>>,
 }
 
 fn request_type() -> Arc<cel::DeclType> {
@@ -101,7 +102,7 @@ impl Webhook {
             }
             conditions.push(program);
         }
-        Ok(Self { options, remote, conditions, declared, clock, cache: Mutex::default() })
+        Ok(Self { options, remote, conditions, declared, answers: Answers::new(clock, CACHED) })
     }
 
     /// Whether the webhook is about this request at all. A condition that is false settles it; one that
@@ -120,27 +121,16 @@ impl Webhook {
         failed.map_or(Ok(true), Err)
     }
 
-    fn cached(&self, key: &str) -> Option<Decision> {
-        let cache = self.cache.lock();
-        let (decision, until) = cache.get(key)?;
-        (self.clock.monotonic() < *until).then(|| decision.clone())
+    /// What a decision is kept under; `None` when it must not be kept.
+    fn key(spec: &Value) -> Option<Key> {
+        let text = spec.to_string();
+        (text.len() <= MAX_KEY).then(|| Sha256::digest(text).into())
     }
 
-    fn keep(&self, key: String, decision: &Decision) {
-        let ttl = match decision {
+    fn ttl(&self, decision: &Decision) -> Duration {
+        match decision {
             Decision::Allow(_) => self.options.authorized_ttl,
             Decision::Deny(_) | Decision::NoOpinion(_) => self.options.unauthorized_ttl,
-        };
-        if key.len() > MAX_KEY || ttl.is_zero() {
-            return;
-        }
-        let now = self.clock.monotonic();
-        let mut cache = self.cache.lock();
-        if cache.len() >= CACHED {
-            cache.retain(|_, (_, until)| now < *until);
-        }
-        if cache.len() < CACHED {
-            cache.insert(key, (decision.clone(), now + ttl));
         }
     }
 
@@ -173,16 +163,39 @@ fn spec_of(attributes: &Attributes) -> Value {
                 .collect();
             spec["resourceAttributes"]["fieldSelector"] = json!({"requirements": terms});
         }
+        let terms: Vec<Value> = attributes.label_selector.iter().filter_map(label_term).collect();
+        if !terms.is_empty() {
+            spec["resourceAttributes"]["labelSelector"] = json!({"requirements": terms});
+        }
     } else {
         spec["nonResourceAttributes"] = json!({"path": attributes.path, "verb": attributes.verb});
     }
     spec
 }
 
+/// A requirement as a review has it. One with an operator that reviews do not know is left out: a selector
+/// only narrows what is asked for.
+fn label_term(term: &labels::Requirement) -> Option<Value> {
+    use labels::Operator;
+    let operator = match term.operator {
+        Operator::Equals | Operator::DoubleEquals | Operator::In => "In",
+        Operator::NotEquals | Operator::NotIn => "NotIn",
+        Operator::Exists => "Exists",
+        Operator::DoesNotExist => "DoesNotExist",
+        Operator::GreaterThan | Operator::LessThan => return None,
+    };
+    let mut value = json!({"key": term.key, "operator": operator});
+    if !term.values.is_empty() {
+        value["values"] = json!(term.values);
+    }
+    Some(value)
+}
+
 impl Authorizer for Webhook {
     /// What is known already: nothing is asked.
     fn authorize(&self, attributes: &Attributes) -> Decision {
-        self.cached(&spec_of(attributes).to_string()).unwrap_or_else(|| Decision::NoOpinion(String::new()))
+        let known = Self::key(&spec_of(attributes)).and_then(|key| self.answers.known(&key));
+        known.and_then(Result::ok).unwrap_or_else(|| Decision::NoOpinion(String::new()))
     }
 
     fn asks(&self) -> Option<&dyn Asks> {
@@ -204,10 +217,7 @@ impl Asks for Webhook {
             Ok(false) => return Decision::NoOpinion(String::new()),
             Err(error) => return self.failed(&error),
         }
-        let key = spec.to_string();
-        if let Some(decision) = self.cached(&key) {
-            return decision;
-        }
+        let key = Self::key(&spec);
         let mut sent = spec;
         if self.options.version == "v1beta1"
             && let Some(fields) = sent.as_object_mut()
@@ -220,22 +230,42 @@ impl Asks for Webhook {
             "apiVersion": format!("authorization.k8s.io/{}", self.options.version),
             "kind": "SubjectAccessReview", "metadata": {}, "spec": sent,
         });
-        let answer = tokio::time::timeout(self.options.timeout, self.remote.ask(&review)).await;
-        let status = match answer {
-            Ok(Ok(answer)) => answer.get("status").cloned().unwrap_or_default(),
-            Ok(Err(error)) => return self.failed(&error),
-            Err(_) => return self.failed("it did not answer in time"),
+        let (remote, timeout) = (self.remote.clone(), self.options.timeout);
+        let ask = async move { ask(&*remote, &review, timeout).await };
+        let answer = match key {
+            None => ask.await,
+            Some(key) => {
+                let ttls = (self.ttl(&Decision::Allow(String::new())), self.ttl(&Decision::Deny(String::new())));
+                let kept = async move {
+                    let answer = ask.await;
+                    let ttl = match &answer {
+                        Ok(Decision::Allow(_)) => Some(ttls.0),
+                        Ok(_) => Some(ttls.1),
+                        // An outage is nobody's verdict.
+                        Err(_) => None,
+                    };
+                    (answer, ttl)
+                };
+                self.answers.get(key, || kept).await
+            }
         };
-        let flag = |name: &str| status.get(name).and_then(Value::as_bool) == Some(true);
-        let reason = status.get("reason").and_then(Value::as_str).unwrap_or_default().to_string();
-        let decision = match (flag("allowed"), flag("denied")) {
-            (true, true) => return self.failed("it both allowed and denied"),
-            (true, false) => Decision::Allow(reason),
-            (false, true) => Decision::Deny(reason),
-            (false, false) => Decision::NoOpinion(reason),
-        };
-        self.keep(key, &decision);
-        decision
+        answer.unwrap_or_else(|why| self.failed(&why))
+    }
+}
+
+async fn ask(remote: &dyn Remote, review: &Value, timeout: Duration) -> Result<Decision, Arc<str>> {
+    let status = match tokio::time::timeout(timeout, remote.ask(review)).await {
+        Ok(Ok(answer)) => answer.get("status").cloned().unwrap_or_default(),
+        Ok(Err(error)) => return Err(error.into()),
+        Err(_) => return Err("it did not answer in time".into()),
+    };
+    let flag = |name: &str| status.get(name).and_then(Value::as_bool) == Some(true);
+    let reason = status.get("reason").and_then(Value::as_str).unwrap_or_default().to_string();
+    match (flag("allowed"), flag("denied")) {
+        (true, true) => Err("it both allowed and denied".into()),
+        (true, false) => Ok(Decision::Allow(reason)),
+        (false, true) => Ok(Decision::Deny(reason)),
+        (false, false) => Ok(Decision::NoOpinion(reason)),
     }
 }
 
@@ -320,6 +350,33 @@ mod tests {
         assert_eq!(webhook.decide(&pods("b")).await, Decision::NoOpinion(String::new()));
         let path = Attributes { path: "/healthz".into(), verb: "get".into(), ..Attributes::default() };
         assert_eq!(webhook.decide(&path).await, Decision::NoOpinion(String::new()));
+        assert_eq!(remote.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn selectors_are_said() {
+        let selector = labels::Selector::parse("a=b,c!=d,e in (f,g),h,!i,j>5").unwrap();
+        let attributes = Attributes { label_selector: selector.requirements().to_vec(), ..pods("a") };
+        let spec = spec_of(&attributes);
+        assert_eq!(
+            spec["resourceAttributes"]["labelSelector"]["requirements"],
+            json!([
+                {"key": "a", "operator": "In", "values": ["b"]},
+                {"key": "c", "operator": "NotIn", "values": ["d"]},
+                {"key": "e", "operator": "In", "values": ["f", "g"]},
+                {"key": "h", "operator": "Exists"},
+                {"key": "i", "operator": "DoesNotExist"},
+            ])
+        );
+        assert_eq!(spec_of(&pods("a"))["resourceAttributes"].get("labelSelector"), None);
+    }
+
+    #[tokio::test]
+    async fn many_who_ask_the_same_ask_once() {
+        let (webhook, remote, _) = webhook(json!({"allowed": true}), FailurePolicy::Deny, &[]);
+        let who = pods("a");
+        let all = futures::future::join_all((0..20).map(|_| webhook.decide(&who))).await;
+        assert!(all.iter().all(|decision| *decision == Decision::Allow(String::new())));
         assert_eq!(remote.0.load(Ordering::Relaxed), 1);
     }
 

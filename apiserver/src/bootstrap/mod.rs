@@ -84,7 +84,7 @@ pub fn live_checks(server: &Arc<Server>, storage: &Arc<dyn Storage>) {
             });
         }
     }
-    let stopping = server.shutdown.clone();
+    let stopping = server.lifecycle.initiated.clone();
     server.readyz.add("shutdown", move || {
         if stopping.is_cancelled() { Err("process is shutting down".to_string()) } else { Ok(()) }
     });
@@ -124,7 +124,8 @@ pub async fn run(server: Arc<Server>) {
         }
         tokio::select! {
             () = server.clock.sleep(PERIOD) => {}
-            () = server.shutdown.cancelled() => break,
+            () = server.refresh.notified() => {}
+            () = server.lifecycle.initiated.cancelled() => break,
         }
         objects(&server).await;
     }
@@ -133,6 +134,7 @@ pub async fn run(server: Arc<Server>) {
     {
         tracing::info!(error = %status.message, "own endpoint was not removed");
     }
+    server.lifecycle.farewell.cancel();
 }
 
 async fn ensure(server: &Arc<Server>) -> Result<(), Status> {

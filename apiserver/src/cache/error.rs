@@ -60,6 +60,10 @@ pub enum Error {
         why: String,
     },
 
+    /// A value cannot be encrypted or decrypted: 500.
+    #[error("{0}")]
+    Transform(String),
+
     /// The value is larger than the store takes: 413.
     #[error("object is too large for the store: {0}")]
     ObjectTooLarge(String),

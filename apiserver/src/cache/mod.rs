@@ -54,7 +54,9 @@ pub use splice::set_resource_version;
 pub use state::RingLimits;
 pub use watch::{Item, Start, Watch, WatchRequest};
 
+use crate::encryption::Encryption;
 use crate::storage::Storage;
+use resource::Below;
 use scope::Waker;
 
 /// How often idle resources are looked at for history to drop.
@@ -66,6 +68,7 @@ pub struct Cache {
     limits: RingLimits,
     waker: Waker,
     metrics: Option<Arc<CacheMetrics>>,
+    encryption: Option<Arc<Encryption>>,
     resources: RwLock<AHashMap<(String, String), Arc<ResourceCache>>>,
 }
 
@@ -78,16 +81,28 @@ impl std::fmt::Debug for Cache {
 impl Cache {
     /// A cache over `storage`. Must be called inside a tokio runtime.
     pub fn new(storage: Arc<dyn Storage>, limits: RingLimits) -> Arc<Cache> {
-        Self::build(storage, limits, None)
+        Self::build(storage, limits, None, None)
     }
 
-    /// A cache that is measured. Must be called inside a tokio runtime.
-    pub fn with_metrics(storage: Arc<dyn Storage>, limits: RingLimits, metrics: Arc<CacheMetrics>) -> Arc<Cache> {
-        Self::build(storage, limits, Some(metrics))
+    /// A cache that is measured, over a store that is encrypted where `encryption` says so. Must be called
+    /// inside a tokio runtime.
+    pub fn complete(
+        storage: Arc<dyn Storage>,
+        limits: RingLimits,
+        metrics: Arc<CacheMetrics>,
+        encryption: Option<Arc<Encryption>>,
+    ) -> Arc<Cache> {
+        Self::build(storage, limits, Some(metrics), encryption)
     }
 
-    fn build(storage: Arc<dyn Storage>, limits: RingLimits, metrics: Option<Arc<CacheMetrics>>) -> Arc<Cache> {
-        let cache = Arc::new(Cache { storage, limits, waker: Waker::start(), metrics, resources: RwLock::default() });
+    fn build(
+        storage: Arc<dyn Storage>,
+        limits: RingLimits,
+        metrics: Option<Arc<CacheMetrics>>,
+        encryption: Option<Arc<Encryption>>,
+    ) -> Arc<Cache> {
+        let (waker, resources) = (Waker::start(), RwLock::default());
+        let cache = Arc::new(Cache { storage, limits, waker, metrics, encryption, resources });
         tokio::spawn(sweep(Arc::downgrade(&cache)));
         cache
     }
@@ -105,7 +120,10 @@ impl Cache {
             .write()
             .entry(key)
             .or_insert_with(|| {
-                ResourceCache::new(spec, self.storage.clone(), self.limits, self.waker.clone(), self.metrics.clone())
+                let stored = self.encryption.as_ref();
+                let stored = stored.map(|by| by.resource(&spec.group, &spec.resource)).unwrap_or_default();
+                let below = Below { storage: self.storage.clone(), stored };
+                ResourceCache::new(spec, below, self.limits, self.waker.clone(), self.metrics.clone())
             })
             .clone()
     }

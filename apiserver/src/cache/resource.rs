@@ -14,6 +14,7 @@ use super::spec::ResourceSpec;
 use super::state::{RingLimits, State};
 use super::write::Prepared;
 use super::{Error, Result};
+use crate::encryption;
 use crate::storage::{self, Change, RangeRequest, Revision, Sink, Storage, Watch};
 
 /// How long a read waits for a resource version that has not happened yet; upstream's figure.
@@ -36,10 +37,18 @@ pub enum Freshness {
     Consistent,
 }
 
+/// What is below a resource's cache: the store, and how values are stored in it.
+pub(super) struct Below {
+    pub storage: Arc<dyn Storage>,
+    pub stored: encryption::Storage,
+}
+
 /// The watch cache of one resource. Loads itself on first use.
 pub struct ResourceCache {
     pub(super) spec: Arc<ResourceSpec>,
     pub(super) storage: Arc<dyn Storage>,
+    /// Between the cache, which holds objects in the clear, and the store.
+    pub(super) stored: encryption::Storage,
     pub(super) state: RwLock<State>,
     /// Locked after `state`, where both are.
     pub(super) channels: Mutex<Channels>,
@@ -68,7 +77,7 @@ struct Feed {
 impl ResourceCache {
     pub(super) fn new(
         spec: ResourceSpec,
-        storage: Arc<dyn Storage>,
+        below: Below,
         limits: RingLimits,
         waker: Waker,
         metrics: Option<Arc<CacheMetrics>>,
@@ -77,7 +86,8 @@ impl ResourceCache {
             metrics: ResourceMetrics::new(metrics, &spec.group, &spec.resource),
             state: RwLock::new(State::new(&spec)),
             spec: Arc::new(spec),
-            storage,
+            storage: below.storage,
+            stored: below.stored,
             channels: Mutex::default(),
             stash: Stash::default(),
             generation: AtomicU64::new(0),
@@ -151,8 +161,18 @@ impl ResourceCache {
                     let mut state = State::of(&self.spec, entries, base);
                     let now = Instant::now();
                     for change in &history.changes {
-                        if let Ok(entry) = self.entry_of(change) {
-                            state.apply(&change.key, change.revision, entry, now);
+                        if let Some(value) = &change.value
+                            && let Some(work) = self.stored.prepare(value)
+                        {
+                            work.await;
+                        }
+                        match self.entry_of(change) {
+                            Ok(entry) => {
+                                state.apply(&change.key, change.revision, entry, now);
+                            }
+                            // Keys that nobody needs any more may be gone: without history, then.
+                            Err(Error::Transform(_)) => return self.read_present().await,
+                            Err(error) => tracing::error!(%error, "a change was left out of the cache"),
                         }
                     }
                     state.applied = history.until;
@@ -164,6 +184,10 @@ impl ResourceCache {
                 Err(error) => return Err(error),
             }
         }
+        self.read_present().await
+    }
+
+    async fn read_present(&self) -> Result<State> {
         let (entries, revision) = self.read_all(None).await?;
         Ok(State::of(&self.spec, entries, revision))
     }
@@ -183,10 +207,15 @@ impl ResourceCache {
                 request.start = format!("{}\0", last.key);
             }
             for item in &page.items {
-                let entry =
-                    Entry::decode(&self.spec, item.key.clone(), item.mod_revision, item.create_revision, &item.value);
-                match entry {
+                if let Some(work) = self.stored.prepare(&item.value) {
+                    work.await;
+                }
+                match self.decode(item.clone()) {
                     Ok(entry) => entries.push(entry),
+                    // Without its key the resource cannot be said to be what is left of it.
+                    Err(Error::Transform(why)) => {
+                        return Err(Error::Transform(format!("unable to transform key {:?}: {why}", &*item.key)));
+                    }
                     // One bad value must not take the resource down; it stays in the store.
                     Err(error) => tracing::error!(%error, "left out of the cache"),
                 }
@@ -201,6 +230,11 @@ impl ResourceCache {
     /// Applies changes and tells whoever watches. In revision order, from one caller at a time.
     fn publish(&self, changes: &[Change]) {
         let entries: Vec<_> = changes.iter().map(|change| self.entry_of(change)).collect();
+        if let Some(Err(error)) = entries.iter().find(|entry| matches!(entry, Err(Error::Transform(_)))) {
+            // Leaving it out would make the cache untrue: whoever reads next is told.
+            self.start_over(error);
+            return;
+        }
         let now = Instant::now();
         let mut touched = Vec::new();
         let mut dispatched = 0;
@@ -208,7 +242,13 @@ impl ResourceCache {
             let mut state = self.state.write();
             let channels = self.channels.lock();
             for (change, entry) in changes.iter().zip(entries) {
-                let Ok(entry) = entry else { continue };
+                let entry = match entry {
+                    Ok(entry) => entry,
+                    Err(error) => {
+                        tracing::error!(%error, "a change was left out of the cache");
+                        continue;
+                    }
+                };
                 if let Some(event) = state.apply(&change.key, change.revision, entry, now) {
                     channels.dispatch(&event, &mut touched);
                     dispatched += 1;
@@ -220,7 +260,14 @@ impl ResourceCache {
         self.waker.wake(touched);
     }
 
-    fn entry_of(&self, change: &Change) -> Result<Option<Arc<Entry>>, ()> {
+    /// An object out of the store.
+    fn decode(&self, stored: storage::KeyValue) -> Result<Arc<Entry>> {
+        let (plain, _) =
+            self.stored.read(&stored.key, stored.value).map_err(|error| Error::Transform(error.message))?;
+        Entry::decode(&self.spec, stored.key, stored.mod_revision, stored.create_revision, &plain)
+    }
+
+    fn entry_of(&self, change: &Change) -> Result<Option<Arc<Entry>>> {
         let Some(value) = &change.value else {
             return Ok(None);
         };
@@ -229,13 +276,17 @@ impl ResourceCache {
         if let Some(prepared) = prepared.filter(|prepared| prepared.is_of(&self.spec)) {
             return Ok(Some(prepared.commit(&self.spec, &change.key, change.revision, change.create_revision)));
         }
-        Entry::decode(&self.spec, change.key.clone(), change.revision, change.create_revision, value)
-            .map(Some)
-            .map_err(|error| tracing::error!(%error, "a change was left out of the cache"))
+        let stored = storage::KeyValue {
+            key: change.key.clone(),
+            value: value.clone(),
+            create_revision: change.create_revision,
+            mod_revision: change.revision,
+        };
+        self.decode(stored).map(Some)
     }
 
     /// The feed is gone: watchers must start over, and so must the cache.
-    fn start_over(&self, why: &storage::Error) {
+    fn start_over(&self, why: &dyn std::fmt::Display) {
         tracing::warn!(resource = %self.spec.resource, %why, "the cache starts over");
         self.ready.store(false, Ordering::Release);
         self.generation.fetch_add(1, Ordering::AcqRel);
@@ -296,7 +347,11 @@ impl ResourceCache {
     /// # Errors
     /// As [`ResourceCache::wait_fresh`], and [`Error::Corrupt`].
     pub async fn get(&self, key: &str, freshness: Freshness) -> Result<Option<Arc<Entry>>> {
-        self.load().await?;
+        match self.load().await {
+            // Another object cannot be decrypted; this one perhaps can.
+            Err(Error::Transform(_)) => return self.get_from_storage(key).await,
+            loaded => loaded?,
+        }
         if freshness == Freshness::Consistent && !self.storage.delivers_before_acknowledging() {
             // One round trip either way; asking for the key itself needs no wait for the feed.
             return self.get_from_storage(key).await;
@@ -337,8 +392,12 @@ impl ResourceCache {
         match self.cached(key) {
             // The usual case: the cache is up to date and nothing needs decoding.
             Some(entry) if entry.revision() == stored.mod_revision => Ok(Some(entry)),
-            _ => Entry::decode(&self.spec, stored.key, stored.mod_revision, stored.create_revision, &stored.value)
-                .map(Some),
+            _ => {
+                if let Some(work) = self.stored.prepare(&stored.value) {
+                    work.await;
+                }
+                self.decode(stored).map(Some)
+            }
         }
     }
 
@@ -348,10 +407,11 @@ impl ResourceCache {
     /// [`Error::TooOld`] and [`Error::TooLarge`].
     pub async fn get_at(&self, key: &str, revision: Revision) -> Result<Option<Arc<Entry>>> {
         self.load().await?;
-        let stored = self.storage.get(key, Some(revision)).await?;
-        let decode =
-            |s: storage::KeyValue| Entry::decode(&self.spec, s.key, s.mod_revision, s.create_revision, &s.value);
-        stored.map(decode).transpose()
+        let Some(stored) = self.storage.get(key, Some(revision)).await? else { return Ok(None) };
+        if let Some(work) = self.stored.prepare(&stored.value) {
+            work.await;
+        }
+        self.decode(stored).map(Some)
     }
 
     /// All objects at one moment, in key order.

@@ -91,8 +91,9 @@ impl ResourceCache {
         self.load().await?;
         let prepared = Prepared::new(&self.spec, key, Cow::Borrowed(object.borrow()))?;
         let write = self.write_options(&prepared, options.ttl);
+        let stored = self.encrypt(key, &prepared)?;
         let begun = Instant::now();
-        let revision = self.storage.create(key, prepared.stored.clone(), write).await;
+        let revision = self.storage.create(key, stored, write).await;
         self.metrics.store(Operation::Create, begun.elapsed());
         let revision = revision?;
         Ok(prepared.commit(&self.spec, &key.into(), revision, revision))
@@ -107,15 +108,40 @@ impl ResourceCache {
         let prepared = Prepared::new(&self.spec, current.key(), Cow::Owned(object))?;
         // A copy that the cache has seen replaced goes to the store, to learn of the conflict.
         let newest = |cached: Arc<Entry>| cached.revision() <= current.revision();
-        if self.cached(current.key()).is_some_and(newest) && self.is_same(current, &prepared) {
+        if self.cached(current.key()).is_some_and(newest)
+            && self.is_same(current, &prepared)
+            && !self.is_stale(current).await?
+        {
             return Ok(current.clone());
         }
         let write = self.write_options(&prepared, options.ttl);
+        let stored = self.encrypt(current.key(), &prepared)?;
         let begun = Instant::now();
-        let revision = self.storage.update(current.key(), current.revision(), prepared.stored.clone(), write).await;
+        let revision = self.storage.update(current.key(), current.revision(), stored, write).await;
         self.metrics.store(Operation::Update, begun.elapsed());
         let revision = revision?;
         Ok(prepared.commit(&self.spec, current.key(), revision, current.create_revision()))
+    }
+
+    fn encrypt(&self, key: &str, prepared: &Prepared) -> Result<Bytes> {
+        self.stored.write(key, &prepared.stored).map_err(|error| Error::Transform(error.message))
+    }
+
+    /// Whether the object is stored in another way than it would be now, and so is to be written although
+    /// nothing in it changed. Only the store can tell.
+    async fn is_stale(&self, current: &Entry) -> Result<bool> {
+        if !self.stored.is_configured() {
+            return Ok(false);
+        }
+        let Some(stored) = self.storage.get(current.key(), None).await? else { return Ok(true) };
+        if stored.mod_revision != current.revision() {
+            return Ok(true);
+        }
+        if let Some(work) = self.stored.prepare(&stored.value) {
+            work.await;
+        }
+        let read = self.stored.read(current.key(), stored.value);
+        read.map(|(_, stale)| stale).map_err(|error| Error::Transform(error.message))
     }
 
     fn is_same(&self, current: &Entry, prepared: &Prepared) -> bool {

@@ -21,12 +21,9 @@ const ACCEPTED_STRINGS: &[&str] = &[
     "audit-log-version",
     "audit-webhook-mode",
     "audit-webhook-version",
-    "authentication-token-webhook-config-file",
-    "authentication-token-webhook-version",
     "authorization-policy-file",
     "debug-socket-path",
     "egress-selector-config-file",
-    "encryption-provider-config",
     "peer-advertise-ip",
     "peer-advertise-port",
     "peer-ca-file",
@@ -49,21 +46,18 @@ const ACCEPTED_BOOLS: &[&str] = &[
     "disable-http2-serving",
     "emulation-forward-compatible",
     "enable-logs-handler",
-    "encryption-provider-config-automatic-reload",
     "permit-address-sharing",
     "permit-port-sharing",
     "profiling",
     "runtime-config-emulation-forward-compatible",
     "send-retry-after-while-not-ready-once",
     "service-account-lookup",
-    "shutdown-send-retry-after",
     "watch-cache",
 ];
 
 const ACCEPTED_DURATIONS: &[&str] = &[
     "audit-log-batch-max-wait",
     "audit-webhook-initial-backoff",
-    "authentication-token-webhook-cache-ttl",
     "coordinated-leadership-lease-duration",
     "coordinated-leadership-renew-deadline",
     "coordinated-leadership-retry-period",
@@ -72,7 +66,6 @@ const ACCEPTED_DURATIONS: &[&str] = &[
     "etcd-healthcheck-timeout",
     "etcd-readycheck-timeout",
     "livez-grace-period",
-    "shutdown-watch-termination-grace-period",
     "storage-initialization-timeout",
 ];
 
@@ -86,7 +79,6 @@ const ACCEPTED_LISTS: &[&str] = &[
     "tls-cipher-suites",
     "tls-curve-preferences",
     "watch-cache-sizes",
-    "tls-sni-cert-key",
 ];
 
 const ACCEPTED_INTS: &[&str] = &[
@@ -106,7 +98,7 @@ const ACCEPTED_INTS: &[&str] = &[
     "max-connection-bytes-per-sec",
 ];
 
-const ACCEPTED_FLOATS: &[&str] = &["audit-log-batch-throttle-qps", "audit-webhook-batch-throttle-qps", "goaway-chance"];
+const ACCEPTED_FLOATS: &[&str] = &["audit-log-batch-throttle-qps", "audit-webhook-batch-throttle-qps"];
 
 /// Every flag, with upstream's defaults.
 pub fn flag_set() -> FlagSet {
@@ -149,6 +141,12 @@ pub fn flag_set() -> FlagSet {
         .string("etcd-keyfile", "", "SSL key file used to secure etcd communication.")
         .duration("etcd-compaction-interval", d.compaction_interval, "The interval of compaction requests. If 0, the compaction request from apiserver is disabled.")
         .duration("event-ttl", d.event_ttl, "Amount of time to retain events.")
+        .array("tls-sni-cert-key", "A pair of x509 certificate and private key file paths, optionally suffixed with a list of domain patterns which are fully qualified domain names, possibly with prefixed wildcard segments. Repeatable; examples: \"example.crt,example.key\" or \"foo.crt,foo.key:*.foo.com,foo.com\".")
+        .string("authentication-token-webhook-config-file", "", "File with webhook configuration for token authentication in kubeconfig format. The API server will query the remote service to determine authentication for bearer tokens.")
+        .string("authentication-token-webhook-version", "v1beta1", "The API version of the authentication.k8s.io TokenReview to send to and expect from the webhook.")
+        .duration("authentication-token-webhook-cache-ttl", Duration::from_secs(120), "The duration to cache responses from the webhook token authenticator.")
+        .string("encryption-provider-config", "", "The file containing configuration for encryption providers to be used for storing secrets in etcd")
+        .bool("encryption-provider-config-automatic-reload", false, "Determines if the file set by --encryption-provider-config should be automatically reloaded if the disk contents change. Setting this to true disables the ability to uniquely identify distinct KMS plugins via the API server healthz endpoints.")
         .map("runtime-config", "Key=value pairs that enable or disable built-in APIs: <group>/<version>=true|false, api/all, api/ga, api/beta, api/alpha.")
         .strings("enable-admission-plugins", &[], "Admission plugins that should be enabled in addition to default enabled ones.")
         .strings("disable-admission-plugins", &[], "Admission plugins that should be disabled although they are in the default enabled plugins list.")
@@ -195,7 +193,10 @@ pub fn flag_set() -> FlagSet {
         .int("default-unreachable-toleration-seconds", 300, "tolerationSeconds of the toleration for unreachable:NoExecute that every pod gets.")
         .int("http2-max-streams-per-connection", 0, "The limit for the maximum number of streams in an HTTP/2 connection. Zero means the default.")
         .bool("enable-garbage-collector", true, "Enables the generic garbage collector.")
-        .duration("shutdown-delay-duration", Duration::ZERO, "Time to delay the termination, during which the server keeps serving.");
+        .duration("shutdown-delay-duration", Duration::ZERO, "Time to delay the termination. During that time the server keeps serving requests normally. The endpoints /healthz and /livez will return success, but /readyz immediately returns failure.")
+        .duration("shutdown-watch-termination-grace-period", Duration::ZERO, "If set, the time within which active watch requests end, spread, after the server stopped accepting requests.")
+        .bool("shutdown-send-retry-after", false, "If true the HTTP Server will continue listening until all non long running request(s) in flight have been drained, during this window all incoming requests will be rejected with a status code 429 and a 'Retry-After' response header.")
+        .float("goaway-chance", 0.0, "To prevent HTTP/2 clients from getting stuck on a single apiserver, randomly close a connection (GOAWAY). Min is 0 (off), Max is .02 (1/50 requests); .001 (1/1000) is a recommended starting point.");
     f.accepted(Kind::String, ACCEPTED_STRINGS)
         .accepted(Kind::Bool, ACCEPTED_BOOLS)
         .accepted(Kind::Duration, ACCEPTED_DURATIONS)
@@ -238,6 +239,8 @@ impl Config {
             etcd_prefix: flags.string("etcd-prefix"),
             compaction_interval: flags.duration("etcd-compaction-interval"),
             event_ttl: flags.duration("event-ttl"),
+            encryption: path("encryption-provider-config")
+                .map(|path| (path, flags.bool("encryption-provider-config-automatic-reload"))),
             enable_admission_plugins: flags.strings("enable-admission-plugins"),
             disable_admission_plugins: flags.strings("disable-admission-plugins"),
             service_account_issuers: flags.strings("service-account-issuer"),
@@ -256,6 +259,9 @@ impl Config {
             request_timeout: flags.duration("request-timeout"),
             enable_garbage_collector: flags.bool("enable-garbage-collector"),
             shutdown_delay: flags.duration("shutdown-delay-duration"),
+            shutdown_watch_grace: flags.duration("shutdown-watch-termination-grace-period"),
+            shutdown_send_retry_after: flags.bool("shutdown-send-retry-after"),
+            goaway_chance: flags.float("goaway-chance"),
             default_not_ready_toleration_seconds: flags.int("default-not-ready-toleration-seconds"),
             default_unreachable_toleration_seconds: flags.int("default-unreachable-toleration-seconds"),
             max_requests_inflight: count(flags, "max-requests-inflight")?,
@@ -311,7 +317,28 @@ impl Config {
             config.admission = crate::admission::configuration::load(&path)
                 .map_err(|error| Error::Combination(format!("failed to read plugin config: {error}")))?;
         }
+        if !(0.0..=0.02).contains(&config.goaway_chance) {
+            return Err(Error::Combination("--goaway-chance can not be less than 0 or greater than 0.02".to_string()));
+        }
+        if config.encryption.is_none() && flags.bool("encryption-provider-config-automatic-reload") {
+            return Err(Error::Combination(
+                "--encryption-provider-config-automatic-reload must be set with --encryption-provider-config"
+                    .to_string(),
+            ));
+        }
+        config.sni_files = sni(flags)?;
+        config.token_webhook = path("authentication-token-webhook-config-file").map(|kubeconfig| {
+            crate::authentication::webhook::Options {
+                kubeconfig,
+                version: flags.string("authentication-token-webhook-version"),
+                ttl: flags.duration("authentication-token-webhook-cache-ttl"),
+            }
+        });
+        config.authentication_config_file = path("authentication-config");
+        config.authorization_config_file = path("authorization-config");
         config.authentication = authentication(flags)?;
+        authentication::check_issuers(&config.authentication, &config.service_account_issuers)
+            .map_err(Error::Combination)?;
         config.authorization_modes = authorizers(flags)?;
         config.storage = storage(flags)?;
         config.runtime_config = switches(flags, "runtime-config")?;
@@ -391,6 +418,25 @@ fn count(flags: &Parsed, name: &'static str) -> Result<usize, Error> {
         value: number.to_string(),
         reason: "can not be negative value".to_string(),
     })
+}
+
+/// `cert,key` or `cert,key:name,name`.
+fn sni(flags: &Parsed) -> Result<Vec<(PathBuf, PathBuf, Vec<String>)>, Error> {
+    let one = |text: &String| {
+        let (files, names) = text.split_once(':').unwrap_or((text, ""));
+        let bad = || Error::Value {
+            name: "tls-sni-cert-key",
+            value: text.clone(),
+            reason: "expected comma separated certificate and key file paths".to_string(),
+        };
+        let (cert, key) = files.split_once(',').ok_or_else(bad)?;
+        if cert.trim().is_empty() || key.trim().is_empty() || key.contains(',') {
+            return Err(bad());
+        }
+        let names = names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(String::from).collect();
+        Ok((PathBuf::from(cert.trim()), PathBuf::from(key.trim()), names))
+    };
+    flags.strings("tls-sni-cert-key").iter().map(one).collect()
 }
 
 /// Other issuers and nobody: by file, or by the older flags.

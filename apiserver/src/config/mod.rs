@@ -130,6 +130,16 @@ pub struct Config {
     pub etcd_prefix: String,
     /// `--etcd-compaction-interval`.
     pub compaction_interval: Duration,
+    /// `--tls-sni-cert-key`: certificate, key, and names.
+    pub sni_files: Vec<(PathBuf, PathBuf, Vec<String>)>,
+    /// `--authentication-token-webhook-*`.
+    pub token_webhook: Option<crate::authentication::webhook::Options>,
+    /// `--authentication-config`, read again when it changes.
+    pub authentication_config_file: Option<PathBuf>,
+    /// `--authorization-config`, likewise.
+    pub authorization_config_file: Option<PathBuf>,
+    /// `--encryption-provider-config`, and whether it is read again when it changes.
+    pub encryption: Option<(PathBuf, bool)>,
     /// `--event-ttl`.
     pub event_ttl: Duration,
     /// `--runtime-config`: group/version or `api/all` and the like, to on or off.
@@ -189,6 +199,12 @@ pub struct Config {
     pub enable_garbage_collector: bool,
     /// `--shutdown-delay-duration`.
     pub shutdown_delay: Duration,
+    /// `--shutdown-watch-termination-grace-period`; zero ends all watches at once.
+    pub shutdown_watch_grace: Duration,
+    /// `--shutdown-send-retry-after`.
+    pub shutdown_send_retry_after: bool,
+    /// `--goaway-chance`: of an HTTP/2 request, to be the last one on its connection.
+    pub goaway_chance: f64,
 }
 
 impl Default for Config {
@@ -214,6 +230,11 @@ impl Default for Config {
             storage: StorageBackend::Etcd { servers: Vec::new(), ca_file: None, cert_file: None, key_file: None },
             etcd_prefix: "/registry".to_string(),
             compaction_interval: Duration::from_secs(300),
+            sni_files: Vec::new(),
+            token_webhook: None,
+            authentication_config_file: None,
+            authorization_config_file: None,
+            encryption: None,
             event_ttl: Duration::from_secs(3600),
             runtime_config: Vec::new(),
             feature_gates: Vec::new(),
@@ -250,6 +271,9 @@ impl Default for Config {
             http2_max_streams: 250,
             enable_garbage_collector: true,
             shutdown_delay: Duration::ZERO,
+            shutdown_watch_grace: Duration::ZERO,
+            shutdown_send_retry_after: false,
+            goaway_chance: 0.0,
         }
     }
 }

@@ -37,12 +37,19 @@ pub async fn dispatch(cx: &mut Context, _body: Body) -> Result<Response, Status>
             let paths = root_paths(cx);
             Some(response::json(StatusCode::OK, &json!({"paths": paths}), cx.plain_format().pretty))
         }
-        ["version"] => Some(response::json(StatusCode::OK, &api::version(), true)),
+        ["version"] => return only_get(cx, |_| Ok(response::json(StatusCode::OK, &api::version(), true))),
+        // These two have no routes below them, not even an empty one.
+        ["livez" | "readyz" | "healthz" | "metrics"] if path.ends_with('/') => None,
         [endpoint @ ("livez" | "readyz" | "healthz"), rest @ ..] => health(cx, endpoint, rest),
         ["metrics"] => Some(metrics(cx)),
-        [".well-known", "openid-configuration"] => issuer::configuration(cx),
-        ["openid", "v1", "jwks"] => issuer::keys(cx),
-        ["openapi", "v2"] => return only_get(cx, openapi::v2),
+        [".well-known", "openid-configuration"] => {
+            return only_get(cx, |cx| Ok(issuer::configuration(cx).unwrap_or_else(response::page_not_found)));
+        }
+        ["openid", "v1", "jwks"] => {
+            return only_get(cx, |cx| Ok(issuer::keys(cx).unwrap_or_else(response::page_not_found)));
+        }
+        // What upstream's aggregator serves, it serves to every method.
+        ["openapi", "v2"] => return openapi::v2(cx),
         ["openapi", "v3", rest @ ..] => {
             let rest = rest.join("/");
             return match only_get_checked(cx)? {
@@ -52,7 +59,7 @@ pub async fn dispatch(cx: &mut Context, _body: Body) -> Result<Response, Status>
         }
         ["api"] => return only_get(cx, discovery::legacy),
         ["api", version] => return only_get(cx, |cx| discovery::resources(cx, "", version)),
-        ["apis"] => return only_get(cx, discovery::groups),
+        ["apis"] => return discovery::groups(cx),
         ["apis", group] => return only_get(cx, |cx| discovery::group(cx, group)),
         ["apis", group, version] => return only_get(cx, |cx| discovery::resources(cx, group, version)),
         _ => None,

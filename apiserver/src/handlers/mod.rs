@@ -107,6 +107,9 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
     };
     cx.served = Some(served.clone());
     let resource = served.resource.clone();
+    if served.cache.is_some() {
+        segments(&served, &info)?;
+    }
     if let Some(custom) = served.custom() {
         cx.warnings.extend(custom.version().deprecation.clone());
         // Upstream hands such requests on to whoever else may serve them, which is nobody.
@@ -186,6 +189,27 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
         }
         _ => Err(method_not_allowed()),
     }
+}
+
+/// Refuses names that would lead elsewhere in the store.
+fn segments(served: &Served, info: &crate::request::RequestInfo) -> Result<(), Status> {
+    let wrong: Vec<String> = match info.name.as_str() {
+        name @ ("." | "..") => vec![format!("may not be '{name}'")],
+        name => ["/", "%"].iter().filter(|c| name.contains(**c)).map(|c| format!("may not contain '{c}'")).collect(),
+    };
+    if !wrong.is_empty() {
+        return Err(Status::bad_request(format!("Name parameter invalid: {:?}: {}", info.name, wrong.join(";"))));
+    }
+    if served.resource.namespaced && matches!(info.namespace.as_str(), "." | "..") {
+        let mut key = format!("/{}/{}", served.resource.storage_prefix, info.namespace);
+        if !info.name.is_empty() {
+            key = format!("{key}/{}", info.name);
+        }
+        let mut status = Status::internal("");
+        status.message = format!("invalid key: {key:?}");
+        return Err(status);
+    }
+    Ok(())
 }
 
 /// Upstream's bound on the work of one write.

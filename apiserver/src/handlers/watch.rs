@@ -94,7 +94,7 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
     // The connection's own task runs the watch: with one of its own, every event would wake two.
     // Two branches only end it, and need no poll of their own while events come.
     let deadline = tokio::time::sleep(timeout);
-    let shutdown = cx.server.shutdown.clone().cancelled_owned();
+    let shutdown = cx.server.lifecycle.clone().watch();
     // Rows of a definition end when it changes or goes: upstream closes their watches, too.
     let served_no_more = served.custom().map(|custom| custom.definition.ended.clone()).unwrap_or_default();
     let end = async move {

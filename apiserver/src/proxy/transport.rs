@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use apimachinery::status::Status;
 use axum::body::Body;
-use component_base::pki::Pair;
-use component_base::tls;
+use component_base::tls::{self, ClientCert};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -24,6 +23,7 @@ use crate::config;
 pub struct KubeletClient {
     /// With the kubelet client certificate.
     kubelet: Arc<ClientConfig>,
+    identity: Option<ClientCert>,
     /// Without it: pods must not see who the server is to kubelets.
     plain: Arc<ClientConfig>,
     timeout: Duration,
@@ -49,18 +49,24 @@ impl KubeletClient {
     /// When they cannot be read.
     pub fn new(config: &config::KubeletClient) -> Result<Self, Error> {
         let identity = match (&config.client_certificate, &config.client_key) {
-            (Some(cert), Some(key)) => Some(Pair { cert_pem: read(cert)?, key_pem: read(key)? }),
+            (Some(cert), Some(key)) => Some(ClientCert::from_files(cert, key)?),
             _ => None,
         };
-        let kubelet = match &config.certificate_authority {
-            Some(authority) => tls::client_config(read(authority)?.as_bytes(), identity.as_ref())?,
-            // Kubelets make their own serving certificates unless told otherwise; so does upstream
-            // trust them when no authority is configured.
-            None => tls::insecure_client_config(identity.as_ref())?,
-        };
+        // Kubelets make their own serving certificates unless told otherwise; so does upstream trust them
+        // when no authority is configured.
+        let authority = config.certificate_authority.as_deref().map(read).transpose()?;
+        let kubelet = tls::live_client_config(authority.as_deref().map(str::as_bytes), identity.as_ref())?;
         let plain = tls::insecure_client_config(None)?;
         let timeout = if config.timeout.is_zero() { Duration::from_secs(5) } else { config.timeout };
-        Ok(Self { kubelet, plain, timeout })
+        Ok(Self { kubelet, identity, plain, timeout })
+    }
+
+    /// Reads the client certificate again.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn reload(&self) -> Result<(), tls::Error> {
+        self.identity.as_ref().map_or(Ok(()), ClientCert::reload)
     }
 
     /// Sends a request to its target and answers the head of the response; the body follows.

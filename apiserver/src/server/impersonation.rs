@@ -327,7 +327,7 @@ mod tests {
     }
 
     fn listed(rights: &'static [&'static str]) -> Union {
-        Union(vec![Box::new(Listed(rights))])
+        Union::new(vec![Box::new(Listed(rights))])
     }
 
     fn request(user: UserInfo) -> Attributes {

@@ -2,7 +2,9 @@
 
 pub mod impersonation;
 pub mod in_process;
+pub mod lifecycle;
 pub mod metrics;
+pub mod reload;
 pub mod start;
 pub mod walk;
 
@@ -60,7 +62,9 @@ pub struct Server {
     pub allocators: Allocators,
     /// How kubelets are reached.
     pub kubelet: KubeletClient,
-    /// Cancelled when the server stops: watches end then.
+    /// On the way to the end.
+    pub lifecycle: Arc<lifecycle::Lifecycle>,
+    /// Cancelled when the server has drained: loops end then.
     pub shutdown: CancellationToken,
     /// APIServices and the extension servers behind them.
     pub aggregator: crate::aggregator::Aggregator,
@@ -68,6 +72,8 @@ pub struct Server {
     pub documents: crate::endpoints::Documents,
     /// The cluster's own objects are there.
     pub bootstrapped: std::sync::atomic::AtomicBool,
+    /// Told when what the cluster's own objects say may have changed.
+    pub refresh: tokio::sync::Notify,
     /// The port that was bound, once it is.
     pub bound_port: OnceLock<u16>,
 }

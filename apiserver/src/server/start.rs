@@ -5,30 +5,34 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use component_base::clock::RealClock;
 use component_base::health::Checks;
 use component_base::jwt;
 use component_base::pki::{self, Profile};
 use component_base::serving;
-use component_base::tls::{self, ClientAuth, ClientAuthority, ServingCert};
+use component_base::tls::{self, ClientAuthority, ServingCert, SniCerts};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::lifecycle::Lifecycle;
+use super::reload::{self, Sockets};
 use super::{Metrics, Server, in_process};
 use crate::admission::Chain;
 use crate::aggregator::{self, Aggregator};
 use crate::audit::{self, Audit};
 use crate::authentication::configuration::Anonymous;
 use crate::authentication::front_proxy::FrontProxy;
-use crate::authentication::{Authenticator, Verified, oidc, service_account, token_file};
+use crate::authentication::{self, Authenticator, Verified, oidc, service_account, token_file};
 use crate::authorization::node::Node;
 use crate::authorization::rbac::Rbac;
 use crate::authorization::{AlwaysAllow, AlwaysDeny, Authorizer, Masters, Union, webhook};
 use crate::cache::{Cache, RingLimits};
 use crate::config::{AuthorizationMode, Config, StorageBackend};
+use crate::encryption::{self, Encryption};
 use crate::flowcontrol::FlowControl;
 use crate::proxy::KubeletClient;
 use crate::registry::Registry;
@@ -119,10 +123,11 @@ impl Server {
         storage: Arc<dyn Storage>,
         shutdown: CancellationToken,
     ) -> Result<Handle, Error> {
-        let server = build(config, storage.clone(), shutdown.clone())?;
+        let server = build(config, storage.clone(), shutdown).await?;
         load(&server).await;
         extensions::start(&server).await;
-        let (tls, pem) = serving_config(&server)?;
+        let (sockets, pem) = serving_config(&server)?;
+        reload::start(&server, Some(sockets.clone()));
         let mut addresses = vec![SocketAddr::new(server.config.bind_address, server.config.secure_port)];
         addresses.extend(server.config.extra_bind.iter().copied());
         let mut tasks = Vec::new();
@@ -132,11 +137,16 @@ impl Server {
             let listen = |source| Error::Listen { address, source };
             let listener = TcpListener::bind(address).await.map_err(listen)?;
             bound.push(listener.local_addr().map_err(listen)?);
-            let options =
-                serving::Options { http2_max_streams: server.config.http2_max_streams, ..serving::Options::default() };
-            let stop = stop_after(shutdown.clone(), server.config.shutdown_delay);
-            tasks.push(tokio::spawn(serving::serve(listener, Some(tls.clone()), router.clone(), options, stop)));
+            let options = serving::Options {
+                http2_max_streams: server.config.http2_max_streams,
+                drained: Some(server.lifecycle.drained.clone()),
+                ..serving::Options::default()
+            };
+            let stop = server.lifecycle.deaf();
+            let tls = serving::Encrypted::Live(sockets.live.clone());
+            tasks.push(tokio::spawn(serving::serve(listener, tls, router.clone(), options, stop)));
         }
+        tasks.push(tokio::spawn(server.lifecycle.clone().run(true)));
         let addr = bound[0];
         // Set once, here: nobody else writes it.
         let _ = server.bound_port.set(addr.port());
@@ -158,11 +168,13 @@ impl Server {
         storage: Arc<dyn Storage>,
         shutdown: CancellationToken,
     ) -> Result<Handle, Error> {
-        let server = build(config, storage.clone(), shutdown)?;
+        let server = build(config, storage.clone(), shutdown).await?;
         load(&server).await;
         extensions::start(&server).await;
+        reload::start(&server, None);
         bootstrap::objects(&server).await;
         let tasks = vec![
+            tokio::spawn(server.lifecycle.clone().run(true)),
             tokio::spawn(bootstrap::run(server.clone())),
             tokio::spawn(aggregator::run(server.clone())),
             tokio::spawn(bootstrap::flow_control::run(server.clone())),
@@ -171,21 +183,6 @@ impl Server {
         let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
         Ok(Handle { addr, server, serving_cert_pem: None, storage, tasks })
     }
-}
-
-/// Cancelled `delay` after `shutdown` (`--shutdown-delay-duration`).
-fn stop_after(shutdown: CancellationToken, delay: Duration) -> CancellationToken {
-    if delay.is_zero() {
-        return shutdown;
-    }
-    let stop = CancellationToken::new();
-    let later = stop.clone();
-    tokio::spawn(async move {
-        shutdown.cancelled().await;
-        tokio::time::sleep(delay).await;
-        later.cancel();
-    });
-    stop
 }
 
 /// Loads every resource's cache. From here on each remembers events, so that a watch can begin at any
@@ -227,17 +224,33 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|source| Error::Read { path: path.display().to_string(), source })
 }
 
-fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken) -> Result<Arc<Server>, Error> {
+/// Encryption at rest, if the configuration has a file of it.
+async fn encryption(
+    config: &Config,
+    metrics: &Metrics,
+    clock: &component_base::clock::SharedClock,
+) -> Result<Option<Arc<Encryption>>, Error> {
+    let Some((path, reload)) = &config.encryption else { return Ok(None) };
+    let identity = config.advertise_address.map(|address| address.to_string()).unwrap_or_default();
+    let counted = Arc::new(encryption::Metrics::new(&metrics.registry, clock.clone(), &identity));
+    let loaded = Encryption::load(path, *reload, clock.clone(), Some(counted)).await;
+    loaded.map(Some).map_err(Error::Config)
+}
+
+async fn build(config: Config, storage: Arc<dyn Storage>, initiated: CancellationToken) -> Result<Arc<Server>, Error> {
+    let lifecycle = Lifecycle::new(&config, initiated);
+    let shutdown = lifecycle.drained.clone();
     let clock = RealClock::shared();
     let metrics = Metrics::new();
-    let cache = Cache::with_metrics(storage.clone(), RingLimits::default(), metrics.cache.clone());
+    let encryption = encryption(&config, &metrics, &clock).await?;
+    let cache = Cache::complete(storage.clone(), RingLimits::default(), metrics.cache.clone(), encryption.clone());
     let registry = Registry::new(&config, &cache);
     let tokens = token_issuer(&config, clock.clone())?;
     let client_ca = config.client_ca_file.as_deref().map(ClientAuthority::from_file).transpose()?;
     let static_tokens = match &config.token_auth_file {
         Some(path) => {
             let text = String::from_utf8_lossy(&read(path)?).into_owned();
-            Some(token_file::Tokens::parse(&text).map_err(Error::TokenFile)?)
+            Some(ArcSwap::from_pointee(token_file::Tokens::parse(&text).map_err(Error::TokenFile)?))
         }
         None => None,
     };
@@ -260,9 +273,12 @@ fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken)
             .iter()
             .map(|options| {
                 let bad = |error| Error::Config(format!("issuer {}: {error}", options.url));
-                oidc::Issuer::new(options.clone(), clock.clone()).map_err(bad)
+                oidc::Issuer::new(options.clone(), clock.clone()).map(Arc::new).map_err(bad)
             })
-            .collect::<Result<_, _>>()?,
+            .collect::<Result<Vec<_>, _>>()
+            .map(ArcSwap::from_pointee)?,
+        webhook: token_webhook(&config, &clock)?,
+        audiences: audiences(&config),
         anonymous: anonymous(&config),
     };
     let rbac = Rbac::default();
@@ -273,10 +289,10 @@ fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken)
         bootstrap::checks(&checks, endpoint);
         checks
     };
-    let front_proxy = |source| Error::Read { path: "the front-proxy certificate".to_string(), source };
-    let aggregator = Aggregator::new(&config.front_proxy, &metrics.registry).map_err(front_proxy)?;
+    let aggregator = Aggregator::new(&config.front_proxy, &metrics.registry)?;
     let server = Arc::new(Server {
-        authorizer: authorizer(&config.authorization_modes, &rbac, &node, &clock)?,
+        authorizer: Union::new(authorizers(&config.authorization_modes, &rbac, &node, &clock)?),
+        refresh: tokio::sync::Notify::new(),
         rbac,
         node,
         admission: Chain::new(&config),
@@ -301,10 +317,20 @@ fn build(config: Config, storage: Arc<dyn Storage>, shutdown: CancellationToken)
         registry,
         authenticator,
         tokens: tokens.clone(),
+        lifecycle,
         shutdown,
         config,
     });
     api::validation::allow_privileged(server.config.allow_privileged);
+    if let Some(encryption) = encryption {
+        encryption.follow(server.shutdown.clone());
+        if encryption.has_health() {
+            for checks in [&server.livez, &server.readyz, &server.healthz] {
+                let encryption = encryption.clone();
+                checks.add(encryption::HEALTH, move || encryption.health());
+            }
+        }
+    }
     bootstrap::live_checks(&server, &storage);
     aggregator::checks(&server);
     let weak = Arc::downgrade(&server);
@@ -365,12 +391,32 @@ fn audit(
     Ok(Some(Arc::new(Audit::new(policy, backend, clock.clone()))))
 }
 
-fn authorizer(
+/// What this server's tokens are for.
+fn audiences(config: &Config) -> Vec<String> {
+    if config.api_audiences.is_empty() { config.service_account_issuers.clone() } else { config.api_audiences.clone() }
+}
+
+fn token_webhook(
+    config: &Config,
+    clock: &component_base::clock::SharedClock,
+) -> Result<Option<authentication::webhook::Webhook>, Error> {
+    let Some(options) = &config.token_webhook else { return Ok(None) };
+    let bad = |error: String| Error::Config(format!("token webhook: {error}"));
+    let remote = remote::Kubeconfig::new(Some(&options.kubeconfig)).map_err(|error| bad(error.to_string()))?;
+    let webhook = authentication::webhook::Webhook::new(options, Arc::new(remote), audiences(config), clock.clone());
+    webhook.map(Some).map_err(bad)
+}
+
+/// The authorizers of these modes, in order.
+///
+/// # Errors
+/// Webhooks that cannot be made.
+pub(super) fn authorizers(
     modes: &[AuthorizationMode],
     rbac: &Rbac,
     node: &Option<Arc<Node>>,
     clock: &component_base::clock::SharedClock,
-) -> Result<Union, Error> {
+) -> Result<Vec<Box<dyn Authorizer>>, Error> {
     let mut list: Vec<Box<dyn Authorizer>> = vec![Box::new(Masters)];
     for mode in modes {
         list.push(match mode {
@@ -390,7 +436,7 @@ fn authorizer(
             }
         });
     }
-    Ok(Union(list))
+    Ok(list)
 }
 
 fn token_issuer(
@@ -419,11 +465,7 @@ fn token_issuer(
             "service-account-issuer is a required flag, --service-account-signing-key-file and --service-account-issuer are required flags".to_string(),
         ));
     }
-    let audiences = if config.api_audiences.is_empty() {
-        config.service_account_issuers.clone()
-    } else {
-        config.api_audiences.clone()
-    };
+    let audiences = audiences(config);
     let max = config.service_account_max_token_expiration.as_secs();
     Ok(Some(Arc::new(service_account::Tokens {
         issuers: config.service_account_issuers.clone(),
@@ -438,7 +480,7 @@ fn token_issuer(
     })))
 }
 
-type Serving = (Arc<rustls::ServerConfig>, Option<String>);
+type Serving = (Sockets, Option<String>);
 
 /// The TLS configuration, with a certificate made on the spot when none is given.
 fn serving_config(server: &Arc<Server>) -> Result<Serving, Error> {
@@ -446,7 +488,6 @@ fn serving_config(server: &Arc<Server>) -> Result<Serving, Error> {
     let (cert, pem) = match &config.tls_files {
         Some((cert, key)) => {
             let serving = ServingCert::from_files(cert, key)?;
-            tokio::spawn(serving.clone().watch());
             (serving, None)
         }
         None => {
@@ -473,11 +514,13 @@ fn serving_config(server: &Arc<Server>) -> Result<Serving, Error> {
             (ServingCert::from_files(&cert, &key)?, Some(pem))
         }
     };
-    let authenticator = &server.authenticator;
-    let proxies = authenticator.front_proxy.iter().map(|proxy| &proxy.authority);
-    let hints: Vec<_> = authenticator.client_ca.iter().chain(proxies).flat_map(ClientAuthority::hints).collect();
-    let auth = if hints.is_empty() { ClientAuth::None } else { ClientAuth::Request { hints } };
-    Ok((tls::server_config(cert, auth)?, pem))
+    let named = config.sni_files.iter().map(|(cert, key, names)| {
+        let names: Vec<String> = names.clone();
+        Ok((names, ServingCert::from_files(cert, key)?))
+    });
+    let certificates = SniCerts::new(cert, named.collect::<Result<_, tls::Error>>()?)?;
+    let live = tls::server_config(certificates.clone(), reload::client_auth(server))?;
+    Ok((Sockets { certificates, live: Arc::new(ArcSwap::new(live)) }, pem))
 }
 
 /// The address this machine would use to reach others.

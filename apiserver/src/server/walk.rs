@@ -13,9 +13,10 @@ use axum::body::Body;
 use component_base::serving::Peer;
 use futures::FutureExt as _;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Server, impersonation};
-use crate::authentication::{Outcome, bearer};
+use crate::authentication::{Outcome, bearer, blank_before_token};
 use crate::authorization::{Attributes, Decision};
 use crate::request::accept::{self, Allowed, Format};
 use crate::request::user::APISERVER;
@@ -43,6 +44,7 @@ pub struct Context {
     pub path: String,
     pub query: Query,
     pub headers: http::HeaderMap,
+    pub version: http::Version,
     pub extensions: http::Extensions,
     pub peer: Option<Peer>,
     pub audit_id: String,
@@ -120,8 +122,22 @@ pub async fn walk(server: Arc<Server>, request: Request<Body>) -> Response {
 
 /// The stages, each of which may answer early.
 async fn stages(cx: &mut Context, body: Body) -> Result<Response, Status> {
+    if let Some(refusal) = malformed(cx) {
+        return Ok(refusal);
+    }
     request_info(cx)?;
-    deadline(cx)?;
+    let _in_flight = match enter(cx) {
+        Ok(counted) => counted,
+        Err(refusal) => return Ok(*refusal),
+    };
+    match deadline(cx)? {
+        Some(limit) => within(limit, identified(cx, body)).await,
+        None => identified(cx, body).await,
+    }
+}
+
+/// The stages that need to know, or find out, who asks.
+async fn identified(cx: &mut Context, body: Body) -> Result<Response, Status> {
     if let Some(refusal) = authenticate(cx).await {
         return Ok(refusal);
     }
@@ -159,6 +175,7 @@ fn begin(server: Arc<Server>, request: Request<Body>) -> (Context, Body) {
         query,
         peer: parts.extensions.get::<Peer>().cloned(),
         headers: parts.headers,
+        version: parts.version,
         uri: parts.uri,
         extensions: parts.extensions,
         audit_id,
@@ -180,12 +197,39 @@ fn request_info(cx: &mut Context) -> Result<(), Status> {
     Ok(())
 }
 
-/// `?timeout=` of requests that end by themselves.
-fn deadline(cx: &mut Context) -> Result<(), Status> {
-    if in_flight(cx).is_none() {
-        return Ok(());
+/// Where requests are answered whatever the server is about to do.
+const ALWAYS: [&str; 4] = ["/readyz", "/livez", "/healthz", "/metrics"];
+
+/// Counts the request, so that the server does not end before it; while the server ends, refuses it if that
+/// is wanted. Now and then it is the last one on its connection.
+fn enter(cx: &Context) -> Result<Option<TaskTrackerToken>, Box<Response>> {
+    let Some(peer) = &cx.peer else { return Ok(None) };
+    let (lifecycle, chance) = (&cx.server.lifecycle, cx.server.config.goaway_chance);
+    if chance > 0.0 && cx.version == http::Version::HTTP_2 && rand::random::<f64>() < chance {
+        peer.leave();
     }
-    let Some(text) = cx.query.get("timeout").filter(|text| !text.is_empty()) else { return Ok(()) };
+    if lifecycle.send_retry_after && lifecycle.closing.is_cancelled() {
+        let agent = cx.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        let own = agent.is_some_and(|agent| agent.starts_with("kube-apiserver/"));
+        if !own && !ALWAYS.iter().any(|path| cx.path.starts_with(path)) {
+            peer.leave();
+            let text = "The apiserver is shutting down, please try again later.\n";
+            let mut answer = response::bytes(StatusCode::TOO_MANY_REQUESTS, "text/plain; charset=utf-8", text);
+            answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("5"));
+            answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+            return Err(Box::new(answer));
+        }
+    }
+    Ok(in_flight(cx).map(|_| lifecycle.request()))
+}
+
+/// How long a request that ends by itself may take: `--request-timeout`, or less with `?timeout=`.
+fn deadline(cx: &mut Context) -> Result<Option<Duration>, Status> {
+    if in_flight(cx).is_none() {
+        return Ok(None);
+    }
+    let longest = cx.server.config.request_timeout;
+    let Some(text) = cx.query.get("timeout").filter(|text| !text.is_empty()) else { return Ok(Some(longest)) };
     match component_base::duration::parse(text) {
         Ok(timeout) => cx.timeout = (!timeout.is_zero()).then_some(timeout),
         // No time at all is no error of the request.
@@ -194,7 +238,7 @@ fn deadline(cx: &mut Context) -> Result<(), Status> {
             return Err(Status::bad_request(format!("invalid timeout specified in the request URL - {error}")));
         }
     }
-    Ok(())
+    Ok(Some(cx.timeout.map_or(longest, |timeout| timeout.min(longest))))
 }
 
 /// Who is asking. A bad credential ends the walk with upstream's 401.
@@ -207,11 +251,15 @@ async fn authenticate(cx: &mut Context) -> Option<Response> {
     let authenticator = &server.authenticator;
     let begun = server.clock.monotonic();
     let mut outcome = authenticator.authenticate(&cx.path, &cx.headers, cx.peer.as_ref());
+    if blank_before_token(&cx.headers) {
+        let text = "the provided Authorization header contains extra space before the bearer token, and is ignored";
+        cx.warnings.push(text.to_string());
+    }
     if outcome == Outcome::Unauthorized
         && let Some(token) = bearer(&cx.headers)
-        && authenticator.learn(token).await
+        && let Some((user, _)) = authenticator.ask(token, None).await
     {
-        outcome = authenticator.authenticate(&cx.path, &cx.headers, cx.peer.as_ref());
+        outcome = Outcome::User(user);
     }
     if let Some(proxy) = &authenticator.front_proxy {
         proxy.strip(&mut cx.headers);
@@ -361,8 +409,29 @@ fn too_many_requests() -> Response {
     answer
 }
 
+/// What Go's server answers by itself, before any handler: a request that is not HTTP as it understands it.
+fn malformed(cx: &Context) -> Option<Response> {
+    let text =
+        if cx.peer.is_some() && cx.version == http::Version::HTTP_11 && !cx.headers.contains_key(http::header::HOST) {
+            "400 Bad Request: missing required Host header"
+        } else if cx.method == http::Method::CONNECT {
+            return None;
+        } else if cx.uri.path().is_empty() || crate::request::query::unescape(cx.uri.path(), false).is_none() {
+            "400 Bad Request"
+        } else {
+            return None;
+        };
+    let mut answer = response::bytes(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", text);
+    answer.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+    Some(answer)
+}
+
 /// To an extension server, to the resource's handler, or to what serves plain paths.
 async fn route(cx: &mut Context, body: Body) -> Result<Response, Status> {
+    // Authorization looks past doubled slashes; routes do not.
+    if cx.path.starts_with("//") || cx.method == http::Method::CONNECT {
+        return Ok(response::page_not_found());
+    }
     if let Some(remote) = cx.server.aggregator.remote(&cx.path) {
         return Ok(aggregator::forward::forward(cx, &remote, body).await);
     }
@@ -385,6 +454,10 @@ fn finish(cx: &Context, answer: &mut Response) {
     }
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         return;
+    }
+    // Over HTTP/2 a server says farewell by itself.
+    if cx.version < http::Version::HTTP_2 && cx.server.lifecycle.initiated.is_cancelled() {
+        answer.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     }
     answer.headers_mut().entry(http::header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
 }

@@ -9,8 +9,11 @@ mod authentication;
 mod authorization;
 mod bad_input;
 mod custom;
+mod drain;
 mod dynamic_admission;
+mod encryption;
 mod golden;
+mod hostile;
 mod lifecycle;
 
 use std::sync::Arc;

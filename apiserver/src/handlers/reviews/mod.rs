@@ -65,8 +65,7 @@ async fn token_review(cx: &Context, review: &mut Value) -> Result<(), Status> {
     let audiences: Vec<String> =
         review.list_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_string).collect();
     let wanted = (!audiences.is_empty()).then_some(audiences.as_slice());
-    cx.server.authenticator.learn(&token).await;
-    review["status"] = match cx.server.authenticator.token(&token, wanted) {
+    review["status"] = match cx.server.authenticator.ask(&token, wanted).await {
         Some((user, audiences)) => {
             let mut status = json!({"authenticated": true, "user": user.to_value()});
             if !audiences.is_empty() {

@@ -4,6 +4,7 @@
 //! is a figure of the moment (objects stored, requests in flight) is read when somebody scrapes.
 
 mod auth;
+mod reloads;
 mod requests;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use component_base::metrics::{CounterVec, GaugeVec, HistogramVec, Registry, Stab
 use super::Server;
 use crate::cache::CacheMetrics;
 pub use auth::AuthMetrics;
+pub use reloads::Reloads;
 pub use requests::{Requests, counted};
 
 /// Upstream's buckets of request latencies.
@@ -31,6 +33,8 @@ pub struct Metrics {
     pub registry: Registry,
     pub requests: Requests,
     pub auth: AuthMetrics,
+    pub authentication_reloads: Reloads,
+    pub authorization_reloads: Reloads,
     /// Watches open now.
     pub long_running: GaugeVec,
     /// Events sent to watches.
@@ -62,6 +66,16 @@ impl Metrics {
         let metrics = Self {
             requests: Requests::new(&registry),
             auth: AuthMetrics::new(&registry),
+            authentication_reloads: Reloads::new(
+                &registry,
+                "apiserver_authentication_config_controller",
+                "authentication",
+            ),
+            authorization_reloads: Reloads::new(
+                &registry,
+                "apiserver_authorization_config_controller",
+                "authorization",
+            ),
             cache: Arc::new(CacheMetrics::new(&registry)),
             long_running: registry.gauge_vec(
                 "apiserver_longrunning_requests",
