@@ -4,6 +4,7 @@
 //! needs, [`plan`] says which processes run, and [`supervisor`] keeps them running. [`server`] composes the
 //! control plane. This room is the only one that knows all the others.
 
+pub mod certs;
 pub mod cgroup;
 pub mod command;
 pub mod down;

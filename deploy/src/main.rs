@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use component_base::{logging, memory, signals};
+use deploy::certs;
 use deploy::down::run_down;
 use deploy::plan::Plan;
 use deploy::progress::Progress;
@@ -44,11 +45,31 @@ enum Command {
         #[arg(long)]
         server: url::Url,
     },
+    /// Show or renew the certificates of a cluster on this machine
+    Certs {
+        /// Folder of the cluster: that of `keelson up`, or a server's --data-dir
+        #[arg(long, global = true, default_value = "/var/lib/keelson")]
+        dir: PathBuf,
+        #[command(subcommand)]
+        command: Certs,
+    },
     /// Build the container images of a local cluster
     Images,
     /// Keep the processes of the cluster running (started by `up`)
     #[command(hide = true)]
     Supervise,
+}
+
+#[derive(Subcommand)]
+enum Certs {
+    /// Every certificate with its subject, issuer, expiry and file
+    Show {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make certificates anew, while everything runs: those that are named, or all
+    Renew { names: Vec<String> },
 }
 
 #[derive(Args)]
@@ -97,6 +118,13 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             server::run(flags, signals::shutdown()).await?;
         }
         Command::Pki { dir, server } => deploy::pki::write(&dir, &server)?,
+        Command::Certs { dir, command } => {
+            let place = certs::Place::new(&dir);
+            match command {
+                Certs::Show { json } => certs::run_show(&place, json)?,
+                Certs::Renew { names } => certs::run_renew(&place, &names)?,
+            }
+        }
         Command::Images => deploy::image::build(&state).await?,
         Command::Supervise => {
             logging::init(&logging::Options::default());

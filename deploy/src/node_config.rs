@@ -53,6 +53,7 @@ pub fn write(state: &State, node: &NodeName, pki: &Pki) -> Result<(), Error> {
         "imageGCHighThresholdPercent": 100,
         "failCgroupV1": false,
         "failSwapOn": false,
+        "rotateCertificates": true,
         "staticPodPath": state.node(&node.name).join("manifests"),
         "tlsCertFile": pki.path(&format!("kubelet-{}.crt", node.name)),
         "tlsPrivateKeyFile": pki.path(&format!("kubelet-{}.key", node.name)),

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::allocation::{Allocations, NodeView};
 use crate::api::{Api, Events};
 use crate::api_client::{ApiClient, Recorder, Typed};
+use crate::certificates;
 use crate::cgroup::{Cgroups, Tree, Unmanaged};
 use crate::config::Config;
 use crate::cri::{self, Runtime};
@@ -75,6 +76,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         facts.clone(),
         node_changed.clone(),
     );
+    rotate_client_certificate(&config, &client, &node_name, &clock, &shutdown);
     let cgroups = cgroups(&config, &machine, &settings)?;
     let view = node_view(&config, &settings, &node_name);
     let allocations = Arc::new(Allocations::load(&settings.root_dir, view, events.clone(), clock.clone()));
@@ -446,6 +448,30 @@ impl pleg::Listener for Listener {
             uids.iter().for_each(|uid| self.workers.adopt_orphan(uid));
         }
     }
+}
+
+/// Asks for the next client certificate before the present one ends (`rotateCertificates`).
+fn rotate_client_certificate(
+    config: &Config,
+    client: &Client,
+    node_name: &str,
+    clock: &SharedClock,
+    shutdown: &CancellationToken,
+) {
+    if !config.file.rotate_certificates {
+        return;
+    }
+    let node_name = node_name.to_owned();
+    let rotation = certificates::Rotation {
+        client: client.clone(),
+        store: certificates::Store::new(&config.cert_dir, "kubelet-client"),
+        ask: Box::new(move || Some(certificates::client_ask(&node_name))),
+        initial: config.kubeconfig.as_deref().and_then(certificates::bootstrap::certificate_of),
+        // The client follows the file.
+        fresh: Box::new(|_| {}),
+        clock: clock.clone(),
+    };
+    tokio::spawn(rotation.run(shutdown.clone()));
 }
 
 /// Collects garbage, rotates logs, weighs the burstable class.

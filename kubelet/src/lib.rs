@@ -7,6 +7,7 @@
 pub mod allocation;
 pub mod api;
 pub mod api_client;
+pub mod certificates;
 pub mod cgroup;
 pub mod config;
 pub mod cri;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use component_base::{logging, memory, signals};
+use kubelet::certificates::{self, Store};
 use kubelet::config::Config;
 
 #[global_allocator]
@@ -49,7 +50,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let Some(path) = config.kubeconfig.clone() else {
         anyhow::bail!("--kubeconfig is required: running without an API server is not supported");
     };
-    let client = client::Client::from_kubeconfig(Some(&path), None).await?;
+    let clock = component_base::clock::RealClock::shared();
+    let store = Store::new(&config.cert_dir, "kubelet-client");
+    if let Some(first) = &config.bootstrap_kubeconfig {
+        certificates::bootstrap::bootstrap(&path, first, &store, &config.node_name(), &clock).await?;
+    }
+    let identity = config.file.rotate_certificates.then(|| store.current_path());
+    let client = client::Client::following_kubeconfig(&path, None, identity.as_deref()).await?;
     let client = client.with_user_agent(&component_base::version::user_agent("kubelet"));
     kubelet::run(config, client, shutdown).await?;
     Ok(())

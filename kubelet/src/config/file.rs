@@ -19,6 +19,10 @@ pub struct File {
     pub tls_cert_file: String,
     pub tls_private_key_file: String,
     pub client_ca_file: String,
+    /// Client certificates are asked for anew before they end.
+    pub rotate_certificates: bool,
+    /// The serving certificate is asked for.
+    pub server_tls_bootstrap: bool,
     pub anonymous_auth: bool,
     pub webhook_authentication: bool,
     /// `AlwaysAllow` or `Webhook`.
@@ -77,6 +81,8 @@ impl Default for File {
             address: "0.0.0.0".into(),
             port: 10250,
             tls_cert_file: String::new(),
+            rotate_certificates: false,
+            server_tls_bootstrap: false,
             tls_private_key_file: String::new(),
             client_ca_file: String::new(),
             anonymous_auth: false,
@@ -178,10 +184,8 @@ const WITHOUT_EFFECT: &[&str] = &[
     "registryPullQPS",
     "reservedMemory",
     "reservedSystemCPUs",
-    "rotateCertificates",
     "runOnce",
     "serializeImagePulls",
-    "serverTLSBootstrap",
     "showHiddenMetricsForVersion",
     "shutdownGracePeriod",
     "shutdownGracePeriodByPodPriority",
@@ -258,6 +262,8 @@ impl File {
             "fileCheckFrequency" => self.file_check_frequency = nonzero(duration(value)?, self.file_check_frequency),
             "address" => self.address = text()?,
             "port" => self.port = u16::try_from(value.as_u64()?).ok()?,
+            "rotateCertificates" => self.rotate_certificates = value.as_bool()?,
+            "serverTLSBootstrap" => self.server_tls_bootstrap = value.as_bool()?,
             "tlsCertFile" => self.tls_cert_file = text()?,
             "tlsPrivateKeyFile" => self.tls_private_key_file = text()?,
             "authentication" => {

@@ -120,14 +120,27 @@ pub fn set() -> FlagSet {
         )
         .bool("register-node", true, "Register the node with the API server.")
         .strings("register-with-taints", &[], "Register the node with the given list of taints (key=value:effect).");
+    set.string(
+        "bootstrap-kubeconfig",
+        "",
+        "Path to a kubeconfig file that will be used to get client certificate for kubelet. If the file specified by --kubeconfig does not exist, the bootstrap kubeconfig is used to request a client certificate from the API server.",
+    )
+    .bool(
+        "rotate-certificates",
+        false,
+        "Auto rotate the kubelet client certificates by requesting new certificates from the kube-apiserver when the certificate expiration approaches.",
+    )
+    .bool(
+        "rotate-server-certificates",
+        false,
+        "Auto-request and rotate the kubelet serving certificates by requesting new certificates from the kube-apiserver when the certificate expiration approaches.",
+    );
     set.accepted(
         Kind::Bool,
         &[
             "exit-on-lock-contention",
             "fail-swap-on",
             "fail-cgroupv1",
-            "rotate-server-certificates",
-            "rotate-certificates",
             "enable-debugging-handlers",
             "contention-profiling",
             "enable-controller-attach-detach",
@@ -146,7 +159,6 @@ pub fn set() -> FlagSet {
         Kind::String,
         &[
             "config-dir",
-            "bootstrap-kubeconfig",
             "cloud-provider",
             "cloud-config",
             "lock-file",
@@ -230,6 +242,7 @@ pub fn read(flags: &Parsed) -> Result<Config, Error> {
     config.seccomp_default = config.file.seccomp_default;
     config.provider_id = config.file.provider_id.clone();
     config.kubeconfig = flags.nonempty("kubeconfig").map(PathBuf::from);
+    config.bootstrap_kubeconfig = flags.nonempty("bootstrap-kubeconfig").map(PathBuf::from);
     config.hostname_override = flags.string("hostname-override");
     config.node_ips = flags.string("node-ip").split(',').filter(|ip| !ip.is_empty()).map(str::to_owned).collect();
     for ip in &config.node_ips {
@@ -260,6 +273,12 @@ fn over(flags: &Parsed, file: &mut File) -> Result<(), Error> {
             *to = flags.string(name);
         }
     };
+    if flags.changed("rotate-certificates") {
+        file.rotate_certificates = flags.bool("rotate-certificates");
+    }
+    if flags.changed("rotate-server-certificates") {
+        file.server_tls_bootstrap = flags.bool("rotate-server-certificates");
+    }
     text("container-runtime-endpoint", &mut file.container_runtime_endpoint);
     text("image-service-endpoint", &mut file.image_service_endpoint);
     text("pod-manifest-path", &mut file.static_pod_path);

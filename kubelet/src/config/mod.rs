@@ -28,6 +28,8 @@ pub enum Error {
 pub struct Config {
     /// No API without one: static pods only.
     pub kubeconfig: Option<PathBuf>,
+    /// With which the first certificate, and `kubeconfig`, are made (`--bootstrap-kubeconfig`).
+    pub bootstrap_kubeconfig: Option<PathBuf>,
     /// What a config file or the defaults say, flags applied.
     pub file: File,
     pub hostname_override: String,
@@ -49,6 +51,7 @@ impl Default for Config {
         let root_dir = PathBuf::from("/var/lib/kubelet");
         Self {
             kubeconfig: None,
+            bootstrap_kubeconfig: None,
             file: File::default(),
             hostname_override: String::new(),
             node_ips: Vec::new(),

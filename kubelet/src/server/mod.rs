@@ -29,6 +29,7 @@ use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::{self, Rotation, Store};
 use crate::config::Config;
 use crate::cri::Runtime;
 use crate::node::facts::Machine;
@@ -80,7 +81,7 @@ pub async fn start(server: Arc<Server>, shutdown: CancellationToken) -> Result<(
         path => Some(ClientAuthority::from_file(Path::new(path))?),
     };
     let hints = authority.as_ref().map(ClientAuthority::hints).unwrap_or_default();
-    let config = tls::server_config(certificate(&server)?, ClientAuth::Request { hints })?;
+    let config = tls::server_config(certificate(&server, &shutdown)?, ClientAuth::Request { hints })?;
     let delegated = Delegated::new(server.client.clone(), authority, file.anonymous_auth, server.clock.clone());
     let listener = listen(&file.address, file.port).await?;
     let router = router(server.clone(), delegated);
@@ -95,8 +96,11 @@ async fn listen(address: &str, port: u16) -> Result<TcpListener, Error> {
 }
 
 /// The certificate given, the one kept from before, or a new self-signed one.
-fn certificate(server: &Server) -> Result<ServingCert, Error> {
+fn certificate(server: &Server, shutdown: &CancellationToken) -> Result<ServingCert, Error> {
     let file = &server.config.file;
+    if file.server_tls_bootstrap && file.tls_cert_file.is_empty() {
+        return Ok(requested(server, shutdown));
+    }
     if !file.tls_cert_file.is_empty() && !file.tls_private_key_file.is_empty() {
         let cert = ServingCert::from_files(Path::new(&file.tls_cert_file), Path::new(&file.tls_private_key_file))?;
         tokio::spawn(cert.clone().watch());
@@ -114,6 +118,34 @@ fn certificate(server: &Server) -> Result<ServingCert, Error> {
         }
     };
     Ok(ServingCert::from_pair(&pair)?)
+}
+
+/// A certificate that the cluster's signer gives (`serverTLSBootstrap`); until then there is none.
+fn requested(server: &Server, shutdown: &CancellationToken) -> ServingCert {
+    let store = Store::new(&server.config.cert_dir, "kubelet-server");
+    let cert = ServingCert::later();
+    if let Some(pair) = store.valid(server.clock.now()).and_then(|_| store.current())
+        && let Err(error) = cert.replace(&pair)
+    {
+        tracing::error!(error = &error as &dyn std::error::Error, "the kept serving certificate is of no use");
+    }
+    let mut names = vec![server.node_name.clone()];
+    names.extend(server.settings.facts.host_ips.iter().cloned());
+    let (node_name, fresh) = (server.node_name.clone(), cert.clone());
+    let rotation = Rotation {
+        client: server.client.clone(),
+        store,
+        ask: Box::new(move || Some(certificates::serving_ask(&node_name, names.clone()))),
+        initial: None,
+        fresh: Box::new(move |pair| {
+            if let Err(error) = fresh.replace(pair) {
+                tracing::error!(error = &error as &dyn std::error::Error, "the new serving certificate is of no use");
+            }
+        }),
+        clock: server.clock.clone(),
+    };
+    tokio::spawn(rotation.run(shutdown.clone()));
+    cert
 }
 
 fn router(server: Arc<Server>, delegated: Arc<Delegated>) -> Router {
