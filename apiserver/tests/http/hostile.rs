@@ -109,9 +109,8 @@ const ROOT: [(&str, &str); 3] =
 async fn certificates_are_for_what_they_are_for() {
     let world = world().await;
     let (clients, proxies) = (&world.clients, &world.proxies);
-    let usage = |usage: ExtendedKeyUsagePurpose| {
-        move |params: &mut CertificateParams| params.extended_key_usages = vec![usage]
-    };
+    let usage =
+        |usage: ExtendedKeyUsagePurpose| move |params: &mut CertificateParams| params.extended_key_usages = vec![usage];
     let past = |params: &mut CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     let future = |params: &mut CertificateParams| params.not_before = rcgen::date_time_ymd(4000, 1, 1);
     let good = clients.leaf("ada", "dev", |_| {});
@@ -233,7 +232,8 @@ async fn bodies_stay_as_small_as_they_come() {
         encoder.finish().unwrap()
     };
     let send = async |encoding: &str, body: Vec<u8>| {
-        let request = Request::post(maps).header("content-type", "application/json").header("content-encoding", encoding);
+        let request =
+            Request::post(maps).header("content-type", "application/json").header("content-encoding", encoding);
         server.send(request.body(Body::from(body)).unwrap()).await
     };
     // Nothing is unpacked: fifty megabytes stay fifty kilobytes.
@@ -308,7 +308,8 @@ async fn sockets_do_not_wait_for_ever() {
     }
     let version = b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert_eq!(first(&raw(handle.addr, &tls, version).await), "HTTP/1.1 200 OK");
-    let half = b"POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+    let half =
+        b"POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
         Authorization: Bearer secret\r\nConnection: close\r\nContent-Length: 1000\r\n\r\n{\"apiVersion\":";
     let answer = raw(handle.addr, &tls, half).await;
     assert_eq!(first(&answer), "HTTP/1.1 504 Gateway Timeout", "{answer}");
