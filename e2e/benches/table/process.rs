@@ -40,6 +40,18 @@ pub fn spawn(program: &Path, args: &[String], log: &Path) -> anyhow::Result<Chil
         .with_context(|| format!("cannot start {}", program.display()))
 }
 
+/// Lets this process, and those it starts, have as many open files as the system allows: a thousand watchers are as
+/// many connections. Where that fails, the watch part says so.
+pub fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        eprintln!("no more than {soft} open files: {error}");
+    }
+}
+
 /// A process's memory now; nothing for one that is gone.
 pub fn memory(pid: u32) -> Memory {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();

@@ -17,6 +17,8 @@ const ETCD_PORT: u16 = 21_911;
 const CONTROLLERS_PORT: u16 = 21_914;
 const SCHEDULER_PORT: u16 = 21_915;
 const LATEST_READY: Duration = Duration::from_secs(60);
+/// How long what an earlier part started may take to be gone.
+const LATEST_GONE: Duration = Duration::from_secs(10);
 /// Time between two looks at whether something has started.
 const KNOCK: Duration = Duration::from_millis(2);
 /// A limit on a client's requests per second that nothing here reaches.
@@ -47,9 +49,10 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Our release programs: `make bench` built them.
+    /// Our programs: in the folder that `KEELSON_PROGRAMS` names, or the release ones that `make bench` built.
     pub fn keelson() -> anyhow::Result<Subject> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release");
+        let release = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release");
+        let folder = std::env::var_os("KEELSON_PROGRAMS").map_or_else(release, PathBuf::from);
         let programs = folder.canonicalize().context("build first: make build")?;
         Ok(Subject { kind: Kind::Keelson, keelson: programs.join("keelson"), programs })
     }
@@ -113,6 +116,18 @@ impl Endpoint {
     }
 }
 
+/// Waits until nobody listens on a port: processes of a part that failed are killed, and not waited for.
+async fn free(port: u16) -> anyhow::Result<()> {
+    let until = Instant::now() + LATEST_GONE;
+    while let Err(error) = tokio::net::TcpListener::bind(("127.0.0.1", port)).await {
+        if Instant::now() > until {
+            return Err(error).with_context(|| format!("port {port} is taken"));
+        }
+        tokio::time::sleep(KNOCK * 10).await;
+    }
+    Ok(())
+}
+
 fn client_config(
     pki: &Path,
 ) -> anyhow::Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>> {
@@ -145,6 +160,9 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Certificates and an empty folder; nothing runs yet.
     pub async fn prepare(subject: &Subject) -> anyhow::Result<ControlPlane> {
+        for port in [PORT, ETCD_PORT, ETCD_PORT + 1, CONTROLLERS_PORT, SCHEDULER_PORT] {
+            free(port).await?;
+        }
         let dir = tempfile::tempdir()?;
         let url = format!("https://127.0.0.1:{PORT}");
         let mut pki = Command::new(&subject.keelson);

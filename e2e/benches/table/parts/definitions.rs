@@ -14,7 +14,7 @@ use crate::table::Table;
 const OURS: usize = 1_000;
 const UPSTREAMS: usize = 50;
 /// How long the last definitions may take to be served.
-const SERVED: Duration = Duration::from_secs(10);
+const SERVED: Duration = Duration::from_secs(6);
 
 pub async fn run(subject: &Subject, table: &mut Table) -> anyhow::Result<()> {
     let plane = ControlPlane::api(subject, &[]).await?;

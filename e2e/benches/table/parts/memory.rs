@@ -1,6 +1,6 @@
 //! Memory: of every program when idle, and of the control plane when it holds many pods.
 
-use super::{FILLERS, POD_COLLECTION, PODS, SETTLED, default_account, make_nodes, pod};
+use super::{FILLERS, POD_COLLECTION, PODS, SETTLED, default_account, make_nodes, node_name, pod};
 use crate::figures::{FULL_CONTROL_PLANE, IDLE_API, IDLE_CONTROL_PLANE, IDLE_CONTROLLERS, IDLE_SCHEDULER};
 use crate::load::{self, Ask};
 use crate::subject::{ControlPlane, Limits, Subject};
@@ -27,7 +27,7 @@ pub async fn run(subject: &Subject, table: &mut Table) -> anyhow::Result<()> {
     // Pods that have their node already: it is the holding that is measured, not the scheduling.
     make_nodes(&plane.endpoint, NODES).await?;
     load::each(&plane.endpoint, FILLERS, PODS, |number| {
-        let node = format!("simulated-{}", number % NODES);
+        let node = node_name(number % NODES);
         Ask::post(POD_COLLECTION, &pod(&format!("held-{number}"), Some(&node)))
     })
     .await?;

@@ -23,9 +23,9 @@ use crate::subject::{Endpoint, Subject};
 use crate::table::Table;
 
 /// Long enough for a steady state, short enough for the whole table to take minutes.
-const LOAD_FOR: Duration = Duration::from_secs(4);
+const LOAD_FOR: Duration = Duration::from_secs(3);
 /// After a start, until memory is read: caches are filled and start-up's garbage is gone.
-const SETTLED: Duration = Duration::from_secs(6);
+const SETTLED: Duration = Duration::from_secs(5);
 /// The load of the rows about many pods.
 const PODS: usize = 10_000;
 /// Connections that fill a server.
@@ -89,7 +89,7 @@ async fn fill(endpoint: &Endpoint, prefix: &str, count: usize) -> anyhow::Result
 async fn make_nodes(endpoint: &Endpoint, count: usize) -> anyhow::Result<()> {
     let mut connection = Connection::open(endpoint).await?;
     for number in 0..count {
-        let name = format!("simulated-{number}");
+        let name = node_name(number);
         let size = json!({"cpu": "64", "memory": "256Gi", "pods": "500", "ephemeral-storage": "1Ti"});
         let node = json!({
             "apiVersion": "v1", "kind": "Node",
@@ -115,6 +115,11 @@ async fn make_nodes(endpoint: &Endpoint, count: usize) -> anyhow::Result<()> {
         connection.send(&merge_patch(path, &json!({"spec": {"taints": null}}))).await?;
     }
     Ok(())
+}
+
+/// The name of the node of this number.
+fn node_name(number: usize) -> String {
+    format!("simulated-{number}")
 }
 
 fn merge_patch(path: String, patch: &Value) -> Ask {

@@ -1,21 +1,25 @@
 //! Scheduling: pods that wait when the scheduler starts, until the last one has a node.
 //!
-//! The rate is taken from the first binding to the last, so that a program's start is not part of it.
+//! The rate is taken from the first binding to the last, so that a program's start is not part of it. Where the scheduler
+//! runs already, because it is in the same process as everything else, the nodes are closed while the pods are made.
 
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde_json::json;
 
-use super::{fill, make_nodes};
+use super::{FILLERS, default_account, fill, make_nodes, merge_patch, node_name};
 use crate::figures::{SCHEDULE_DEFAULT, SCHEDULE_RAISED, SCHEDULE_SERVER};
-use crate::load::{Arrivals, Ask, Connection, METADATA_LIST, arrivals};
-use crate::subject::{ControlPlane, Kind, Limits, Subject};
+use crate::load::{self, Arrivals, Ask, Connection, METADATA_LIST, arrivals};
+use crate::subject::{ControlPlane, Endpoint, Kind, Limits, Subject};
 use crate::table::Table;
 
 const NODES: usize = 100;
 const PODS: usize = 1_000;
 /// Longest wait for a batch; upstream's default limits take half of it.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A pod that found no node is not looked at again before its back-off is over: a second, after the first failure.
+const BACK_OFF: Duration = Duration::from_secs(4);
 const API_SERVER: &str = "kube-apiserver";
 
 pub async fn run(subject: &Subject, table: &mut Table) -> anyhow::Result<()> {
@@ -32,12 +36,14 @@ pub async fn run(subject: &Subject, table: &mut Table) -> anyhow::Result<()> {
         plane.end("kube-scheduler").await?;
     }
     if subject.kind == Kind::Keelson {
-        fill(&plane.endpoint, "server", PODS).await?;
         plane.end(API_SERVER).await?;
-        // Its sockets open after its scheduler: some of the pods are bound before anybody can watch, and the rate
-        // is of the rest.
         plane.start_server().await?;
+        default_account(&plane.endpoint).await?;
+        close_nodes(&plane.endpoint, true).await?;
+        fill(&plane.endpoint, "server", PODS).await?;
+        tokio::time::sleep(BACK_OFF).await;
         let bound = bound(&plane, created + PODS).await?;
+        close_nodes(&plane.endpoint, false).await?;
         table.set(subject.kind, SCHEDULE_SERVER, rate(bound.await?)?);
     }
     plane.stop().await
@@ -56,6 +62,14 @@ async fn bound(
     let version = list["metadata"]["resourceVersion"].as_str().context("a list has a version")?;
     let path = format!("{BOUND}&watch=true&resourceVersion={version}");
     arrivals(&plane.endpoint, &path, created.saturating_sub(before), PATIENCE).await
+}
+
+/// Cordons or uncordons every node.
+async fn close_nodes(endpoint: &Endpoint, closed: bool) -> anyhow::Result<()> {
+    let patch = json!({"spec": {"unschedulable": closed.then_some(true)}});
+    let ask = |number| merge_patch(format!("/api/v1/nodes/{}", node_name(number)), &patch);
+    load::each(endpoint, FILLERS.min(NODES), NODES, ask).await?;
+    Ok(())
 }
 
 fn rate(arrivals: Arrivals) -> anyhow::Result<f64> {
