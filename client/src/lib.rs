@@ -10,6 +10,7 @@ pub mod discovery;
 pub mod error;
 pub mod events;
 pub mod informer;
+pub mod interned;
 pub mod kubeconfig;
 pub mod leader_election;
 pub mod meta;
@@ -22,6 +23,7 @@ pub mod watch;
 pub mod workqueue;
 
 pub use error::{Error, Result, Status, StatusCause, StatusDetails};
+pub use interned::Interned;
 pub use meta::{List, ListMeta, Meta, ObjectKey, ObjectMeta, OwnerReference, Timestamp};
 pub use resources::Resource;
 pub use transport::Client;

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 pub use jiff::Timestamp;
 
+use crate::interned::Interned;
+
 /// Namespace and name; the namespace is empty for cluster-scoped objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
@@ -118,11 +120,11 @@ pub struct ObjectMeta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_grace_period_seconds: Option<i64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_default")]
-    pub labels: BTreeMap<String, String>,
+    pub labels: Interned<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_default")]
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Interned<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_default")]
-    pub owner_references: Vec<OwnerReference>,
+    pub owner_references: Interned<Vec<OwnerReference>>,
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_default")]
     pub finalizers: Vec<String>,
 }

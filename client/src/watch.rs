@@ -139,7 +139,7 @@ impl<T: DeserializeOwned> WatchStream<T> {
     }
 
     fn take_line(&mut self) -> Option<BytesMut> {
-        let found = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n');
+        let found = memchr::memchr(b'\n', &self.buffer[self.scanned..]);
         match found {
             Some(at) => {
                 let line = self.buffer.split_to(self.scanned + at + 1);
@@ -154,8 +154,33 @@ impl<T: DeserializeOwned> WatchStream<T> {
     }
 }
 
+/// The kind and the object of a frame as every server writes it, found without reading the object. Whatever looks
+/// different is decoded as a whole.
+fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = line.strip_prefix(b"{\"type\":\"")?;
+    let end = memchr::memchr(b'"', rest)?;
+    let object = rest[end..].strip_prefix(b"\",\"object\":")?;
+    Some((&rest[..end], object.trim_ascii_end().strip_suffix(b"}")?))
+}
+
+fn event_of<T>(kind: &[u8]) -> Option<fn(T) -> WatchEvent<T>> {
+    match kind {
+        b"ADDED" => Some(WatchEvent::Added),
+        b"MODIFIED" => Some(WatchEvent::Modified),
+        b"DELETED" => Some(WatchEvent::Deleted),
+        _ => None,
+    }
+}
+
 fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<WatchEvent<T>> {
     let undecodable = |source| Error::Decode { path: "watch".into(), source };
+    // What does not decode here says why below.
+    if let Some((kind, object)) = split(line)
+        && let Some(event) = event_of(kind)
+        && let Ok(object) = serde_json::from_slice(object)
+    {
+        return Ok(event(object));
+    }
     let frame: Frame<'_> = serde_json::from_slice(line).map_err(undecodable)?;
     let object = frame.object.get();
     let parse = || serde_json::from_str::<T>(object).map_err(undecodable);
@@ -172,5 +197,37 @@ fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<WatchEvent<T>> {
         }
         "ERROR" => Err(Error::Api(Box::new(Status::from_answer(500, object.as_bytes())))),
         other => Err(Error::Config(format!("unknown watch event type {other:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn frames_are_read_however_they_are_written() {
+        for line in [
+            r#"{"type":"ADDED","object":{"a":"}\"","b":{"object":1}}}"#,
+            r#"{"object":{"a":"}\"","b":{"object":1}},"type":"ADDED"}"#,
+            r#"{ "type": "ADDED", "object": {"a":"}\"","b":{"object":1}} }"#,
+            r#"{"type":"ADDED","object":{"a":"}\"","b":{"object":1}},"more":{}}"#,
+        ] {
+            match decode::<Value>(format!("{line}\n").as_bytes()) {
+                Ok(WatchEvent::Added(object)) => assert_eq!(object, json!({"a": "}\"", "b": {"object": 1}}), "{line}"),
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+        let bookmark = r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"7"}}}"#;
+        match decode::<Value>(bookmark.as_bytes()) {
+            Ok(WatchEvent::Bookmark { resource_version, initial_end: false }) => assert_eq!(resource_version, "7"),
+            other => panic!("{other:?}"),
+        }
+        for line in
+            [r#"{"type":"ADDED","object":{"a":}}"#, r#"{"type":"ADDED","object":{}"#, r#"{"type":"X","object":{}}"#]
+        {
+            assert!(decode::<Value>(line.as_bytes()).is_err(), "{line}");
+        }
     }
 }

@@ -142,9 +142,9 @@ impl History<'_> {
                 metadata: ObjectMeta {
                     name: name(&self.owner.name, &hash),
                     namespace: self.owner.namespace.clone(),
-                    labels,
+                    labels: labels.into(),
                     annotations: self.owner.annotations.clone(),
-                    owner_references: vec![controller_reference(self.resource, self.owner)],
+                    owner_references: vec![controller_reference(self.resource, self.owner)].into(),
                     ..ObjectMeta::default()
                 },
                 data: data.clone(),

@@ -64,7 +64,7 @@ impl Listers for InformerListers {
     }
 
     fn namespace_labels(&self, name: &str) -> Option<BTreeMap<String, String>> {
-        Some(self.namespaces.get_named("", name)?.metadata.labels.clone())
+        Some(BTreeMap::clone(&self.namespaces.get_named("", name)?.metadata.labels))
     }
 
     fn disruption_budgets(&self, namespace: &str) -> Vec<Arc<PodDisruptionBudget>> {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use client::ObjectMeta;
+use client::{Interned, Meta, ObjectMeta};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -21,7 +21,7 @@ where
 pub type ResourceList = BTreeMap<String, QuantityText>;
 
 /// A quantity as written: text, or a bare number.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct QuantityText(pub String);
 
 impl<'de> Deserialize<'de> for QuantityText {
@@ -60,9 +60,9 @@ pub struct PodSpec {
     pub preemption_policy: Option<String>,
     pub host_network: bool,
     #[serde(deserialize_with = "nullable")]
-    pub containers: Vec<Container>,
+    pub containers: Interned<Vec<Container>>,
     #[serde(deserialize_with = "nullable")]
-    pub init_containers: Vec<Container>,
+    pub init_containers: Interned<Vec<Container>>,
     #[serde(deserialize_with = "nullable")]
     pub overhead: ResourceList,
     pub resources: Option<ResourceRequirements>,
@@ -70,7 +70,7 @@ pub struct PodSpec {
     pub node_selector: BTreeMap<String, String>,
     pub affinity: Option<Affinity>,
     #[serde(deserialize_with = "nullable")]
-    pub tolerations: Vec<Toleration>,
+    pub tolerations: Interned<Vec<Toleration>>,
     #[serde(deserialize_with = "nullable")]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
     #[serde(deserialize_with = "nullable")]
@@ -104,7 +104,7 @@ pub struct PodCondition {
 }
 
 /// `v1.Container`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)]
 pub struct Container {
@@ -116,7 +116,7 @@ pub struct Container {
 }
 
 /// `v1.ResourceRequirements`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)]
 pub struct ResourceRequirements {
@@ -125,7 +125,7 @@ pub struct ResourceRequirements {
 }
 
 /// `v1.ContainerPort`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)]
 pub struct ContainerPort {
@@ -380,4 +380,25 @@ pub struct PodDisruptionBudgetStatus {
     pub disrupted_pods: BTreeMap<String, Value>,
 }
 
-client::impl_meta!(Pod, Node, Selecting, Namespace, PodDisruptionBudget);
+impl Meta for Pod {
+    fn name(&self) -> &str {
+        &self.metadata.name
+    }
+    fn namespace(&self) -> &str {
+        &self.metadata.namespace
+    }
+    fn uid(&self) -> &str {
+        &self.metadata.uid
+    }
+    fn resource_version(&self) -> &str {
+        &self.metadata.resource_version
+    }
+    fn trim(&mut self) {
+        // No plugin reads these, and they are the longest text of many pods.
+        self.metadata.annotations = Interned::default();
+        self.spec.volumes.retain(|volume| volume.persistent_volume_claim.is_some());
+        self.spec.volumes.shrink_to_fit();
+    }
+}
+
+client::impl_meta!(Node, Selecting, Namespace, PodDisruptionBudget);

@@ -23,29 +23,53 @@ impl<T> Clone for Store<T> {
 }
 
 struct Inner<T> {
-    items: Map<ObjectKey, Arc<T>>,
+    /// An object's key is in memory once, however many indexes name it.
+    items: Map<Arc<ObjectKey>, Arc<T>>,
     indexes: Map<&'static str, Index<T>>,
 }
 
 struct Index<T> {
     function: IndexFn<T>,
-    values: Map<String, Map<ObjectKey, Arc<T>>>,
+    values: Map<String, Map<Arc<ObjectKey>, Arc<T>>>,
 }
 
 impl<T> Index<T> {
-    fn insert(&mut self, key: &ObjectKey, object: &Arc<T>) {
-        for value in (self.function)(object) {
+    fn insert(&mut self, key: &Arc<ObjectKey>, object: &Arc<T>) {
+        self.put(key, object, (self.function)(object));
+    }
+
+    fn put(&mut self, key: &Arc<ObjectKey>, object: &Arc<T>, values: Vec<String>) {
+        for value in values {
             self.values.entry(value).or_default().insert(key.clone(), object.clone());
         }
     }
 
     fn remove(&mut self, key: &ObjectKey, object: &T) {
-        for value in (self.function)(object) {
-            if let Some(members) = self.values.get_mut(&value) {
+        let values = (self.function)(object);
+        self.take(key, &values);
+    }
+
+    fn take(&mut self, key: &ObjectKey, values: &[String]) {
+        for value in values {
+            if let Some(members) = self.values.get_mut(value) {
                 members.remove(key);
                 if members.is_empty() {
-                    self.values.remove(&value);
+                    self.values.remove(value);
                 }
+            }
+        }
+    }
+
+    /// Most changes of an object leave it where it was.
+    fn replace(&mut self, key: &Arc<ObjectKey>, old: &T, new: &Arc<T>) {
+        let (before, after) = ((self.function)(old), (self.function)(new));
+        if before != after {
+            self.take(key, &before);
+            return self.put(key, new, after);
+        }
+        for value in &after {
+            if let Some(member) = self.values.get_mut(value).and_then(|members| members.get_mut(&**key)) {
+                *member = new.clone();
             }
         }
     }
@@ -73,7 +97,7 @@ impl<T: Meta> Store<T> {
     }
 
     pub fn keys(&self) -> Vec<ObjectKey> {
-        self.inner.read().items.keys().cloned().collect()
+        self.inner.read().items.keys().map(|key| ObjectKey::clone(key)).collect()
     }
 
     pub fn len(&self) -> usize {
@@ -123,12 +147,24 @@ impl<T: Meta> Store<T> {
     pub fn insert(&self, object: Arc<T>) -> Option<Arc<T>> {
         let key = object.key();
         let mut inner = self.inner.write();
-        let old = inner.items.insert(key.clone(), object.clone());
-        for index in inner.indexes.values_mut() {
-            if let Some(old) = &old {
-                index.remove(&key, old);
+        let inner = &mut *inner;
+        // The key that is there already is shared with the indexes.
+        let (key, old) = match inner.items.get_key_value(&key).map(|(key, _)| key.clone()) {
+            Some(key) => {
+                let old = inner.items.insert(key.clone(), object.clone());
+                (key, old)
             }
-            index.insert(&key, &object);
+            None => {
+                let key = Arc::new(key);
+                inner.items.insert(key.clone(), object.clone());
+                (key, None)
+            }
+        };
+        for index in inner.indexes.values_mut() {
+            match &old {
+                Some(old) => index.replace(&key, old, &object),
+                None => index.insert(&key, &object),
+            }
         }
         old
     }

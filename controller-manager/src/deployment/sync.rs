@@ -160,7 +160,7 @@ impl DeploymentController {
         set.metadata = ObjectMeta {
             name: sets::set_name(&deployment.metadata.name, &hash),
             namespace: deployment.metadata.namespace.clone(),
-            owner_references: vec![controller_reference(&client::resources::DEPLOYMENTS, &deployment.metadata)],
+            owner_references: vec![controller_reference(&client::resources::DEPLOYMENTS, &deployment.metadata)].into(),
             labels: set
                 .template_labels()
                 .into_iter()

@@ -187,7 +187,7 @@ fn fill(
             gone.push(slice);
         } else if differs || slice.metadata.labels != labels {
             slice.endpoints = kept;
-            slice.metadata.labels = labels;
+            slice.metadata.labels = labels.into();
             changed.push(typed(slice));
         } else {
             unchanged.push(slice);
@@ -334,7 +334,7 @@ fn hints(service: &Service, ready: bool, zone: Option<&str>, node: &str) -> Valu
 
 /// The service's labels and our own.
 fn labels(service: &Service) -> BTreeMap<String, String> {
-    let mut labels = service.metadata.labels.clone();
+    let mut labels = BTreeMap::clone(&service.metadata.labels);
     labels.retain(|key, _| ![SERVICE_NAME, MANAGED_BY, HEADLESS].contains(&key.as_str()));
     if matches!(service.spec.cluster_ip.as_str(), "" | "None") {
         labels.insert(HEADLESS.into(), String::new());
@@ -349,8 +349,8 @@ fn new_slice(service: &Service, family: &str, ports: Vec<EndpointPort>) -> Endpo
         metadata: ObjectMeta {
             generate_name: crate::pod_control::name_prefix(&service.metadata.name),
             namespace: service.metadata.namespace.clone(),
-            labels: labels(service),
-            owner_references: vec![controller_reference(&SERVICES, &service.metadata)],
+            labels: labels(service).into(),
+            owner_references: vec![controller_reference(&SERVICES, &service.metadata)].into(),
             ..ObjectMeta::default()
         },
         address_type: family.to_string(),

@@ -87,7 +87,7 @@ impl Collector {
 
     pub async fn attempt_to_delete(&self, uid: &str) -> worker::Result {
         let Some(node) = self.graph.lock().get(uid).cloned() else { return Ok(Requeue::Never) };
-        if node.deleting && !node.waits_for_dependents {
+        if node.deleting() && !node.waits_for_dependents() {
             return Ok(Requeue::Never);
         }
         let Some(latest) = self.read(&node, uid).await? else {
@@ -125,7 +125,7 @@ impl Collector {
 
     /// The object as the server has it; `None` when it, with this uid, is gone.
     async fn read(&self, node: &Node, uid: &str) -> Result<Option<Object>, Error> {
-        match self.client.get_metadata::<Object>(&node.resource, Some(&node.namespace), &node.name).await {
+        match self.client.get_metadata::<Object>(&node.resource, Some(node.namespace()), node.name()).await {
             Ok(object) if object.metadata.uid == uid => Ok(Some(object)),
             Ok(_) => Ok(None),
             Err(error) if error.is_not_found() => Ok(None),
@@ -141,8 +141,8 @@ impl Collector {
                 continue;
             }
             let known = self.graph.lock().get(&reference.uid).cloned();
-            if let Some(owner) = known.filter(|owner| is_same(owner, reference, &node.namespace)) {
-                if owner.waits_for_dependents {
+            if let Some(owner) = known.filter(|owner| is_same(owner, reference, node.namespace())) {
+                if owner.waits_for_dependents() {
                     owners.waiting.push(reference.uid.clone());
                 } else {
                     owners.solid += 1;
@@ -168,14 +168,16 @@ impl Collector {
                 reference.api_version, reference.kind
             )));
         };
-        if resource.namespaced && node.namespace.is_empty() {
+        if resource.namespaced && node.namespace().is_empty() {
             // A cluster-scoped object cannot be owned by a namespaced one: nobody can tell whose.
             return Err(Error::Other(format!(
                 "namespaced owner {} {} of the cluster-scoped object {}",
-                reference.kind, reference.name, node.name
+                reference.kind,
+                reference.name,
+                node.name()
             )));
         }
-        let namespace = Some(node.namespace.as_str()).filter(|_| resource.namespaced);
+        let namespace = Some(node.namespace()).filter(|_| resource.namespaced);
         match self.client.get_metadata::<Object>(&resource, namespace, &reference.name).await {
             Ok(owner) if owner.metadata.uid == reference.uid => Ok(Some(owner)),
             Ok(_) => Ok(None),
@@ -185,7 +187,7 @@ impl Collector {
     }
 
     async fn delete(&self, node: &Node, latest: &Object, policy: Propagation) -> Result<(), Error> {
-        tracing::debug!(controller = NAME, resource = %node.resource, namespace = node.namespace, name = node.name, ?policy, "deleting a dependent");
+        tracing::debug!(controller = NAME, resource = %node.resource, namespace = node.namespace(), name = node.name(), ?policy, "deleting a dependent");
         let options = DeleteOptions {
             propagation_policy: Some(policy),
             preconditions: Some(Preconditions {
@@ -195,7 +197,7 @@ impl Collector {
             }),
             ..DeleteOptions::default()
         };
-        match self.client.delete(&node.resource, Some(&node.namespace), &node.name, &options).await {
+        match self.client.delete(&node.resource, Some(node.namespace()), node.name(), &options).await {
             Err(error) if !error.is_not_found() => Err(error.into()),
             _ => Ok(()),
         }
@@ -204,7 +206,7 @@ impl Collector {
     async fn patch(&self, node: &Node, metadata: serde_json::Value) -> Result<(), Error> {
         let patch = Patch::Merge(json!({ "metadata": metadata }));
         let result: client::Result<IgnoredAny> =
-            self.client.patch(&node.resource, Some(&node.namespace), &node.name, None, &patch).await;
+            self.client.patch(&node.resource, Some(node.namespace()), node.name(), None, &patch).await;
         match result {
             Err(error) if !error.is_not_found() => Err(error.into()),
             _ => Ok(()),
@@ -248,7 +250,7 @@ impl Collector {
             return Ok(Requeue::Never);
         }
         for (dependent, node) in blocking {
-            if !node.deleting {
+            if !node.deleting() {
                 self.delete.add(dependent);
             }
         }
@@ -259,7 +261,7 @@ impl Collector {
     /// dependents that wait stop blocking.
     async fn break_circles(&self, uid: &str) -> Result<(), Error> {
         let dependents = self.graph.lock().dependents(uid);
-        if !dependents.iter().any(|(_, dependent)| dependent.waits_for_dependents) {
+        if !dependents.iter().any(|(_, dependent)| dependent.waits_for_dependents()) {
             return Ok(());
         }
         let Some(node) = self.graph.lock().get(uid).cloned() else { return Ok(()) };
@@ -299,7 +301,7 @@ impl Collector {
 fn is_same(owner: &Node, reference: &OwnerReference, namespace: &str) -> bool {
     let kind_matches =
         owner.resource.kind == reference.kind && group_of(&owner.resource) == group_of_reference(reference);
-    kind_matches && owner.name == reference.name && (owner.namespace.is_empty() || owner.namespace == namespace)
+    kind_matches && owner.name() == reference.name && (owner.namespace().is_empty() || owner.namespace() == namespace)
 }
 
 fn group_of(resource: &Resource) -> &str {

@@ -4,10 +4,11 @@
 //! is not known, so the order in which informers fill the graph does not matter.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use ahash::RandomState;
 use client::meta::null_default;
-use client::{Meta, OwnerReference, Resource, Timestamp};
+use client::{Interned, Meta, OwnerReference, Resource, Timestamp};
 use serde::Deserialize;
 
 pub(super) const FOREGROUND: &str = "foregroundDeletion";
@@ -29,7 +30,7 @@ pub(super) struct ObjectMetadata {
     pub resource_version: String,
     pub deletion_timestamp: Option<Timestamp>,
     #[serde(deserialize_with = "null_default")]
-    pub owner_references: Vec<OwnerReference>,
+    pub owner_references: Interned<Vec<OwnerReference>>,
     #[serde(deserialize_with = "null_default")]
     pub finalizers: Vec<String>,
 }
@@ -70,14 +71,34 @@ impl Object {
 }
 
 /// One object in the graph.
+///
+/// It shares with the informer what that keeps anyway: there is one for every object of the cluster.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
-    pub resource: Resource,
-    pub namespace: String,
-    pub name: String,
-    pub owners: Vec<OwnerReference>,
-    pub deleting: bool,
-    pub waits_for_dependents: bool,
+    pub resource: Arc<Resource>,
+    pub object: Arc<Object>,
+}
+
+impl Node {
+    pub fn namespace(&self) -> &str {
+        &self.object.metadata.namespace
+    }
+
+    pub fn name(&self) -> &str {
+        &self.object.metadata.name
+    }
+
+    pub fn owners(&self) -> &[OwnerReference] {
+        &self.object.metadata.owner_references
+    }
+
+    pub fn deleting(&self) -> bool {
+        self.object.is_deleting()
+    }
+
+    pub fn waits_for_dependents(&self) -> bool {
+        self.object.waits_for_dependents()
+    }
 }
 
 /// What an event makes necessary, as uids.
@@ -112,44 +133,36 @@ impl Graph {
     }
 
     /// Takes in an object's new state.
-    pub fn update(&mut self, resource: &Resource, object: &Object) -> Work {
+    pub fn update(&mut self, resource: &Arc<Resource>, object: &Arc<Object>) -> Work {
         let mut work = Work::default();
-        let metadata = &object.metadata;
-        let node = Node {
-            resource: resource.clone(),
-            namespace: metadata.namespace.clone(),
-            name: metadata.name.clone(),
-            owners: metadata.owner_references.clone(),
-            deleting: object.is_deleting(),
-            waits_for_dependents: object.waits_for_dependents(),
-        };
-        let uid = metadata.uid.clone();
+        let node = Node { resource: resource.clone(), object: object.clone() };
+        let uid = object.metadata.uid.clone();
         let old = self.nodes.insert(uid.clone(), node.clone());
-        let old_owners = old.as_ref().map_or(&[][..], |old| &old.owners);
+        let old_owners = old.as_ref().map_or(&[][..], Node::owners);
         for owner in old_owners {
-            if !node.owners.iter().any(|new| new.uid == owner.uid) {
+            if !node.owners().iter().any(|new| new.uid == owner.uid) {
                 self.unlink(&owner.uid, &uid);
             }
             // An owner in foreground deletion may have waited for this one.
             let still_blocks =
-                node.owners.iter().any(|new| new.uid == owner.uid && new.block_owner_deletion == Some(true));
+                node.owners().iter().any(|new| new.uid == owner.uid && new.block_owner_deletion == Some(true));
             if !still_blocks && owner.block_owner_deletion == Some(true) && self.waits(&owner.uid) {
                 work.delete.push(owner.uid.clone());
             }
         }
         let mut must_check = false;
-        for owner in &node.owners {
+        for owner in node.owners() {
             self.dependents.entry(owner.uid.clone()).or_default().insert(uid.clone());
             if !old_owners.iter().any(|old| old.uid == owner.uid) {
                 // A new owner that is unknown may never have existed; one that waits for its
                 // dependents must see this one go too.
-                must_check |= self.nodes.get(&owner.uid).is_none_or(|owner| owner.waits_for_dependents);
+                must_check |= self.nodes.get(&owner.uid).is_none_or(|owner| owner.waits_for_dependents());
             }
         }
         if must_check {
             work.delete.push(uid.clone());
         }
-        let began_waiting = node.waits_for_dependents && old.as_ref().is_none_or(|old| !old.waits_for_dependents);
+        let began_waiting = node.waits_for_dependents() && old.as_ref().is_none_or(|old| !old.waits_for_dependents());
         if began_waiting {
             work.delete.extend(self.dependents.get(&uid).into_iter().flatten().cloned());
             work.delete.push(uid.clone());
@@ -164,7 +177,7 @@ impl Graph {
     pub fn remove(&mut self, uid: &str) -> Work {
         let mut work = Work::default();
         let Some(node) = self.nodes.remove(uid) else { return work };
-        for owner in &node.owners {
+        for owner in node.owners() {
             self.unlink(&owner.uid, uid);
             if self.waits(&owner.uid) {
                 work.delete.push(owner.uid.clone());
@@ -175,7 +188,7 @@ impl Graph {
     }
 
     fn waits(&self, uid: &str) -> bool {
-        self.nodes.get(uid).is_some_and(|node| node.waits_for_dependents)
+        self.nodes.get(uid).is_some_and(|node| node.waits_for_dependents())
     }
 
     fn unlink(&mut self, owner: &str, dependent: &str) {
@@ -191,7 +204,7 @@ impl Graph {
     pub fn blocking(&self, uid: &str) -> Vec<(String, Node)> {
         let mut blocking = self.dependents(uid);
         blocking.retain(|(_, node)| {
-            node.owners.iter().any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
+            node.owners().iter().any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
         });
         blocking
     }
@@ -202,8 +215,8 @@ mod tests {
     use super::*;
     use client::resources::{PODS, REPLICA_SETS};
 
-    fn object(uid: &str, owners: &[(&str, bool)], finalizers: &[&str], deleting: bool) -> Object {
-        Object {
+    fn object(uid: &str, owners: &[(&str, bool)], finalizers: &[&str], deleting: bool) -> Arc<Object> {
+        Arc::new(Object {
             metadata: ObjectMetadata {
                 name: uid.into(),
                 namespace: "ns".into(),
@@ -220,19 +233,27 @@ mod tests {
                 finalizers: finalizers.iter().map(|finalizer| finalizer.to_string()).collect(),
                 ..ObjectMetadata::default()
             },
-        }
+        })
+    }
+
+    fn pods() -> Arc<Resource> {
+        Arc::new(PODS.clone())
+    }
+
+    fn replica_sets() -> Arc<Resource> {
+        Arc::new(REPLICA_SETS.clone())
     }
 
     #[test]
     fn dependents_of_a_deleted_owner_are_looked_at() {
         let mut graph = Graph::default();
         assert_eq!(
-            graph.update(&PODS, &object("pod", &[("set", true)], &[], false)).delete,
+            graph.update(&pods(), &object("pod", &[("set", true)], &[], false)).delete,
             ["pod"],
             "its owner is unknown"
         );
-        assert_eq!(graph.update(&REPLICA_SETS, &object("set", &[], &[], false)), Work::default());
-        assert_eq!(graph.update(&PODS, &object("two", &[("set", true)], &[], false)), Work::default());
+        assert_eq!(graph.update(&replica_sets(), &object("set", &[], &[], false)), Work::default());
+        assert_eq!(graph.update(&pods(), &object("two", &[("set", true)], &[], false)), Work::default());
         let mut work = graph.remove("set");
         work.delete.sort();
         assert_eq!(work.delete, ["pod", "two"]);
@@ -242,16 +263,16 @@ mod tests {
     #[test]
     fn foreground_deletion_waits_for_blocking_dependents() {
         let mut graph = Graph::default();
-        graph.update(&REPLICA_SETS, &object("set", &[], &[], false));
-        graph.update(&PODS, &object("blocks", &[("set", true)], &[], false));
-        graph.update(&PODS, &object("free", &[("set", false)], &[], false));
-        let mut work = graph.update(&REPLICA_SETS, &object("set", &[], &[FOREGROUND], true));
+        graph.update(&replica_sets(), &object("set", &[], &[], false));
+        graph.update(&pods(), &object("blocks", &[("set", true)], &[], false));
+        graph.update(&pods(), &object("free", &[("set", false)], &[], false));
+        let mut work = graph.update(&replica_sets(), &object("set", &[], &[FOREGROUND], true));
         work.delete.sort();
         assert_eq!(work.delete, ["blocks", "free", "set"]);
         assert_eq!(graph.blocking("set").len(), 1);
-        assert_eq!(graph.update(&PODS, &object("late", &[("set", true)], &[], false)).delete, ["late"]);
+        assert_eq!(graph.update(&pods(), &object("late", &[("set", true)], &[], false)).delete, ["late"]);
         assert_eq!(
-            graph.update(&PODS, &object("late", &[("set", false)], &[], false)).delete,
+            graph.update(&pods(), &object("late", &[("set", false)], &[], false)).delete,
             ["set"],
             "it no longer blocks"
         );
@@ -262,7 +283,7 @@ mod tests {
     #[test]
     fn orphaning_is_asked_for_once_deletion_began() {
         let mut graph = Graph::default();
-        assert!(graph.update(&REPLICA_SETS, &object("set", &[], &[ORPHAN], false)).orphan.is_empty());
-        assert_eq!(graph.update(&REPLICA_SETS, &object("set", &[], &[ORPHAN], true)).orphan, ["set"]);
+        assert!(graph.update(&replica_sets(), &object("set", &[], &[ORPHAN], false)).orphan.is_empty());
+        assert_eq!(graph.update(&replica_sets(), &object("set", &[], &[ORPHAN], true)).orphan, ["set"]);
     }
 }

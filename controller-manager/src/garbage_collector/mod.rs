@@ -200,7 +200,7 @@ impl Monitors {
     fn connect(&self, informer: &Informer<Object>, resource: &Resource) {
         let graph = self.graph.clone();
         let (delete, orphan) = (self.delete.clone(), self.orphan.clone());
-        let resource = resource.clone();
+        let resource = Arc::new(resource.clone());
         informer.on_event(move |event| {
             let work = match event {
                 Event::Added(object) => graph.lock().update(&resource, object),

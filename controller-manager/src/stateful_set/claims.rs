@@ -81,5 +81,5 @@ pub(super) fn owners(claim: &ObjectMeta, set: &StatefulSet, pod: &Pod) -> Option
             wanted.push(controller_reference(&client::resources::PODS, &pod.metadata));
         }
     }
-    (wanted != claim.owner_references).then_some(wanted)
+    (wanted != *claim.owner_references).then_some(wanted)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use client::meta::null_default;
-use client::{ObjectMeta, Timestamp};
+use client::{Interned, ObjectMeta, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{Condition, condition};
@@ -23,11 +23,11 @@ client::impl_meta!(Pod);
 pub struct PodSpec {
     pub node_name: String,
     #[serde(deserialize_with = "null_default")]
-    pub containers: Vec<Container>,
+    pub containers: Interned<Vec<Container>>,
     #[serde(deserialize_with = "null_default")]
-    pub init_containers: Vec<Container>,
+    pub init_containers: Interned<Vec<Container>>,
     #[serde(deserialize_with = "null_default")]
-    pub tolerations: Vec<Toleration>,
+    pub tolerations: Interned<Vec<Toleration>>,
     pub hostname: String,
     pub subdomain: String,
     pub restart_policy: String,
@@ -73,7 +73,7 @@ pub struct FieldRequirement {
     pub values: Vec<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Container {
     pub name: String,
@@ -83,7 +83,7 @@ pub struct Container {
     pub restart_policy: Option<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerPort {
     pub name: String,
@@ -91,7 +91,7 @@ pub struct ContainerPort {
     pub protocol: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Toleration {
     #[serde(skip_serializing_if = "String::is_empty")]
