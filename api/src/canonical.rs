@@ -123,11 +123,25 @@ fn canonicalize_object(ty: TypeRef<'_>, map: &mut Map<String, Value>) {
         }
     });
     for field in ty.fields() {
-        if !map.contains_key(field.name.as_ref())
+        // Few fields are written when they are not set: they are looked for, the others are not.
+        if is_written(ty.at(field.ty), field)
+            && !map.contains_key(field.name.as_ref())
             && let Some(value) = zero(ty.at(field.ty), field)
         {
             map.insert(field.name.to_string(), value);
         }
+    }
+}
+
+/// Whether Go writes a field that was never set: whether [`zero`] has a value for it.
+fn is_written(ty: TypeRef<'_>, field: &Field) -> bool {
+    if field.pointer {
+        return !field.omitempty;
+    }
+    match ty.ty() {
+        Type::String(_) | Type::Int32 | Type::Int64 | Type::Double | Type::Bool => !field.omitempty,
+        Type::Bytes | Type::List(_) | Type::Map(_) => !field.omitempty,
+        _ => !field.omitzero,
     }
 }
 
@@ -217,6 +231,16 @@ mod tests {
         let mut role = json!({"metadata": {}, "rules": []});
         null_empty_lists(ty, &mut role);
         assert_eq!(role, json!({"metadata": {}, "rules": null}));
+    }
+
+    #[test]
+    fn what_is_written_has_a_zero() {
+        for (name, ty) in table().types() {
+            for field in ty.fields() {
+                let inner = ty.at(field.ty);
+                assert_eq!(is_written(inner, field), zero(inner, field).is_some(), "{name}.{}", field.name);
+            }
+        }
     }
 
     #[test]

@@ -6,15 +6,15 @@
 //! protobuf, validation of unknown fields) takes. Built-in kinds live in one `&'static Schema` and
 //! give `TypeRef<'static>`; a CRD's schema is held by [`SharedType`], which frees it with its last user.
 //!
-//! Facts only: names, numbers, list and map kinds, defaults, enums. Walks never allocate: a field is
-//! found by binary search over names.
+//! Facts only: names, numbers, list and map kinds, defaults, enums. Walks hardly allocate: a field is
+//! found by its name's hash, in a table that a struct of many fields gets when it is first walked.
 //!
 //! Reads nothing and writes nothing. The words are those of structured-merge-diff (KEP-555) and of the
 //! `+listType`, `+patchStrategy` markers of `types.go`.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
@@ -90,6 +90,54 @@ pub struct ObjectType {
     pub required: Box<[Text]>,
     /// Unions among the fields, with and without a discriminator.
     pub unions: Box<[Union]>,
+    /// Where names are found; made from `fields`, which must not change once names have been looked up.
+    pub places: Places,
+}
+
+/// A hash table over the names of a struct's fields, made when a name is first looked up.
+#[derive(Clone, Debug, Default)]
+pub struct Places(OnceLock<Box<[u16]>>);
+
+/// Structs of fewer fields are searched: that is as quick.
+const FEW: usize = 5;
+/// No field is at this place.
+const VACANT: u16 = u16::MAX;
+
+impl Places {
+    fn find(&self, fields: &[Field], name: &str) -> Option<usize> {
+        let places = self.0.get_or_init(|| {
+            // At most half full, so that a name is found, or missed, at once nearly always.
+            let mut places = vec![VACANT; (fields.len() * 2).next_power_of_two()];
+            for (index, field) in fields.iter().enumerate() {
+                let mut at = hash(&field.name) & (places.len() - 1);
+                while places[at] != VACANT {
+                    at = (at + 1) & (places.len() - 1);
+                }
+                places[at] = u16::try_from(index).expect("a struct has fewer than 2^16 fields");
+            }
+            places.into()
+        });
+        let mut at = hash(name) & (places.len() - 1);
+        loop {
+            let index = usize::from(*places.get(at).filter(|index| **index != VACANT)?);
+            if fields[index].name == name {
+                return Some(index);
+            }
+            at = (at + 1) & (places.len() - 1);
+        }
+    }
+}
+
+/// A hash of a field's name: its length, its first and its last bytes, which tell the fields of a struct apart.
+fn hash(name: &str) -> usize {
+    let bytes = name.as_bytes();
+    let word = |bytes: &[u8]| bytes.iter().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
+    let (first, last) = match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => (word(bytes), 0),
+    };
+    let mixed = (first ^ last.rotate_left(23) ^ bytes.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 40) as usize
 }
 
 /// Fields of which at most one is set.
@@ -298,7 +346,12 @@ impl<'a> TypeRef<'a> {
     /// The named field of a struct and its type.
     pub fn field(self, name: &str) -> Option<FieldRef<'a>> {
         let object = self.object()?;
-        let index = object.fields.binary_search_by(|field| field.name.as_ref().cmp(name)).ok()?;
+        let index = match object.fields.len() {
+            0..FEW => object.fields.iter().position(|field| field.name == name)?,
+            // More than that many no type of Kubernetes has; a definition may.
+            0x8000.. => object.fields.binary_search_by(|field| field.name.as_ref().cmp(name)).ok()?,
+            _ => object.places.find(&object.fields, name)?,
+        };
         let field = &object.fields[index];
         Some(FieldRef { field, ty: self.at(field.ty) })
     }
@@ -487,6 +540,24 @@ mod tests {
         assert!(matches!(root.walk(&["ports", "port"]).map(TypeRef::ty), Some(Type::Int32)));
         assert!(matches!(root.walk(&["labels", "anything"]).map(TypeRef::ty), Some(Type::String(_))));
         assert!(root.walk(&["name", "x"]).is_none());
+    }
+
+    #[test]
+    fn every_field_of_a_large_struct_is_found() {
+        let mut schema = Schema::new();
+        let string = schema.add(Type::String(StringType::default()));
+        // Names that hash alike (equal ends and lengths), and short ones.
+        let mut names: Vec<String> = (0..400).map(|n| format!("beginning{n:06}theEndings")).collect();
+        names.extend(["a", "b", "ab", "abcdefgh", "abcdefghi"].map(String::from));
+        let fields = names.iter().map(|name| Field::new(name.clone(), string)).collect();
+        let large = schema.add(Type::Object(ObjectType::new("t.Large", fields)));
+        let large = schema.type_ref(large);
+        for name in &names {
+            assert_eq!(large.field(name).map(|found| found.field.name.as_ref()), Some(name.as_str()));
+        }
+        for name in ["", "c", "beginning000400theEndings", "abcdefg", "abcdefghij"] {
+            assert!(large.field(name).is_none(), "{name}");
+        }
     }
 
     #[test]

@@ -19,13 +19,13 @@ pub struct Table {
     schema: Schema,
     /// Go name (`core/v1.Pod`) → type, sorted.
     names: Vec<(&'static str, TypeId)>,
-    /// (group, version, kind) → type, sorted.
+    /// (kind, group, version) → type, sorted: kinds differ in their first letters, groups hardly.
     kinds: Vec<((&'static str, &'static str, &'static str), TypeId)>,
     /// In the order of discovery: groups and versions by priority, resources by name.
     resources: Vec<Resource>,
-    /// Indexes into `resources`, sorted by (group, version, plural).
+    /// Indexes into `resources`, sorted by (plural, group, version).
     by_plural: Vec<u16>,
-    /// Indexes into `resources`, sorted by (group, version, kind).
+    /// Indexes into `resources`, sorted by (kind, group, version).
     by_kind: Vec<u16>,
     packages: Vec<Package>,
     /// By type id: a default is somewhere below.
@@ -71,9 +71,9 @@ impl Table {
     pub fn find_resource(&self, group: &str, version: &str, plural: &str) -> Option<&Resource> {
         let key = |index: &u16| {
             let resource = &self.resources[usize::from(*index)];
-            (resource.group.as_ref(), resource.version.as_ref(), resource.plural.as_ref())
+            (resource.plural.as_ref(), resource.group.as_ref(), resource.version.as_ref())
         };
-        let at = self.by_plural.binary_search_by(|index| key(index).cmp(&(group, version, plural))).ok()?;
+        let at = self.by_plural.binary_search_by(|index| key(index).cmp(&(plural, group, version))).ok()?;
         Some(&self.resources[usize::from(self.by_plural[at])])
     }
 
@@ -86,9 +86,9 @@ impl Table {
     pub fn find_resource_by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Resource> {
         let key = |index: &u16| {
             let resource = &self.resources[usize::from(*index)];
-            (resource.group.as_ref(), resource.version.as_ref(), resource.kind.as_ref())
+            (resource.kind.as_ref(), resource.group.as_ref(), resource.version.as_ref())
         };
-        let at = self.by_kind.binary_search_by(|index| key(index).cmp(&(group, version, kind))).ok()?;
+        let at = self.by_kind.binary_search_by(|index| key(index).cmp(&(kind, group, version))).ok()?;
         Some(&self.resources[usize::from(self.by_kind[at])])
     }
 
@@ -101,7 +101,7 @@ impl Table {
     /// As [`Table::kind`], from borrowed text.
     pub fn find_kind(&self, group: &str, version: &str, kind: &str) -> Option<TypeRef<'_>> {
         let get = |group: &str, version: &str| {
-            let at = self.kinds.binary_search_by(|(key, _)| (*key).cmp(&(group, version, kind))).ok()?;
+            let at = self.kinds.binary_search_by(|(key, _)| (*key).cmp(&(kind, group, version))).ok()?;
             Some(self.schema.type_ref(self.kinds[at].1))
         };
         get(group, version).or_else(|| get("meta.k8s.io", "v1").filter(|_| SERVED_EVERYWHERE.contains(&kind)))

@@ -95,7 +95,7 @@ fn assemble(parser: Parser, drafts: &[Draft], packages: Vec<Package>, resources:
             continue;
         }
         let package = packages.iter().find(|known| known.name == package).expect("packages are declared");
-        kinds.push(((package.group, package.version, kind), parser.names[draft.name]));
+        kinds.push(((kind, package.group, package.version), parser.names[draft.name]));
     }
     kinds.sort_unstable();
     let index = |key: fn(&Resource) -> (&str, &str, &str)| {
@@ -103,8 +103,8 @@ fn assemble(parser: Parser, drafts: &[Draft], packages: Vec<Package>, resources:
         order.sort_by(|a, b| key(&resources[usize::from(*a)]).cmp(&key(&resources[usize::from(*b)])));
         order
     };
-    let by_plural = index(|resource| (&resource.group, &resource.version, &resource.plural));
-    let by_kind = index(|resource| (&resource.group, &resource.version, &resource.kind));
+    let by_plural = index(|resource| (&resource.plural, &resource.group, &resource.version));
+    let by_kind = index(|resource| (&resource.kind, &resource.group, &resource.version));
     let defaults = defaults(&parser.schema);
     Table { schema: parser.schema, names, kinds, resources, by_plural, by_kind, packages, defaults }
 }

@@ -2,11 +2,39 @@
 
 use std::sync::Arc;
 
+use ahash::AHashMap;
 use apimachinery::status::Status;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::cache::{Entry, Freshness};
 use crate::server::Server;
+
+/// Decoded objects that are kept: those that every pod of a namespace, or of the cluster, is measured by.
+const KEPT: usize = 512;
+
+/// Trees of objects that are looked at again and again, each as of one revision.
+#[derive(Default)]
+pub struct Decoded(Mutex<AHashMap<Arc<str>, (u64, Arc<Value>)>>);
+
+impl Decoded {
+    /// The tree of an entry.
+    pub fn tree(&self, entry: &Entry) -> Arc<Value> {
+        if let Some((revision, tree)) = self.0.lock().get(entry.key())
+            && *revision == entry.revision()
+        {
+            return tree.clone();
+        }
+        let tree = Arc::new(entry.tree());
+        let mut kept = self.0.lock();
+        if kept.len() >= KEPT {
+            // Whatever is still looked at is back soon.
+            kept.clear();
+        }
+        kept.insert(entry.key().clone(), (entry.revision(), tree.clone()));
+        tree
+    }
+}
 
 /// One object; an empty namespace for kinds without.
 pub fn get(server: &Server, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Entry>> {

@@ -18,13 +18,13 @@ const DEFAULT_PRIORITY: i64 = 0;
 
 pub struct Priority;
 
-async fn classes(server: &Arc<Server>) -> Result<Vec<Value>, Status> {
+async fn classes(server: &Arc<Server>) -> Result<Vec<Arc<Value>>, Status> {
     let Some(served) = server.registry.any_version("scheduling.k8s.io", "priorityclasses") else {
         return Ok(Vec::new());
     };
     let cache = served.cache.as_ref().expect("priority classes are stored");
     let snapshot = cache.snapshot(Freshness::Any).await.map_err(crate::handlers::errors::of_read)?;
-    Ok(snapshot.range(None, None).map(|entry| entry.tree()).collect())
+    Ok(snapshot.range(None, None).map(|entry| server.decoded.tree(entry)).collect())
 }
 
 #[async_trait]
@@ -81,7 +81,7 @@ impl Plugin for Priority {
             let Some(entry) = entry else {
                 return Err(attributes.forbidden(format!("no PriorityClass with name {name} was found")));
             };
-            let class = entry.tree();
+            let class = server.decoded.tree(&entry);
             (
                 class.i64_at(&["value"]).unwrap_or_default(),
                 class.str_at(&["preemptionPolicy"]).unwrap_or("PreemptLowerPriority").to_string(),

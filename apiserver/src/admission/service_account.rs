@@ -86,7 +86,7 @@ fn mirror(attributes: &Attributes<'_>, object: &Value) -> Result<(), Status> {
     Ok(())
 }
 
-async fn account(server: &Arc<Server>, namespace: &str, name: &str) -> Result<Option<Value>, Status> {
+async fn account(server: &Arc<Server>, namespace: &str, name: &str) -> Result<Option<Arc<Value>>, Status> {
     let Some(served) = server.registry.any_version("", "serviceaccounts") else { return Ok(None) };
     let cache = served.cache.as_ref().expect("service accounts are stored");
     let key = served.key(namespace, name);
@@ -96,7 +96,7 @@ async fn account(server: &Arc<Server>, namespace: &str, name: &str) -> Result<Op
         Some(entry) => Some(entry),
         None => read(Freshness::Consistent).await?,
     };
-    Ok(entry.map(|entry| entry.tree()))
+    Ok(entry.map(|entry| server.decoded.tree(&entry)))
 }
 
 /// Adds the token volume, and a mount of it to every container that has nothing there.

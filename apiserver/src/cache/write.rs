@@ -150,17 +150,15 @@ impl ResourceCache {
         longer < 64 && prepared.slot.fill(&prepared.stored, current.revision()) == current.json()
     }
 
-    /// Deletes `current`, provided nobody wrote it meanwhile; answers its last state under the
-    /// resource version of the delete.
+    /// Deletes `current`, provided nobody wrote it meanwhile; answers the resource version of the delete.
     ///
     /// # Errors
     /// As [`ResourceCache::update`].
-    pub async fn delete(&self, current: &Arc<Entry>) -> Result<Arc<Entry>> {
+    pub async fn delete(&self, current: &Arc<Entry>) -> Result<Revision> {
         let begun = Instant::now();
         let revision = self.storage.delete(current.key(), current.revision(), None).await;
         self.metrics.store(Operation::Delete, begun.elapsed());
-        let revision = revision?;
-        Ok(current.at_revision(revision, current.create_revision()))
+        Ok(revision?)
     }
 
     /// Reads an object, lets `change` decide on its new tree (`None`: leave it), and writes that;

@@ -198,13 +198,13 @@ async fn delete(
             .await
             .map_err(|error| errors::of_object(error, &group_resource, name))?
             .ok_or_else(|| Status::not_found(&group_resource, name))?;
-        let mut object = entry.tree();
-        preconditions(served, &object, options)?;
+        let old = entry.tree();
+        preconditions(served, &old, options)?;
+        let mut object = old.clone();
         let decision = decide(cx, served, &mut object, options);
         if decision == Decision::AlreadyMarked {
-            return Ok(Deleted::Marked(entry.tree()));
+            return Ok(Deleted::Marked(old));
         }
-        let old = entry.tree();
         cx.server.admission.mutate(&cx.server, &attributes, &mut Value::Null, Some(&old)).await?;
         cx.server.admission.validate(&cx.server, &attributes, &Value::Null, Some(&old)).await?;
         let result = match decision {

@@ -346,15 +346,16 @@ async fn attempt(
     let group_resource = served.group_resource();
     let name = update.name;
     let old_stored = served.read(current).await?;
-    let old = served.from_storage(old_stored.clone());
-    let mut new = change(cx, Some(&old))?;
+    let converted = (!served.is_storage_version()).then(|| served.from_storage(old_stored.clone()));
+    let old = converted.as_ref().unwrap_or(&old_stored);
+    let mut new = change(cx, Some(old))?;
     place(cx, served, &mut new)?;
     // What a client puts names the object it means; what a patch made of the uid is for validation.
     if update.manager.is_some() {
-        same_uid(served, new.uid(), &old)?;
+        same_uid(served, new.uid(), old)?;
     }
     if let Some(manager) = &update.manager {
-        track(cx, served, update.subresource, manager, Some(&old), &mut new);
+        track(cx, served, update.subresource, manager, Some(old), &mut new);
     }
     let mut new = served.to_storage(new);
     let attributes = Attributes {
@@ -436,11 +437,11 @@ async fn attempt(
     if deleted_by_update(served, &new, &old_stored) {
         // The last finalizer went: this update is the deletion.
         return match cache.delete(current).await {
-            Ok(entry) => {
+            Ok(revision) => {
                 keep(reserved);
                 hooks.deleted(&hook, &new).await;
                 let mut object = served.from_storage(new);
-                object.set_resource_version(&entry.revision().to_string());
+                object.set_resource_version(&revision.to_string());
                 Ok(Some(Written::Object { object, created: false }))
             }
             Err(Error::Conflict { .. } | Error::NotFound { .. }) if lost => Ok(None),

@@ -7,6 +7,7 @@ use apimachinery::status::Status;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::members;
 use crate::cache::Entry;
 use crate::registry::Served;
 use crate::registry::mirrored::TEMPLATE_GENERATION;
@@ -99,7 +100,6 @@ pub fn form(served: &Served, kind: u32) -> u32 {
 /// The form of an entry's JSON in the version served.
 pub const FORM_JSON: u32 = 1;
 const FORM_PROTOBUF: u32 = 2;
-const FORM_META_JSON: u32 = 3;
 
 /// An entry's JSON in the version served.
 pub fn entry_json(served: &Served, entry: &Entry) -> Bytes {
@@ -134,16 +134,30 @@ pub fn entry_protobuf(served: &Served, entry: &Entry) -> Result<Bytes, Status> {
     })
 }
 
-/// An entry's metadata as PartialObjectMetadata in JSON, without kind and apiVersion.
-fn entry_metadata(served: &Served, entry: &Entry) -> Value {
-    // A custom object's form is one of its encodings, which are locked while another is made.
-    let custom = served.custom().map(|_| entry_tree(served, entry));
-    let bytes = entry.encodings.get_or_make(form(served, FORM_META_JSON), || {
-        let tree = custom.unwrap_or_else(|| served.from_storage(entry.tree()));
-        let metadata = tree.get("metadata").cloned().unwrap_or_else(|| json!({}));
-        Bytes::from(serde_json::to_vec(&metadata).expect("a JSON tree encodes"))
-    });
-    serde_json::from_slice(&bytes).expect("these bytes were encoded from a tree")
+/// Whether the metadata of this row's objects is served as it stands in their JSON.
+pub fn has_plain_metadata(served: &Served) -> bool {
+    // The one annotation that mirrors a field; and other versions may mirror more.
+    served.resource.plural != "daemonsets" && (served.is_storage_version() || served.custom().is_some())
+}
+
+/// Appends PartialObjectMetadata made of an object's JSON, which is not decoded.
+pub fn append_metadata(out: &mut Vec<u8>, json: &[u8], version: &str) {
+    out.extend_from_slice(b"{\"apiVersion\":\"meta.k8s.io/");
+    out.extend_from_slice(version.as_bytes());
+    out.extend_from_slice(b"\",\"kind\":\"PartialObjectMetadata\",\"metadata\":");
+    out.extend_from_slice(members::value(json, "metadata").unwrap_or(b"{}"));
+    out.push(b'}');
+}
+
+/// An entry's metadata as a tree.
+pub fn entry_metadata(served: &Served, entry: &Entry) -> Value {
+    if !has_plain_metadata(served) {
+        let tree = entry_tree(served, entry);
+        return tree.get("metadata").cloned().unwrap_or_else(|| json!({}));
+    }
+    let json = entry_json(served, entry);
+    let metadata = members::value(&json, "metadata").unwrap_or(b"{}");
+    serde_json::from_slice(metadata).expect("these bytes were encoded from a tree")
 }
 
 /// PartialObjectMetadata of an object.
@@ -193,6 +207,15 @@ pub fn entry(
             }
             _ => value(&entry_tree(served, entry), format),
         },
+        Some(Transform::PartialObjectMetadata(version))
+            if format.encoding == Encoding::Json && !format.pretty && has_plain_metadata(served) =>
+        {
+            let json = entry_json(served, entry);
+            let mut out = Vec::with_capacity(json.len() / 2);
+            append_metadata(&mut out, &json, version);
+            out.push(b'\n');
+            Ok((format.encoding.media_type(), Bytes::from(out)))
+        }
         Some(Transform::PartialObjectMetadata(version)) => {
             value(&partial_metadata(served, entry_metadata(served, entry), version), format)
         }

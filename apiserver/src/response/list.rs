@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::stream;
 use serde_json::{Map, Value, json};
 
-use super::indent::string_end;
+use super::members::Members;
 use super::{encode, indent};
 use crate::cache::Entry;
 use crate::registry::Served;
@@ -91,12 +91,16 @@ pub fn body(
             let trees = entries.iter().map(|entry| encode::entry_tree(served, entry));
             whole(&table.of_list(served, trees, meta, version)?, format)
         }
+        Some(Transform::PartialObjectMetadataList(version))
+            if format.encoding == Encoding::Json && !format.pretty && encode::has_plain_metadata(served) =>
+        {
+            Ok((media_type, metadata_body(served, entries, meta, version)))
+        }
         Some(Transform::PartialObjectMetadataList(version)) => {
             let items = entries
                 .iter()
                 .map(|entry| {
-                    let tree = encode::entry_tree(served, entry);
-                    let metadata = tree.get("metadata").cloned().unwrap_or_else(|| json!({}));
+                    let metadata = encode::entry_metadata(served, entry);
                     let mut item = encode::partial_metadata(served, metadata, version);
                     if format.encoding == Encoding::Protobuf {
                         item = strip(item);
@@ -205,7 +209,7 @@ fn append_item(out: &mut Vec<u8>, json: &[u8], prefix: &[u8]) {
     }
     out.push(b'{');
     let mut first = true;
-    for (name, member) in (Members { json, at: 1 }) {
+    for (name, member) in Members::of(json) {
         if matches!(name, b"apiVersion" | b"kind") {
             continue;
         }
@@ -218,58 +222,18 @@ fn append_item(out: &mut Vec<u8>, json: &[u8], prefix: &[u8]) {
     out.push(b'}');
 }
 
-/// The top-level members of an object that was encoded here, so without white space: name, and
-/// name with value.
-struct Members<'a> {
-    json: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Iterator for Members<'a> {
-    type Item = (&'a [u8], &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let start = self.at;
-        if self.json.get(start) != Some(&b'"') {
-            return None;
+/// A PartialObjectMetadataList, put together from the metadata of objects as they are.
+fn metadata_body(served: &Arc<Served>, entries: Vec<Arc<Entry>>, meta: &ListMeta, version: &str) -> Body {
+    let head = format!("{{\"apiVersion\":\"meta.k8s.io/{version}\",\"items\":[");
+    let tail = format!("],\"kind\":\"PartialObjectMetadataList\",\"metadata\":{}}}\n", meta.to_value());
+    let (served, version) = (served.clone(), version.to_owned());
+    let mut any = false;
+    in_chunks(head.into_bytes(), entries, tail.into_bytes(), move |buffer, entry| {
+        if std::mem::replace(&mut any, true) {
+            buffer.push(b',');
         }
-        let name_end = string_end(self.json, start);
-        let end = value_end(self.json, name_end + 1);
-        self.at = end + 1;
-        Some((self.json.get(start + 1..name_end - 1)?, self.json.get(start..end)?))
-    }
-}
-
-fn value_end(json: &[u8], start: usize) -> usize {
-    match json.get(start) {
-        Some(b'"') => string_end(json, start),
-        Some(b'{' | b'[') => {
-            let mut depth = 0usize;
-            let mut at = start;
-            while at < json.len() {
-                match json[at] {
-                    b'"' => {
-                        at = string_end(json, at);
-                        continue;
-                    }
-                    b'{' | b'[' => depth += 1,
-                    b'}' | b']' => {
-                        depth -= 1;
-                        if depth == 0 {
-                            return at + 1;
-                        }
-                    }
-                    _ => {}
-                }
-                at += 1;
-            }
-            json.len()
-        }
-        _ => json[start..]
-            .iter()
-            .position(|byte| matches!(byte, b',' | b'}'))
-            .map_or(json.len(), |offset| start + offset),
-    }
+        encode::append_metadata(buffer, &encode::entry_json(&served, entry), &version);
+    })
 }
 
 /// A Table, a row at a time: thousands of trees at once would take ten times the memory of their objects.
@@ -296,24 +260,24 @@ fn table_body(
     }))
 }
 
-/// A body of `head`, what `append` makes of each entry, and `tail`, sent as it is made.
-fn in_chunks(
+/// A body of `head`, what `append` makes of each item, and `tail`, sent as it is made.
+fn in_chunks<T: Send + 'static>(
     head: Vec<u8>,
-    entries: Vec<Arc<Entry>>,
+    items: Vec<T>,
     tail: Vec<u8>,
-    append: impl FnMut(&mut Vec<u8>, &Entry) + Send + 'static,
+    append: impl FnMut(&mut Vec<u8>, &T) + Send + 'static,
 ) -> Body {
-    let state = Some((head, entries.into_iter(), tail, append));
+    let state = Some((head, items.into_iter(), tail, append));
     Body::from_stream(stream::unfold(state, |state| async move {
-        let (mut buffer, mut entries, tail, mut append) = state?;
+        let (mut buffer, mut items, tail, mut append) = state?;
         while buffer.len() < CHUNK {
-            let Some(entry) = entries.next() else {
+            let Some(item) = items.next() else {
                 buffer.extend_from_slice(&tail);
                 return Some((Ok::<_, std::convert::Infallible>(Bytes::from(buffer)), None));
             };
-            append(&mut buffer, &entry);
+            append(&mut buffer, &item);
         }
-        let next = (Vec::with_capacity(CHUNK + CHUNK / 8), entries, tail, append);
+        let next = (Vec::with_capacity(CHUNK + CHUNK / 8), items, tail, append);
         Some((Ok(Bytes::from(buffer)), Some(next)))
     }))
 }
@@ -330,22 +294,19 @@ fn protobuf_body(served: &Arc<Served>, entries: Vec<Arc<Entry>>, meta: &ListMeta
     }
     let mut start = Vec::new();
     encode::field(&mut start, 1, &list_meta);
-    // Each message is made once and kept with its entry; here only their lengths are needed, which stand in front.
+    // Each message is made once and kept with its entry; their length stands in front of all of them.
+    let messages = entries.iter().map(|entry| encode::entry_protobuf(served, entry)).collect::<Result<Vec<_>, _>>()?;
+    drop(entries);
     let mut length = start.len();
     let mut header = Vec::new();
-    for entry in &entries {
-        let message = encode::entry_protobuf(served, entry)?.len();
+    for message in &messages {
         header.clear();
-        encode::field_header(&mut header, 2, message);
-        length += header.len() + message;
+        encode::field_header(&mut header, 2, message.len());
+        length += header.len() + message.len();
     }
     let (mut head, tail) = encode::envelope_parts(&served.api_version(), &served.resource.list_kind, length);
     head.extend_from_slice(&start);
-    let served = served.clone();
-    Ok(in_chunks(head, entries, tail.to_vec(), move |buffer, entry| {
-        let message = encode::entry_protobuf(&served, entry).expect("it was made above and is kept");
-        encode::field(buffer, 2, &message);
-    }))
+    Ok(in_chunks(head, messages, tail.to_vec(), |buffer, message: &Bytes| encode::field(buffer, 2, message)))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ pub mod compress;
 pub mod encode;
 pub mod indent;
 pub mod list;
+pub mod members;
 pub mod table;
 
 use apimachinery::status::Status;

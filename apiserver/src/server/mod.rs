@@ -44,6 +44,8 @@ pub struct Server {
     /// The issuer of ServiceAccount tokens, when there are keys.
     pub tokens: Option<Arc<service_account::Tokens>>,
     pub admission: Chain,
+    /// What admission looks at again and again, decoded.
+    pub decoded: crate::admission::lookup::Decoded,
     /// Webhooks and policies, compiled.
     pub webhooks: crate::admission::webhook::Configurations,
     pub policies: crate::admission::policy::Policies,

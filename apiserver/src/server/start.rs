@@ -296,6 +296,7 @@ async fn build(config: Config, storage: Arc<dyn Storage>, initiated: Cancellatio
         rbac,
         node,
         admission: Chain::new(&config),
+        decoded: crate::admission::lookup::Decoded::default(),
         metrics,
         aggregator,
         webhooks: crate::admission::webhook::Configurations::default(),

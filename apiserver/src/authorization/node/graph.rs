@@ -6,10 +6,11 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use apimachinery::object::ObjectExt as _;
 use parking_lot::RwLock;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::references;
 use crate::cache::{Entry, Event, Follower, Snapshot};
+use crate::response::members;
 
 /// Kinds of objects that a pod refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,7 +132,7 @@ impl Graph {
             return;
         }
         self.remove_pod(&name);
-        let keys: Vec<Key> = references::of_pod(&entry.tree()).into_iter().collect();
+        let keys: Vec<Key> = references::of_pod(&referring(entry)).into_iter().collect();
         let node: Arc<str> = node.into();
         for key in &keys {
             *self.uses.entry(key.clone()).or_default().entry(node.clone()).or_default() += 1;
@@ -206,6 +207,18 @@ impl Source {
 pub struct Populator {
     pub source: Source,
     pub graph: Arc<RwLock<Graph>>,
+}
+
+/// As much of a pod as says what it refers to. What the graph follows is on the way of every write, and half of a pod is
+/// metadata that names nothing.
+fn referring(pod: &Entry) -> Value {
+    const ELSEWHERE: [&str; 3] = [references::MIRROR, "\"resourceClaimStatuses\"", "\"extendedResourceClaimStatus\""];
+    let json = pod.json();
+    if ELSEWHERE.iter().any(|text| memchr::memmem::find(json, text.as_bytes()).is_some()) {
+        return pod.tree();
+    }
+    let spec = members::value(json, "spec").and_then(|spec| serde_json::from_slice::<Value>(spec).ok());
+    json!({"metadata": {"name": pod.name(), "namespace": pod.namespace()}, "spec": spec})
 }
 
 fn node_of(object: &Value) -> Arc<str> {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::graph::{Key, Kind};
 
 /// A mirror pod gives its node nothing: the node made it up.
-const MIRROR: &str = "kubernetes.io/config.mirror";
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Volumes that name a secret, and where.
 const VOLUME_SECRETS: [&[&str]; 10] = [
