@@ -15,5 +15,6 @@ pub mod metrics;
 pub mod pki;
 pub mod serving;
 pub mod signals;
+mod sys;
 pub mod tls;
 pub mod version;

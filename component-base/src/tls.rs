@@ -37,7 +37,24 @@ pub enum Error {
 fn provider() -> Arc<CryptoProvider> {
     // One provider for the whole process, made once.
     static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
-    PROVIDER.get_or_init(|| Arc::new(ring::default_provider())).clone()
+    PROVIDER.get_or_init(|| Arc::new(ordered(ring::default_provider()))).clone()
+}
+
+/// With the suites in the order in which Go prefers them where the processor encrypts by itself: AES-128 first, which
+/// is as safe here as the longer key and cheaper by a quarter.
+fn ordered(mut provider: CryptoProvider) -> CryptoProvider {
+    use rustls::CipherSuite::{
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS13_AES_128_GCM_SHA256,
+    };
+    let preferred = |suite: rustls::CipherSuite| {
+        matches!(
+            suite,
+            TLS13_AES_128_GCM_SHA256 | TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 | TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    };
+    // A stable sort, newer versions of TLS before older ones.
+    provider.cipher_suites.sort_by_key(|suite| (suite.tls13().is_none(), !preferred(suite.suite())));
+    provider
 }
 
 /// Makes ring the process's default provider, which libraries that ask for one (kube, tonic) need.
@@ -324,6 +341,8 @@ pub fn server_config(
     };
     let mut config = builder.with_cert_resolver(Arc::new(cert));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // The server chooses the suite, as Go's does.
+    config.ignore_client_order = true;
     Ok(Arc::new(config))
 }
 
@@ -511,5 +530,19 @@ mod tests {
             assert_eq!(first(name), want, "{name}");
         }
         assert_eq!(certs.each().count(), 3);
+    }
+
+    #[test]
+    fn the_cheaper_of_equal_suites_comes_first() {
+        let names = |provider: &CryptoProvider| -> Vec<rustls::CipherSuite> {
+            provider.cipher_suites.iter().map(|suite| suite.suite()).collect()
+        };
+        let (mut ours, mut all) = (names(&provider()), names(&ring::default_provider()));
+        assert_eq!(ours[0], rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+        assert_eq!(ours[3], rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
+        // None is left out.
+        ours.sort_by_key(|suite| format!("{suite:?}"));
+        all.sort_by_key(|suite| format!("{suite:?}"));
+        assert_eq!(ours, all);
     }
 }
