@@ -68,8 +68,12 @@ impl Snapshot {
             Some(start) if start > prefix.as_str() => start,
             _ => prefix.as_str(),
         };
-        let entries = self.map.range::<_, str>((Bound::Included(from), Bound::Unbounded));
-        entries.map(|(_, entry)| entry).take_while(move |entry| entry.key().starts_with(&prefix))
+        // A prefix ends with a slash, and the next character ends what begins with it. Keys are compared at both ends
+        // only: looking at each of them would cost as much as the rest of a list.
+        debug_assert!(prefix.ends_with('/'));
+        let end = format!("{}0", prefix.trim_end_matches('/'));
+        let bounds = (Bound::Included(from), Bound::Excluded(end.as_str()));
+        self.map.range::<_, str>(bounds).map(|(_, entry)| entry)
     }
 }
 

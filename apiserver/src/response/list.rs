@@ -177,25 +177,24 @@ fn json_body(served: &Arc<Served>, entries: Vec<Arc<Entry>>, meta: &ListMeta, pr
     let served = served.clone();
     let (mut any, mut item) = (false, Vec::new());
     in_chunks(buffer, entries, tail.to_vec(), move |buffer, entry| {
-        let json = encode::entry_json(&served, entry);
+        let append = |out: &mut Vec<u8>| {
+            encode::with_json(&served, entry, |json| match custom {
+                true => out.extend_from_slice(json),
+                false => append_item(out, json, prefix.as_bytes()),
+            });
+        };
         let first = !std::mem::replace(&mut any, true);
         if !first {
             buffer.push(b',');
         }
         if !pretty {
-            return match custom {
-                true => buffer.extend_from_slice(&json),
-                false => append_item(buffer, &json, prefix.as_bytes()),
-            };
+            return append(buffer);
         }
         if !first {
             indent::line(buffer, ITEM_DEPTH);
         }
         item.clear();
-        match custom {
-            true => item.extend_from_slice(&json),
-            false => append_item(&mut item, &json, prefix.as_bytes()),
-        }
+        append(&mut item);
         indent::append(buffer, &item, ITEM_DEPTH);
     })
 }
@@ -232,7 +231,7 @@ fn metadata_body(served: &Arc<Served>, entries: Vec<Arc<Entry>>, meta: &ListMeta
         if std::mem::replace(&mut any, true) {
             buffer.push(b',');
         }
-        encode::append_metadata(buffer, &encode::entry_json(&served, entry), &version);
+        encode::with_json(&served, entry, |json| encode::append_metadata(buffer, json, &version));
     })
 }
 

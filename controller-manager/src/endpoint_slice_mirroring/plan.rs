@@ -158,7 +158,7 @@ fn new_slice(endpoints: &Endpoints, family: &str, ports: Vec<EndpointPort>, want
             namespace: endpoints.metadata.namespace.clone(),
             labels,
             annotations,
-            owner_references: vec![controller_reference(&ENDPOINTS, &endpoints.metadata)],
+            owner_references: vec![controller_reference(&ENDPOINTS, &endpoints.metadata)].into(),
             ..ObjectMeta::default()
         },
         address_type: family.into(),
