@@ -41,6 +41,8 @@ pub struct Config {
     pub cluster_signing: Option<component_base::pki::Pair>,
     /// `--cluster-signing-duration`: the longest certificate.
     pub cluster_signing_duration: Duration,
+    /// How long a generated token's Secret must be unused before it is marked, and marked before it is deleted.
+    pub legacy_token_clean_up_period: Duration,
     pub concurrent_deployment_syncs: usize,
     pub concurrent_replicaset_syncs: usize,
     pub concurrent_rc_syncs: usize,
@@ -126,6 +128,7 @@ impl Default for Config {
             use_service_account_credentials: false,
             cluster_signing: None,
             cluster_signing_duration: Duration::from_secs(365 * 24 * 3600),
+            legacy_token_clean_up_period: Duration::from_secs(365 * 24 * 3600),
             concurrent_deployment_syncs: 5,
             concurrent_replicaset_syncs: 5,
             concurrent_rc_syncs: 5,
@@ -180,6 +183,7 @@ pub fn flags() -> FlagSet {
         .string("leader-elect-resource-namespace", &defaults.leader_elect_resource_namespace, "The namespace of resource object that is used for locking during leader election.")
         .string("cluster-signing-cert-file", "", "Filename containing a PEM-encoded X509 CA certificate used to issue cluster-scoped certificates.")
         .string("cluster-signing-key-file", "", "Filename containing a PEM-encoded RSA or ECDSA private key used to sign cluster-scoped certificates.")
+        .duration("legacy-service-account-token-clean-up-period", defaults.legacy_token_clean_up_period, "The period of time since the last usage of an legacy service account token before it can be deleted.")
         .duration("cluster-signing-duration", defaults.cluster_signing_duration, "The max length of duration signed certificates will be given.")
         .string("bind-address", "0.0.0.0", "The IP address on which to listen for the --secure-port port.")
         .int("secure-port", 10257, "The port on which to serve HTTPS with authentication and authorization. If 0, don't serve HTTPS at all.")
@@ -310,7 +314,6 @@ fn accept_others(set: &mut FlagSet) {
             "horizontal-pod-autoscaler-downscale-stabilization",
             "horizontal-pod-autoscaler-initial-readiness-delay",
             "horizontal-pod-autoscaler-sync-period",
-            "legacy-service-account-token-clean-up-period",
             "pvclaimbinder-sync-period",
             "resource-quota-sync-period",
         ],
@@ -427,6 +430,7 @@ impl Config {
             service_account_private_key_file: path("service-account-private-key-file"),
             use_service_account_credentials: flags.bool("use-service-account-credentials"),
             cluster_signing,
+            legacy_token_clean_up_period: flags.duration("legacy-service-account-token-clean-up-period"),
             cluster_signing_duration: flags.duration("cluster-signing-duration"),
             concurrent_deployment_syncs: count("concurrent-deployment-syncs")?,
             concurrent_replicaset_syncs: count("concurrent-replicaset-syncs")?,

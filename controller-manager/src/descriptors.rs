@@ -11,9 +11,9 @@ use futures::future::BoxFuture;
 use crate::context::Context;
 use crate::{
     certificates, cluster_role_aggregation, cron_job, daemon_set, deployment, disruption, endpoint_slice,
-    endpoint_slice_mirroring, endpoints, garbage_collector, job, namespace, node_ipam, node_lifecycle, pod_gc,
-    replicaset, resource_quota, root_ca, service_account, service_account_tokens, service_cidr, stateful_set,
-    taint_eviction, ttl_after_finished,
+    endpoint_slice_mirroring, endpoints, garbage_collector, job, legacy_token_cleaner, namespace, node_ipam,
+    node_lifecycle, pod_gc, replicaset, resource_quota, root_ca, service_account, service_account_tokens, service_cidr,
+    stateful_set, taint_eviction, token_cleaner, ttl_after_finished,
 };
 
 /// Registers informers and handlers, and answers the controller's loop.
@@ -30,6 +30,10 @@ pub struct Descriptor {
 
 const fn controller(name: &'static str, aliases: &'static [&'static str], start: Start) -> Descriptor {
     Descriptor { name, aliases, on_by_default: true, start: Some(start) }
+}
+
+const fn controller_off(name: &'static str, aliases: &'static [&'static str], start: Start) -> Descriptor {
+    Descriptor { name, aliases, on_by_default: false, start: Some(start) }
 }
 
 const fn absent(name: &'static str, aliases: &'static [&'static str]) -> Descriptor {
@@ -69,7 +73,7 @@ pub static ALL: &[Descriptor] = &[
     absent("podcertificaterequest-cleaner-controller", &[]),
     absent("ttl-controller", &["ttl"]),
     absent_off("bootstrap-signer-controller", &["bootstrapsigner"]),
-    absent_off("token-cleaner-controller", &["tokencleaner"]),
+    controller_off(token_cleaner::NAME, &["tokencleaner"], token_cleaner::start),
     absent("device-taint-eviction-controller", &[]),
     absent("persistentvolume-binder-controller", &["persistentvolume-binder"]),
     absent("persistentvolume-attach-detach-controller", &["attachdetach"]),
@@ -84,7 +88,7 @@ pub static ALL: &[Descriptor] = &[
     absent("storageversion-garbage-collector-controller", &["storage-version-gc"]),
     absent("resourceclaim-controller", &["resource-claim-controller"]),
     absent("resourcepoolstatusrequest-controller", &[]),
-    absent("legacy-serviceaccount-token-cleaner-controller", &["legacy-service-account-token-cleaner"]),
+    controller(legacy_token_cleaner::NAME, &["legacy-service-account-token-cleaner"], legacy_token_cleaner::start),
     absent("validatingadmissionpolicy-status-controller", &["validatingadmissionpolicy-status"]),
     absent("volumeattributesclass-protection-controller", &[]),
     controller(service_cidr::NAME, &[], service_cidr::start),

@@ -20,6 +20,7 @@ mod expectations;
 pub mod garbage_collector;
 mod history;
 pub mod job;
+pub mod legacy_token_cleaner;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -38,6 +39,7 @@ pub mod stateful_set;
 pub mod taint_eviction;
 #[cfg(test)]
 mod testing;
+pub mod token_cleaner;
 pub mod ttl_after_finished;
 pub mod types;
 pub mod worker;

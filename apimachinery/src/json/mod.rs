@@ -191,7 +191,8 @@ impl<'s> Decoder<'_, 's> {
         let discarded =
             matches!(&frame, Frame::Object { mode: Mode::Discard, .. } | Frame::Array { mode: Mode::Discard, .. });
         if self.stack.len() >= if discarded { MAX_DEPTH } else { MAX_KEPT_DEPTH } {
-            return Err(self.scanner.error_here("exceeded max depth"));
+            let opened = if matches!(&frame, Frame::Object { .. }) { '{' } else { '[' };
+            return Err(self.scanner.error_here(&format!("invalid character '{opened}' exceeded max depth")));
         }
         self.stack.push(frame);
         Ok(())

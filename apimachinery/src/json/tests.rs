@@ -46,7 +46,7 @@ fn syntax_errors_as_go() {
 #[test]
 fn depth_is_bounded() {
     let deep = "[".repeat(1_000_000);
-    assert_eq!(parse(deep.as_bytes()).unwrap_err().message, "exceeded max depth");
+    assert_eq!(parse(deep.as_bytes()).unwrap_err().message, "invalid character '[' exceeded max depth");
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     assert!(parse(nested(MAX_KEPT_DEPTH).as_bytes()).is_ok());
     assert!(parse(nested(MAX_KEPT_DEPTH + 1).as_bytes()).is_err());

@@ -18,6 +18,11 @@ use crate::request::UserInfo;
 /// Who made the tokens that are kept in Secrets.
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 const LEGACY_INVALID: &str = "kubernetes.io/legacy-token-invalid-since";
+/// On a Secret: the day on which its token was used last.
+pub const LEGACY_LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+
+/// Notes the use of a kept token: namespace, name and day.
+pub type Note = Arc<dyn Fn(&str, &str, &str) + Send + Sync>;
 
 /// Finds the uid of an object that exists: resource, namespace, name.
 pub type Lookup = Arc<dyn Fn(&str, &str, &str) -> Option<String> + Send + Sync>;
@@ -57,6 +62,8 @@ pub struct Tokens {
     /// Set once the store is there, both.
     pub lookup: std::sync::OnceLock<Lookup>,
     pub secrets: std::sync::OnceLock<Secrets>,
+    /// Notes that the token in a Secret was used: namespace, name, day. Set once the server is there.
+    pub note: std::sync::OnceLock<Note>,
 }
 
 /// What a token is bound to besides its service account.
@@ -196,6 +203,19 @@ impl Tokens {
         Ok((user, matching))
     }
 
+    /// Has the day noted on which a kept token was used, unless it is noted already. Another server's clock
+    /// may be a little ahead.
+    fn used(&self, namespace: &str, secret: &str, last: &str) {
+        let today = self.clock.now().to_zoned(jiff::tz::TimeZone::UTC).date();
+        let tomorrow = today.tomorrow().unwrap_or(today);
+        if last != today.to_string()
+            && last != tomorrow.to_string()
+            && let Some(note) = self.note.get()
+        {
+            note(namespace, secret, &today.to_string());
+        }
+    }
+
     /// The user of a token that is kept in a Secret: as good as the Secret.
     fn verify_legacy(
         &self,
@@ -223,7 +243,9 @@ impl Tokens {
         let kept = self.secrets.get().and_then(|find| find(namespace, secret));
         let kept = kept.filter(|kept| kept["metadata"].get("deletionTimestamp").is_none());
         let kept = kept.ok_or_else(|| gone("secret"))?;
-        if kept["metadata"]["labels"].get(LEGACY_INVALID).is_some() {
+        let label = |name: &str| kept["metadata"]["labels"][name].as_str().unwrap_or_default();
+        if !label(LEGACY_INVALID).is_empty() {
+            self.used(namespace, secret, label(LEGACY_LAST_USED));
             return Err(gone("secret, marked as invalid,"));
         }
         let bytes = kept["data"]["token"].as_str().and_then(|token| STANDARD.decode(token).ok());
@@ -234,6 +256,7 @@ impl Tokens {
         if have.as_deref() != Some(uid) {
             return Err(gone("serviceaccount"));
         }
+        self.used(namespace, secret, label(LEGACY_LAST_USED));
         let groups = vec!["system:serviceaccounts".to_string(), format!("system:serviceaccounts:{namespace}")];
         Ok((UserInfo { name: user, uid: uid.to_string(), groups, ..UserInfo::default() }, matching))
     }
@@ -260,6 +283,7 @@ mod tests {
             clock: Arc::new(clock.clone()),
             lookup: std::sync::OnceLock::new(),
             secrets: std::sync::OnceLock::new(),
+            note: std::sync::OnceLock::new(),
         };
         let alive = Arc::new(parking_lot::Mutex::new(true));
         let seen = alive.clone();
@@ -302,6 +326,7 @@ mod tests {
             clock: component_base::clock::RealClock::shared(),
             lookup: std::sync::OnceLock::new(),
             secrets: std::sync::OnceLock::new(),
+            note: std::sync::OnceLock::new(),
         };
         assert!(matches!(tokens.verify(&token, None), Err(Error::Gone(_))), "nothing is known yet");
         let secret =
@@ -311,7 +336,16 @@ mod tests {
         let _ = tokens.secrets.set(find);
         let lookup: Lookup = Arc::new(|_, _, name| Some(format!("{name}-uid")));
         let _ = tokens.lookup.set(lookup);
+        let noted = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let list = noted.clone();
+        let note: Note = Arc::new(move |namespace, name, day| list.lock().push(format!("{namespace}/{name} {day}")));
+        let _ = tokens.note.set(note);
         let (user, audiences) = tokens.verify(&token, None).unwrap();
+        let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date().to_string();
+        assert_eq!(*noted.lock(), [format!("ns/kept {today}")]);
+        secret.lock()["metadata"]["labels"] = json!({LEGACY_LAST_USED: today});
+        assert!(tokens.verify(&token, None).is_ok());
+        assert_eq!(noted.lock().len(), 1, "it is noted already");
         assert_eq!((user.name.as_str(), audiences), ("system:serviceaccount:ns:sa", vec!["api".to_string()]));
         assert!(matches!(tokens.verify(&token, Some(&["other".into()])), Err(Error::Audience)));
         secret.lock()["metadata"]["labels"] = json!({LEGACY_INVALID: "2024-01-01"});

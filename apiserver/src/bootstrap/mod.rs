@@ -161,6 +161,7 @@ async fn ensure(server: &Arc<Server>) -> Result<(), Status> {
         roles::reconcile(server).await?;
         flow_control::ensure(server).await?;
     }
+    token_tracking(server).await?;
     service_range(server).await?;
     service(server).await?;
     if server.config.reconcile_endpoints {
@@ -231,6 +232,30 @@ async fn service_range_ready(server: &Arc<Server>, path: &str) -> Result<(), Sta
     });
     let manager = "kubernetes-service-cidr-controller";
     in_process::apply(server, &format!("{path}/status"), &condition, manager).await.map(|_| ())
+}
+
+/// The ConfigMap that says since when the use of tokens kept in Secrets is noted.
+async fn token_tracking(server: &Arc<Server>) -> Result<(), Status> {
+    const PATH: &str = "/api/v1/namespaces/kube-system/configmaps";
+    const NAME: &str = "kube-apiserver-legacy-service-account-token-tracking";
+    let today = server.clock.now().to_zoned(jiff::tz::TimeZone::UTC).date().to_string();
+    let data = json!({"since": today});
+    let path = format!("{PATH}/{NAME}");
+    match get(server, &path).await? {
+        None => {
+            let object = json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": NAME, "namespace": "kube-system"}, "data": data,
+            });
+            create_missing(server, PATH, &object).await.map(|_| ())
+        }
+        Some(have)
+            if have.str_at(&["data", "since"]).and_then(|day| day.parse::<jiff::civil::Date>().ok()).is_none() =>
+        {
+            patch(server, &path, &json!({"data": data})).await
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 async fn patch(server: &Arc<Server>, path: &str, body: &Value) -> Result<(), Status> {

@@ -354,8 +354,24 @@ async fn build(config: Config, storage: Arc<dyn Storage>, initiated: Cancellatio
         // Set once, here: the tokens were made for this server.
         let _ = tokens.lookup.set(lookup);
         let _ = tokens.secrets.set(find);
+        let _ = tokens.note.set(note_use(&server));
     }
     Ok(server)
+}
+
+/// Labels the Secret of a token that was used, in the background: who shows the token does not wait for it.
+fn note_use(server: &Arc<Server>) -> service_account::Note {
+    let weak = Arc::downgrade(server);
+    Arc::new(move |namespace, name, day| {
+        let Some(server) = weak.upgrade() else { return };
+        let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
+        let patch = serde_json::json!({"metadata": {"labels": {service_account::LEGACY_LAST_USED: day}}});
+        tokio::spawn(async move {
+            if let Err(status) = in_process::merge_patch(&server, &path, &patch).await {
+                tracing::error!(path, error = %status.message, "the use of a token could not be noted");
+            }
+        });
+    })
 }
 
 /// Nobody in particular may ask where the file says; without a word in it, by the flag.
@@ -478,6 +494,7 @@ fn token_issuer(
         clock,
         lookup: OnceLock::new(),
         secrets: OnceLock::new(),
+        note: OnceLock::new(),
     })))
 }
 

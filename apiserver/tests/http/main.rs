@@ -15,6 +15,8 @@ mod encryption;
 mod golden;
 mod hostile;
 mod lifecycle;
+mod oidc;
+mod reload;
 
 use std::sync::Arc;
 
