@@ -1,8 +1,9 @@
 //! Metrics in Prometheus' text format 0.0.4, on `prometheus-client`.
 //!
 //! A [`Registry`] is made in `main` and passed down; each unit registers its own metrics in its
-//! `metrics.rs`. `/metrics` is [`Registry::router`]. Names carry upstream's suffixes (`_total`).
+//! `metrics.rs`. `/metrics` is [`Registry::router`]. Names are upstream's, with `_total` or without.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,6 +122,8 @@ pub fn exponential_buckets(start: f64, factor: f64, count: usize) -> Vec<f64> {
 #[derive(Clone, Default)]
 pub struct Registry {
     inner: Arc<Mutex<prometheus_client::registry::Registry>>,
+    /// Counters whose names do not end with `_total`.
+    bare: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Registry {
@@ -132,7 +135,7 @@ impl Registry {
         format!("{} {help}", stability.prefix())
     }
 
-    /// A counter; `name` ends with `_total`.
+    /// A counter. A name that does not end with `_total` stays as it is.
     pub fn counter_vec(
         &self,
         name: &str,
@@ -142,7 +145,10 @@ impl Registry {
     ) -> CounterVec {
         let family = Family::<Labels, Counter>::default();
         // The library appends the suffix itself.
-        let stem = name.strip_suffix("_total").unwrap_or(name);
+        let stem = name.strip_suffix("_total").unwrap_or_else(|| {
+            self.bare.lock().insert(name.to_owned());
+            name
+        });
         self.inner.lock().register(stem, Self::help(stability, help), family.clone());
         CounterVec { names, family }
     }
@@ -171,7 +177,7 @@ impl Registry {
         let mut open = String::new();
         prometheus_client::encoding::text::encode_registry(&mut open, &self.inner.lock())
             .expect("writing to a String cannot fail");
-        let mut text = classic(&open);
+        let mut text = classic(&open, &self.bare.lock());
         process_metrics(&mut text);
         text
     }
@@ -193,21 +199,29 @@ impl Registry {
 
 /// OpenMetrics to the classic text: counters are named with their suffix in `HELP` and `TYPE` too,
 /// and help texts lose the full stop the library adds.
-fn classic(open: &str) -> String {
+fn classic(open: &str, bare: &BTreeSet<String>) -> String {
     let mut out = String::with_capacity(open.len());
     let mut held_help: Option<(&str, &str)> = None;
+    let mut strip: Option<&str> = None;
     for line in open.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             held_help = rest.split_once(' ');
         } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
-            let suffix = if kind == "counter" { "_total" } else { "" };
+            strip = (kind == "counter" && bare.contains(name)).then_some(name);
+            let suffix = if kind == "counter" && strip.is_none() { "_total" } else { "" };
             if let Some((_, help)) = held_help.take() {
                 let help = help.strip_suffix('.').unwrap_or(help);
                 out += &format!("# HELP {name}{suffix} {help}\n");
             }
             out += &format!("# TYPE {name}{suffix} {kind}\n");
         } else if !line.starts_with('#') {
-            out += line;
+            match strip.and_then(|name| Some((name, line.strip_prefix(name)?.strip_prefix("_total")?))) {
+                Some((name, rest)) => {
+                    out += name;
+                    out += rest;
+                }
+                None => out += line,
+            }
             out.push('\n');
         }
     }
@@ -260,6 +274,8 @@ mod tests {
         let requests =
             registry.counter_vec("apiserver_request_total", "Counter of requests.", Stability::Stable, &["code"]);
         requests.inc(&["200"]);
+        let bare = registry.counter_vec("webhook_rejection_count", "Refusals", Stability::Alpha, &["name"]);
+        bare.inc(&["a"]);
         let latency = registry.histogram_vec("latency_seconds", "How long", Stability::Alpha, &["verb"], &[0.1, 1.0]);
         latency.observe(&["GET"], 0.5);
         let text = registry.encode();
@@ -268,6 +284,9 @@ mod tests {
                 "# HELP apiserver_request_total [STABLE] Counter of requests.\n\
              # TYPE apiserver_request_total counter\n\
              apiserver_request_total{code=\"200\"} 1\n\
+             # HELP webhook_rejection_count [ALPHA] Refusals\n\
+             # TYPE webhook_rejection_count counter\n\
+             webhook_rejection_count{name=\"a\"} 1\n\
              # HELP latency_seconds [ALPHA] How long\n\
              # TYPE latency_seconds histogram\n"
             ),
