@@ -13,6 +13,7 @@ pub mod logging;
 pub mod memory;
 pub mod metrics;
 pub mod pki;
+mod server_verifier;
 pub mod serving;
 pub mod signals;
 mod sys;

@@ -18,6 +18,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 
 use crate::pki::Pair;
+use crate::server_verifier::ServerVerifier;
 
 /// Why a TLS configuration could not be made or a certificate was refused.
 #[derive(Debug, thiserror::Error)]
@@ -367,10 +368,12 @@ pub fn live_client_config(ca_pem: Option<&[u8]>, identity: Option<&ClientCert>) 
     let builder = match ca_pem {
         Some(pem) => {
             let mut roots = RootCertStore::empty();
-            for cert in certificates(pem)? {
-                roots.add(cert)?;
+            let known = certificates(pem)?;
+            for cert in &known {
+                roots.add(cert.clone())?;
             }
-            builder.with_root_certificates(roots)
+            let verifier = ServerVerifier::new(roots, known, provider())?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         }
         None => {
             let verifier = Arc::new(AnyServer(provider().signature_verification_algorithms));
