@@ -28,6 +28,8 @@ pub struct Quantity {
     format: Format,
     /// The text as given, where upstream gives it back unchanged.
     text: Option<Box<str>>,
+    /// The number in 64 bits and a power of ten, where upstream keeps it like that: it takes no others for integers.
+    amount: Option<(i64, i32)>,
 }
 
 /// Text that is not a quantity.
@@ -137,29 +139,30 @@ impl Quantity {
             return Err(ParseError::Format);
         }
         if text == "0" {
-            return Ok(Self { text: Some("0".into()), ..Self::default() });
+            return Ok(Self { text: Some("0".into()), amount: Some((0, 0)), ..Self::default() });
         }
         let parts = split(text)?;
         let (base, exponent, format) = interpret(parts.suffix).ok_or(ParseError::Suffix)?;
         let text = keeps_text(&parts, exponent, format).then(|| text.into());
+        let amount = amount(&parts, exponent, format);
         let sign = if parts.negative { -1 } else { 1 };
 
         if base == 2 {
-            return Ok(Self { text, ..binary(&parts, exponent, sign)? });
+            return Ok(Self { text, amount, ..binary(&parts, exponent, sign)? });
         }
         let (mantissa, scale) = parse_digits(parts.integer, parts.fraction)?;
         let scale = scale.checked_add(exponent).ok_or(ParseError::Numeric)?;
         let (mantissa, scale) = round_up(mantissa, scale, NANO);
         let (mantissa, scale) = if mantissa == 0 { (0, 0) } else { (mantissa, scale) };
-        Ok(Self { mantissa: sign * mantissa, scale, format, text })
+        Ok(Self { mantissa: sign * mantissa, scale, format, text, amount })
     }
 
     pub fn new(value: i64, format: Format) -> Self {
-        Self { mantissa: value.into(), scale: 0, format, text: None }
+        Self { mantissa: value.into(), scale: 0, format, text: None, amount: Some((value, 0)) }
     }
 
     pub fn from_milli(value: i64, format: Format) -> Self {
-        Self { mantissa: value.into(), scale: -3, format, text: None }
+        Self { mantissa: value.into(), scale: -3, format, text: None, amount: Some((value, -3)) }
     }
 
     /// The form the server gives back, or why the text is not a quantity.
@@ -213,14 +216,11 @@ impl Quantity {
         compare(m, s, self.mantissa, self.scale) == Ordering::Equal
     }
 
-    /// A whole number of units that fits 64 bits, if it is one.
+    /// A whole number of units that fits 64 bits, if it is one and upstream takes it for one: `1Pi` it does not, nor
+    /// `1.0`, which it keeps in other forms.
     pub fn as_i64(&self) -> Option<i64> {
-        if !self.is_multiple_of(0) {
-            return None;
-        }
-        let factor = u32::try_from(self.scale.max(0)).ok().and_then(pow10)?;
-        let value = if self.scale < 0 { i128::from(self.value()) } else { self.mantissa.checked_mul(factor)? };
-        i64::try_from(value).ok()
+        let (value, scale) = self.amount?;
+        10i64.checked_pow(u32::try_from(scale).ok()?)?.checked_mul(value)
     }
 
     /// The nearest floating point number, not for money.
@@ -231,6 +231,11 @@ impl Quantity {
     /// The sum; the notation is this one's unless this is zero.
     pub fn add(&mut self, other: &Self) {
         self.text = None;
+        self.amount = match (self.amount, other.amount) {
+            (Some(own), Some(other)) => sum(own, other),
+            (_, other) if self.is_zero() => other,
+            _ => None,
+        };
         if self.is_zero() {
             self.format = other.format;
         }
@@ -242,16 +247,19 @@ impl Quantity {
 
     /// The difference; the notation is this one's unless this is zero.
     pub fn sub(&mut self, other: &Self) {
-        self.add(&Self { mantissa: -other.mantissa, text: None, ..other.clone() });
+        let amount = other.amount.and_then(|(value, scale)| Some((value.checked_neg()?, scale)));
+        self.add(&Self { mantissa: -other.mantissa, text: None, amount, ..other.clone() });
     }
 
     pub fn mul(&mut self, factor: i64) {
         self.text = None;
+        self.amount = self.amount.and_then(|(value, scale)| Some((value.checked_mul(factor)?, scale)));
         self.mantissa = self.mantissa.saturating_mul(factor.into());
     }
 
     pub fn neg(&mut self) {
         self.text = None;
+        self.amount = self.amount.and_then(|(value, scale)| Some((value.checked_neg()?, scale)));
         self.mantissa = -self.mantissa;
     }
 
@@ -259,6 +267,7 @@ impl Quantity {
     pub fn round_up(&mut self, scale: i32) {
         if self.scale < scale {
             self.text = None;
+            self.amount = None;
             (self.mantissa, self.scale) = round_up(self.mantissa, self.scale, scale);
         }
     }
@@ -314,6 +323,36 @@ impl Quantity {
 }
 
 /// Upstream gives a text back unchanged when it was read on its fast path and looked canonical.
+/// What upstream keeps in 64 bits: few enough digits, of no binary fraction.
+fn amount(parts: &Parts<'_>, exponent: i32, format: Format) -> Option<(i64, i32)> {
+    let digits = i32::try_from(parts.integer.len() + parts.fraction.len()).ok()?;
+    let binary = format == Format::BinarySI;
+    let precision = match binary {
+        true if parts.fraction.is_empty() => 15 - digits - (exponent as f32 * 3.0 / 10.0) as i32 - 1,
+        true => -1,
+        false => 18 - digits,
+    };
+    let scale = if binary { 0 } else { exponent.saturating_sub(i32::try_from(parts.fraction.len()).ok()?) };
+    if precision < 0 || scale < NANO {
+        return None;
+    }
+    let value = format!("{}{}", parts.integer, parts.fraction).parse::<i64>().ok()?;
+    let value = if binary { value.checked_mul(1i64.checked_shl(exponent.unsigned_abs())?)? } else { value };
+    Some((if parts.negative { -value } else { value }, scale))
+}
+
+/// The sum of two of those, in the smaller of their powers of ten.
+fn sum(a: (i64, i32), b: (i64, i32)) -> Option<(i64, i32)> {
+    match (a, b) {
+        ((0, _), other) | (other, (0, _)) => Some(other),
+        ((a, at_a), (b, at_b)) => {
+            let at = at_a.min(at_b);
+            let widened = |value: i64, from: i32| 10i64.checked_pow(u32::try_from(from - at).ok()?)?.checked_mul(value);
+            Some((widened(a, at_a)?.checked_add(widened(b, at_b)?)?, at))
+        }
+    }
+}
+
 fn keeps_text(parts: &Parts<'_>, exponent: i32, format: Format) -> bool {
     let digits = (parts.integer.len() + parts.fraction.len()) as i32;
     if digits > 18 {
@@ -337,7 +376,7 @@ fn keeps_text(parts: &Parts<'_>, exponent: i32, format: Format) -> bool {
 
 /// A number with a binary suffix; more than 2^63-1 is capped to it, as upstream does.
 fn binary(parts: &Parts<'_>, exponent: i32, sign: i128) -> Result<Quantity, ParseError> {
-    let capped = Quantity { mantissa: sign * i128::from(i64::MAX), scale: 0, format: Format::BinarySI, text: None };
+    let capped = Quantity { mantissa: sign * i128::from(i64::MAX), scale: 0, format: Format::BinarySI, text: None, amount: None };
     let significant = parts.integer.len() > 19 && parts.integer != "0";
     if significant {
         return Ok(capped);
@@ -359,7 +398,7 @@ fn binary(parts: &Parts<'_>, exponent: i32, sign: i128) -> Result<Quantity, Pars
     let fraction = mantissa > 0 && compare(mantissa, scale, 1, 0) == Ordering::Less;
     let format = if fraction { Format::DecimalSI } else { Format::BinarySI };
     let (mantissa, scale) = if mantissa == 0 { (0, 0) } else { (mantissa, scale) };
-    Ok(Quantity { mantissa: sign * mantissa, scale, format, text: None })
+    Ok(Quantity { mantissa: sign * mantissa, scale, format, text: None, amount: None })
 }
 
 /// The smallest multiple of `10^to` that is no nearer to zero; `scale >= to` is left alone.

@@ -15,7 +15,7 @@ pub(crate) fn validate(parsed: &Parsed, checked: &Checked) -> Vec<Issue> {
     visit(&parsed.expr, false, &mut |expr, within_format| match &expr.kind {
         ExprKind::Call(call) => {
             found.extend(argument(call));
-            found.extend(format(call, checked));
+            found.extend(format(expr.id, call, checked));
         }
         ExprKind::List { elements, optional } if !within_format => found.extend(list(elements, optional, checked)),
         ExprKind::Map(entries) if !within_format => map(entries, checked, &mut found),
@@ -41,7 +41,7 @@ fn argument(call: &Call) -> Option<(Id, String)> {
 }
 
 /// A literal format with literal arguments that do not suit it.
-fn format(call: &Call, checked: &Checked) -> Option<(Id, String)> {
+fn format(id: Id, call: &Call, checked: &Checked) -> Option<(Id, String)> {
     let ("format", Some(target), [args]) = (call.function.as_str(), &call.target, call.args.as_slice()) else {
         return None;
     };
@@ -52,10 +52,10 @@ fn format(call: &Call, checked: &Checked) -> Option<(Id, String)> {
     for verb in format_string::verbs(text) {
         let verb = match verb {
             Ok(verb) => verb,
-            Err(message) => return Some((target.id, message)),
+            Err(message) => return Some((id, message)),
         };
         let Some(element) = elements.get(used) else {
-            return Some((args.id, format!("index {used} out of range")));
+            return Some((id, format!("index {used} out of range")));
         };
         used += 1;
         if let Some(found) = suits(verb, element, checked) {
@@ -64,7 +64,7 @@ fn format(call: &Call, checked: &Checked) -> Option<(Id, String)> {
     }
     if used < elements.len() {
         let message = format!("too many arguments supplied to string.format (expected {used}, got {})", elements.len());
-        return Some((args.id, message));
+        return Some((id, message));
     }
     None
 }

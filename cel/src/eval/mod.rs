@@ -186,8 +186,23 @@ impl<'m, 'a> Machine<'m, 'a> {
 
     fn call(&mut self, call: &CallNode) -> Result<'a> {
         let mut args: SmallVec<[Value<'a>; 3]> = SmallVec::new();
-        for arg in &call.args {
-            args.push(self.eval(arg)?);
+        let mut failed = None;
+        for (at, arg) in call.args.iter().enumerate() {
+            match self.eval(arg) {
+                Ok(value) => args.push(value),
+                Err(Error::CostExceeded) => return Err(Error::CostExceeded),
+                // As cel-go has it: of two arguments both are looked at, and a call whose arguments were all looked at
+                // costs something even if one of them has no value.
+                Err(error) if call.args.len() <= 2 || at + 1 == call.args.len() => {
+                    failed.get_or_insert(error);
+                    args.push(Value::Null);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(error) = failed {
+            self.spend(call.cost.actual(&args, None))?;
+            return Err(error);
         }
         let overload = match call.overloads.as_slice() {
             [only] if only.args.len() == args.len() && args.iter().zip(&only.args).all(|(arg, of)| arg.fits(of)) => {

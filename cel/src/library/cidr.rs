@@ -59,7 +59,7 @@ pub fn declare(f: &mut Functions) {
         Type::Bool,
         Cost::ContainsIp { text: true },
         |args| {
-            let ip = ip::parse(text(&args[1])?)?;
+            let ip = ip::parse(text(&args[1])?).map_err(|_| Error::no_such_overload())?;
             Ok(Value::Bool(of(&args[0])?.contains(ip)))
         },
     );
@@ -125,6 +125,12 @@ fn parse(raw: &str) -> Result<Cidr, String> {
         format!("network address parse error during conversion from string: netip.ParsePrefix({quoted}): {what}")
     };
     let Some((address, length)) = raw.rsplit_once('/') else { return Err(wrong("no '/'".into())) };
+    if let Some((address, zone)) = address.split_once('%')
+        && !zone.is_empty()
+        && address.parse::<std::net::Ipv6Addr>().is_ok()
+    {
+        return Err(wrong("IPv6 zones cannot be present in a prefix".into()));
+    }
     let addr: IpAddr = address.parse().map_err(|_| wrong(ip::go_parse_error(address)))?;
     let number = length.bytes().all(|b| b.is_ascii_digit()) && !length.is_empty();
     if !number || (length.len() > 1 && length.starts_with('0')) {

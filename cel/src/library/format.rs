@@ -85,7 +85,7 @@ static FORMATS: [Format; 13] = [
         key: "datetime",
         name: "datetime",
         regex_size: DATE_TIME_PATTERN,
-        check: |time| unless(crate::value::is_date_time(time), "invalid datetime"),
+        check: |time| unless(time.contains(['t', 'T']) && crate::value::is_date_time(time), "invalid datetime"),
     },
 ];
 

@@ -31,7 +31,9 @@ fn pieces(format: &str) -> impl Iterator<Item = Result<Piece, String>> + '_ {
                 digits.push(digit);
             }
             let Ok(number) = digits.parse::<usize>() else {
-                return Some(Err("could not parse formatting clause: error while parsing precision: could not find end of precision specifier".into()));
+                return Some(Err(format!(
+                    "could not parse formatting clause: error while parsing precision: error while converting precision to integer: strconv.Atoi: parsing {digits:?}: invalid syntax"
+                )));
             };
             precision = Some(number.min(MAX_PRECISION));
             let Some(next) = chars.next() else {
@@ -94,11 +96,8 @@ fn one(verb: char, precision: Option<usize>, arg: &Value<'_>) -> Result<String, 
     match verb {
         's' => shown(arg),
         'd' => decimal(arg),
-        'f' => real(arg, verb, |n| {
-            let precision = precision.unwrap_or(6);
-            format!("{n:.precision$}")
-        }),
-        'e' => real(arg, verb, |n| scientific(n, precision.unwrap_or(6))),
+        'f' => real(arg, verb).map(|n| fixed(n, precision.unwrap_or(6))),
+        'e' => real(arg, verb).map(|n| scientific(n, precision.is_some())),
         'b' => match arg {
             Value::Int(n) if *n < 0 => Ok(format!("-{:b}", n.unsigned_abs())),
             Value::Int(n) => Ok(format!("{n:b}")),
@@ -130,8 +129,8 @@ fn special(n: f64) -> Option<&'static str> {
     }
 }
 
-fn real(arg: &Value<'_>, verb: char, show: impl Fn(f64) -> String) -> Result<String, Error> {
-    let n = match arg {
+fn real(arg: &Value<'_>, verb: char) -> Result<f64, Error> {
+    Ok(match arg {
         Value::Double(n) => *n,
         Value::Int(n) => *n as f64,
         Value::Uint(n) => *n as f64,
@@ -142,13 +141,43 @@ fn real(arg: &Value<'_>, verb: char, show: impl Fn(f64) -> String) -> Result<Str
             _ => return Err(wrong(verb, arg)),
         },
         _ => return Err(wrong(verb, arg)),
-    };
-    Ok(special(n).map_or_else(|| show(n), str::to_owned))
+    })
 }
 
-/// `1.234500×10⁰³`: upstream writes it for people who read English.
-fn scientific(n: f64, precision: usize) -> String {
-    let text = format!("{n:.precision$e}");
+/// What is no number, as upstream's printer for people who read English shows it.
+fn symbol(n: f64) -> Option<&'static str> {
+    match n {
+        n if n.is_nan() => Some("NaN"),
+        n if n == f64::INFINITY => Some("∞"),
+        n if n == f64::NEG_INFINITY => Some("-∞"),
+        _ => None,
+    }
+}
+
+/// `1,234.500000`: the digits before the point in groups of three.
+fn fixed(n: f64, precision: usize) -> String {
+    if let Some(symbol) = symbol(n) {
+        return symbol.to_owned();
+    }
+    let text = format!("{n:.precision$}");
+    let (whole, rest) = text.split_once('.').map_or((text.as_str(), String::new()), |(w, r)| (w, format!(".{r}")));
+    let (sign, digits) = whole.strip_prefix('-').map_or(("", whole), |digits| ("-", digits));
+    let mut grouped = String::with_capacity(text.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{sign}{grouped}{rest}")
+}
+
+/// `1.234500×10⁰³`. Upstream has six digits whatever the precision, and takes that for a width where there is no number.
+fn scientific(n: f64, precise: bool) -> String {
+    if let Some(symbol) = symbol(n) {
+        return if precise { symbol.to_owned() } else { format!("{symbol:>6}") };
+    }
+    let text = format!("{n:.6e}");
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let (sign, digits) = exponent.strip_prefix('-').map_or(("", exponent), |digits| ("⁻", digits));
     let raised = |c: char| c.to_digit(10).and_then(|at| "⁰¹²³⁴⁵⁶⁷⁸⁹".chars().nth(at as usize)).unwrap_or(c);
@@ -190,7 +219,7 @@ fn shown(arg: &Value<'_>) -> Result<String, Error> {
         | Value::Null
         | Value::Type(_)
         | Value::Bytes(_) => arg.to_string(),
-        Value::Double(n) => special(*n).map_or_else(|| arg.to_string(), str::to_owned),
+        Value::Double(_) => arg.to_string(),
         Value::List(list) => shown_list(list)?,
         Value::Map(map) => shown_map(map)?,
         _ => return Err(wrong('s', arg)),

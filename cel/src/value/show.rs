@@ -33,7 +33,7 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-/// A number as Go's `%v` and `strconv.FormatFloat(n, 'g', -1, 64)` print it.
+/// A number as Go's `%v` and `strconv.FormatFloat(n, 'g', -1, 64)` print it: `1e+06` has an exponent, `100000` none.
 pub(crate) fn double(n: f64) -> String {
     if n.is_nan() {
         return "NaN".into();
@@ -42,7 +42,7 @@ pub(crate) fn double(n: f64) -> String {
         return if n > 0.0 { "+Inf".into() } else { "-Inf".into() };
     }
     let magnitude = n.abs();
-    if n != 0.0 && !(1e-4..1e21).contains(&magnitude) {
+    if n != 0.0 && !(1e-4..1e6).contains(&magnitude) {
         let text = format!("{n:e}");
         let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
