@@ -30,6 +30,24 @@ pub fn environment(options: Options) -> &'static Env {
     &ENVIRONMENTS[at]
 }
 
+/// The environment in which a policy's types are checked: `object`, `oldObject` and `params` are what is known of them.
+/// `params` is `None` where the policy has none.
+pub fn typed_environment(object: Option<&DeclType>, params: Option<Option<&DeclType>>) -> Env {
+    let of = |decl: Option<&DeclType>| decl.map_or(Type::Dyn, DeclType::cel_type);
+    let mut env = Env::new()
+        .variable("object", of(object))
+        .variable("oldObject", of(object))
+        .declared("namespaceObject", &namespace())
+        .declared("request", &request())
+        .variable("authorizer", cel::authorizer_type())
+        // Upstream forgets this one here, and warns of expressions that are right.
+        .variable("authorizer.requestResource", cel::resource_check_type());
+    if let Some(params) = params {
+        env = env.variable("params", of(params));
+    }
+    env
+}
+
 fn build(options: Options) -> Env {
     let mut env = Env::new()
         .variable("object", Type::Dyn)

@@ -13,8 +13,11 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
 );
 
-/// The bytes, or the index at which Go gives up.
-pub(crate) fn decode(text: &str) -> Result<Vec<u8>, usize> {
+/// The bytes of Base64.
+///
+/// # Errors
+/// The index at which Go gives up.
+pub fn decode(text: &str) -> Result<Vec<u8>, usize> {
     if let Ok(bytes) = STANDARD.decode(text) {
         return Ok(bytes);
     }

@@ -42,6 +42,7 @@ mod testing;
 pub mod token_cleaner;
 pub mod ttl_after_finished;
 pub mod types;
+pub mod validating_admission_policy_status;
 pub mod worker;
 
 use client::Client;
