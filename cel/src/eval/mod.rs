@@ -76,7 +76,9 @@ impl<'m, 'a> Machine<'m, 'a> {
             Node::Attribute(attribute) => {
                 let value = self.resolve(attribute);
                 if !attribute.is_conditional() {
-                    self.spend(crate::cost::SELECT)?;
+                    // One that leads nowhere costs twice, as cel-go counts.
+                    let times = if value.is_err() { 2 } else { 1 };
+                    self.spend(times * crate::cost::SELECT)?;
                 }
                 value
             }
