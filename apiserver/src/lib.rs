@@ -27,6 +27,7 @@ pub mod response;
 pub mod server;
 pub mod services;
 pub mod storage;
+pub mod webhook;
 
 pub use config::Config;
 pub use request::UserInfo;

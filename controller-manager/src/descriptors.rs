@@ -11,16 +11,10 @@ use futures::future::BoxFuture;
 use crate::context::Context;
 use crate::{
     certificates, cluster_role_aggregation, cron_job, daemon_set, deployment, disruption, endpoint_slice,
-<<<<<<< HEAD
     endpoint_slice_mirroring, endpoints, garbage_collector, job, legacy_token_cleaner, namespace, node_ipam,
     node_lifecycle, pod_gc, replicaset, resource_quota, root_ca, service_account, service_account_tokens, service_cidr,
     stateful_set, taint_eviction, token_cleaner, ttl_after_finished,
-=======
-    endpoint_slice_mirroring, endpoints, garbage_collector, job, namespace, node_ipam, node_lifecycle, pod_gc,
-    replicaset, resource_quota, root_ca, service_account, service_account_tokens, service_cidr, stateful_set,
-    taint_eviction, ttl_after_finished,
     validating_admission_policy_status,
->>>>>>> 759bf84 (Controller: type checking of ValidatingAdmissionPolicies)
 };
 
 /// Registers informers and handlers, and answers the controller's loop.
@@ -95,17 +89,12 @@ pub static ALL: &[Descriptor] = &[
     absent("storageversion-garbage-collector-controller", &["storage-version-gc"]),
     absent("resourceclaim-controller", &["resource-claim-controller"]),
     absent("resourcepoolstatusrequest-controller", &[]),
-<<<<<<< HEAD
     controller(legacy_token_cleaner::NAME, &["legacy-service-account-token-cleaner"], legacy_token_cleaner::start),
-    absent("validatingadmissionpolicy-status-controller", &["validatingadmissionpolicy-status"]),
-=======
-    absent("legacy-serviceaccount-token-cleaner-controller", &["legacy-service-account-token-cleaner"]),
     controller(
         validating_admission_policy_status::NAME,
         &["validatingadmissionpolicy-status"],
         validating_admission_policy_status::start,
     ),
->>>>>>> 759bf84 (Controller: type checking of ValidatingAdmissionPolicies)
     absent("volumeattributesclass-protection-controller", &[]),
     controller(service_cidr::NAME, &[], service_cidr::start),
     absent("storage-version-migrator-controller", &[]),

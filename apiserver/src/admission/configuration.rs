@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::pod_security::policy::{Level, Policy, Standard, Version};
-use super::{Settings, event_rate_limit, is_known, pod_security};
+use super::chain::is_known;
+use super::{Settings, event_rate_limit, pod_security};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -105,13 +106,17 @@ pub fn load(path: &Path) -> Result<Settings, String> {
             _ if plugin.path.is_empty() => continue,
             _ => read(&path.parent().unwrap_or(Path::new("")).join(&plugin.path))?,
         };
-        plugin_settings(&mut settings, &plugin.name, value).map_err(|error| format!("{}: {error}", plugin.name))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        plugin_settings(&mut settings, &plugin.name, value, folder).map_err(|error| format!("{}: {error}", plugin.name))?;
     }
     Ok(settings)
 }
 
-fn plugin_settings(settings: &mut Settings, name: &str, value: Value) -> Result<(), String> {
+fn plugin_settings(settings: &mut Settings, name: &str, value: Value, folder: &Path) -> Result<(), String> {
     match name {
+        super::image_policy::NAME => {
+            settings.image_policy = Some(super::image_policy::ImagePolicy::new(&value, folder)?.into());
+        }
         "PodSecurity" => {
             let config: PodSecurity =
                 fields(value, "pod-security.admission.config.k8s.io", "PodSecurityConfiguration")?;

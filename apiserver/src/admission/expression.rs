@@ -241,8 +241,9 @@ impl Authorize for Decider<'_> {
 pub fn request(attributes: &Attributes<'_>, matched: &Served, review: bool) -> Value {
     let row = |served: &Served| {
         let resource = &served.resource;
+        let (group, version, kind) = super::kind_of(served, attributes.subresource);
         (
-            json!({"group": resource.group, "version": resource.version, "kind": resource.kind}),
+            json!({"group": group, "version": version, "kind": kind}),
             json!({"group": resource.group, "version": resource.version, "resource": resource.plural}),
         )
     };
@@ -298,24 +299,49 @@ impl MatchConditions {
     }
 
     /// Whether all hold. One that is false decides, whatever others come to.
-    ///
-    /// # Errors
-    /// What failed, when that fails the request.
-    pub fn hold(&self, variables: &Activation<'_>) -> Result<bool, String> {
+    pub fn hold(&self, variables: &Activation<'_>) -> Held {
         let mut budget = MATCH_CONDITIONS_BUDGET;
         let mut failed = Vec::new();
         for condition in &self.conditions {
             match condition.eval(variables, &mut budget, || 0) {
-                Ok(Cel::Bool(false)) => return Ok(false),
+                Ok(Cel::Bool(false)) => return Held::No,
                 Ok(_) => {}
                 Err(Failure::Expression(text)) => failed.push(text),
-                Err(Failure::Budget(text)) => return if self.fail { Err(text) } else { Ok(false) },
+                Err(Failure::Budget(text)) => return Held::Unknown(text, self.fail),
             }
         }
-        match (failed.is_empty(), self.fail) {
-            (true, _) => Ok(true),
-            (false, true) => Err(aggregate(failed)),
-            (false, false) => Ok(false),
+        if failed.is_empty() { Held::Yes } else { Held::Unknown(aggregate(failed), self.fail) }
+    }
+}
+
+/// Whether conditions hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    Yes,
+    No,
+    /// Why nobody knows, and whether the request fails with that.
+    Unknown(String, bool),
+}
+
+impl Held {
+    /// Whether they do, if that is known.
+    pub fn value(&self) -> Option<bool> {
+        match self {
+            Held::Yes => Some(true),
+            Held::No => Some(false),
+            Held::Unknown(..) => None,
+        }
+    }
+
+    /// Whether to go on: conditions that cannot be evaluated spare the call where failures are ignored.
+    ///
+    /// # Errors
+    /// What failed, when that fails the request.
+    pub fn verdict(self) -> Result<bool, String> {
+        match self {
+            Held::Yes => Ok(true),
+            Held::No | Held::Unknown(_, false) => Ok(false),
+            Held::Unknown(text, true) => Err(text),
         }
     }
 }

@@ -30,6 +30,12 @@ impl Plugin for NamespaceLifecycle {
         _: Option<&Value>,
     ) -> Result<(), Status> {
         let resource = &attributes.served.resource;
+        if attributes.operation == Operation::Delete
+            && attributes.is_core("namespaces")
+            && IMMORTAL.contains(&attributes.name.as_str())
+        {
+            return Err(attributes.forbidden("this namespace may not be deleted"));
+        }
         if attributes.operation != Operation::Create
             || !resource.namespaced
             || attributes.namespace.is_empty()
@@ -62,22 +68,6 @@ impl Plugin for NamespaceLifecycle {
             ));
         }
         Err(status)
-    }
-
-    async fn validate(
-        &self,
-        _: &Arc<Server>,
-        attributes: &Attributes<'_>,
-        _: &Value,
-        _: Option<&Value>,
-    ) -> Result<(), Status> {
-        if attributes.operation == Operation::Delete
-            && attributes.is_core("namespaces")
-            && IMMORTAL.contains(&attributes.name.as_str())
-        {
-            return Err(attributes.forbidden("this namespace may not be deleted"));
-        }
-        Ok(())
     }
 }
 

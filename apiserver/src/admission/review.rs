@@ -1,14 +1,12 @@
 //! What the reviews of one request share: its options, who is to be asked again, and annotations for the audit log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::request::notes::{Annotation, Annotations};
 use crate::request::options::{DeleteOptions, WriteOptions};
-
-/// No annotation is longer.
-const LONGEST: usize = 10 * 1024;
 
 /// The options of a request, written out only when somebody wants to see them.
 #[derive(Debug, Default)]
@@ -70,7 +68,8 @@ pub struct Review<'a> {
     /// The options of the request.
     pub options: RequestOptions<'a>,
     reinvocation: Mutex<Reinvocation>,
-    annotations: Mutex<BTreeMap<String, String>>,
+    /// For the audit log.
+    pub annotations: Annotations,
 }
 
 /// Who was asked, and who is to be asked again because others changed the object since.
@@ -156,16 +155,12 @@ impl<'a> Review<'a> {
 
     /// Adds an annotation for the audit log. One that is there stays.
     pub fn annotate(&self, key: &str, value: &str) {
-        let mut end = value.len().min(LONGEST);
-        while !value.is_char_boundary(end) {
-            end -= 1;
-        }
-        self.annotations.lock().entry(key.to_string()).or_insert_with(|| value[..end].to_string());
+        self.annotations.add(key, Annotation { value: value.to_string(), detailed: false });
     }
 
-    /// The annotations so far.
-    pub fn annotations(&self) -> BTreeMap<String, String> {
-        self.annotations.lock().clone()
+    /// Adds an annotation that shows what is in the request.
+    pub fn annotate_detailed(&self, key: &str, value: &str) {
+        self.annotations.add(key, Annotation { value: value.to_string(), detailed: true });
     }
 }
 

@@ -177,7 +177,7 @@ pub fn selector(of: Option<&Value>) -> Selector {
 /// # Errors
 /// When a conversion webhook fails.
 pub async fn in_version(matched: &Served, attributes: &Attributes<'_>, object: &Value) -> Result<Value, Status> {
-    if object.is_null() || (matched.custom().is_some() && is_same(matched, attributes.served)) {
+    if object.is_null() || attributes.is_foreign() || (matched.custom().is_some() && is_same(matched, attributes.served)) {
         return Ok(object.clone());
     }
     matched.present(object.clone()).await
@@ -190,6 +190,7 @@ pub async fn in_version(matched: &Served, attributes: &Attributes<'_>, object: &
 /// When it is no such object any more, or a conversion webhook fails.
 pub async fn to_pipeline(matched: &Served, attributes: &Attributes<'_>, mut object: Value) -> Result<Value, Status> {
     match matched.custom() {
+        _ if attributes.is_foreign() => Ok(object),
         None => Ok(matched.to_storage(object)),
         Some(_) if is_same(matched, attributes.served) => Ok(object),
         Some(_) => {

@@ -7,6 +7,7 @@
 mod backend;
 pub mod policy;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::authorization::Attributes;
 use crate::request::UserInfo;
+use crate::request::notes::Annotation;
 use crate::response::Response;
 pub use backend::{Backend, LogOptions, WebhookOptions};
 use policy::{Level, Policy, Stage, Verdict};
@@ -120,6 +122,15 @@ impl Record {
     /// Notes something under an annotation.
     pub fn annotate(&mut self, key: &str, value: &str) {
         self.event["annotations"][key] = value.into();
+    }
+
+    /// Notes what was said on the way, as far as the level allows.
+    pub fn annotate_all(&mut self, annotations: BTreeMap<String, Annotation>) {
+        for (key, annotation) in annotations {
+            if !annotation.detailed || self.wants_request() {
+                self.annotate(&key, &annotation.value);
+            }
+        }
     }
 
     /// Whether the request's body is wanted.

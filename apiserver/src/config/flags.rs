@@ -302,7 +302,7 @@ impl Config {
             ("enable-admission-plugins", &config.enable_admission_plugins),
             ("disable-admission-plugins", &config.disable_admission_plugins),
         ] {
-            if let Some(unknown) = list.iter().find(|name| !crate::admission::is_known(name)) {
+            if let Some(unknown) = list.iter().find(|name| !crate::admission::chain::is_known(name)) {
                 return Err(Error::Combination(format!("{flag} plugin {unknown:?} is unknown")));
             }
         }
@@ -336,6 +336,10 @@ impl Config {
         });
         config.authentication_config_file = path("authentication-config");
         config.authorization_config_file = path("authorization-config");
+        let image_policy = crate::admission::image_policy::NAME;
+        if config.admission.image_policy.is_none() && crate::admission::chain::is_on(&config, image_policy) {
+            return Err(Error::Combination(format!("couldn't init admission plugin {image_policy:?}: no config specified")));
+        }
         config.authentication = authentication(flags)?;
         authentication::check_issuers(&config.authentication, &config.service_account_issuers)
             .map_err(Error::Combination)?;

@@ -44,7 +44,7 @@ pub fn decode(
     cx.warnings.extend(decoded.warnings);
     let mut object = decoded.object;
     checks::default(&served.resource, &mut object, &cx.server);
-    owner_references::dedup(&mut cx.warnings, &mut object, false);
+    owner_references::dedup(&cx.warnings, &mut object, false);
     Ok(object)
 }
 

@@ -205,8 +205,8 @@ async fn delete(
         if decision == Decision::AlreadyMarked {
             return Ok(Deleted::Marked(old));
         }
-        cx.server.admission.mutate(&cx.server, &attributes, &mut Value::Null, Some(&old)).await?;
-        cx.server.admission.validate(&cx.server, &attributes, &Value::Null, Some(&old)).await?;
+        cx.server.admission.mutate(cx, &attributes, &mut Value::Null, Some(&old)).await?;
+        cx.server.admission.validate(cx, &attributes, &Value::Null, Some(&old)).await?;
         let result = match decision {
             Decision::AlreadyMarked => return Ok(Deleted::Marked(old)),
             Decision::Mark | Decision::Now if options.dry_run => {

@@ -108,8 +108,8 @@ async fn admit(cx: &Context, served: &Arc<Served>, eviction: &mut Value, options
         warnings: Mutex::default(),
         review: Review::of(RequestOptions::Write("CreateOptions", options)),
     };
-    cx.server.admission.mutate(&cx.server, &attributes, eviction, None).await?;
-    cx.server.admission.validate(&cx.server, &attributes, eviction, None).await
+    cx.server.admission.mutate(cx, &attributes, eviction, None).await?;
+    cx.server.admission.validate(cx, &attributes, eviction, None).await
 }
 
 fn delete_options(eviction: &Value, options: &WriteOptions) -> Result<DeleteOptions, Status> {

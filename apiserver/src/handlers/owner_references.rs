@@ -3,8 +3,10 @@
 use apimachinery::object::ObjectExt as _;
 use serde_json::Value;
 
+use crate::request::notes::Warnings;
+
 /// Takes repeated owners out; `admitted` after mutating admission had its turn.
-pub fn dedup(warnings: &mut Vec<String>, object: &mut Value, admitted: bool) {
+pub fn dedup(warnings: &Warnings, object: &mut Value, admitted: bool) {
     let repeated = repeated(object);
     if repeated.is_empty() {
         return;

@@ -17,6 +17,7 @@ use super::patch::{Patch, Shape};
 use super::store::{self, Update};
 use super::subresources::{answer, decode, plain};
 use super::{get, method_not_allowed, update};
+use crate::admission::Attributes;
 use crate::codec::body;
 use crate::registry::Served;
 use crate::registry::custom::{Scale, nested};
@@ -53,6 +54,39 @@ fn of(served: &Served, object: &Value) -> Result<Value, Status> {
 fn custom_replicas(served: &Served, object: &Value) -> Option<i64> {
     let paths = served.custom()?.version().scale.as_ref()?;
     nested(object, &paths.spec_replicas_path, "int64", Value::as_i64).ok().flatten()
+}
+
+/// Where a resource has its replicas.
+fn replicas_at(served: &Served) -> Vec<&str> {
+    let paths = served.custom().and_then(|custom| custom.version().scale.as_ref());
+    paths.map_or_else(|| REPLICAS.to_vec(), |paths| Scale::keys(&paths.spec_replicas_path))
+}
+
+/// Lets plugins change an update of a Scale: that, not the resource behind it, is what they see.
+///
+/// # Errors
+/// Their refusal.
+pub async fn mutate(cx: &Context, attributes: &Attributes<'_>, new: &mut Value, old: &Value) -> Result<(), Status> {
+    let served = attributes.served;
+    let show = |object: &Value| of(served, &served.from_storage(object.clone()));
+    let mut scale = show(new)?;
+    let before = scale.i64_at(&REPLICAS);
+    cx.server.admission.mutate(cx, attributes, &mut scale, Some(&show(old)?)).await?;
+    let after = scale.i64_at(&REPLICAS);
+    if after != before {
+        new.set_at(&replicas_at(served), after.unwrap_or_default().into());
+    }
+    Ok(())
+}
+
+/// Lets plugins judge an update of a Scale.
+///
+/// # Errors
+/// Their refusal.
+pub async fn validate(cx: &Context, attributes: &Attributes<'_>, new: &Value, old: &Value) -> Result<(), Status> {
+    let served = attributes.served;
+    let show = |object: &Value| of(served, &served.from_storage(object.clone()));
+    cx.server.admission.validate(cx, attributes, &show(new)?, Some(&show(old)?)).await
 }
 
 /// The Scale of an object whose replicas are where those of built-in kinds are.
@@ -159,8 +193,7 @@ fn changed(
 ) -> Result<Value, Status> {
     let name = current.name().to_string();
     let version = served.api_version();
-    let paths = served.custom().and_then(|custom| custom.version().scale.as_ref());
-    let replicas_at = paths.map_or_else(|| REPLICAS.to_vec(), |paths| Scale::keys(&paths.spec_replicas_path));
+    let replicas_at = replicas_at(served);
     let fields = ScaleFields {
         replicas: vec![(version.clone(), Some(replicas_at.iter().map(|name| (*name).to_string()).collect()))],
     };

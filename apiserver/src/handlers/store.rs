@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::managers::track;
-use super::{errors, owner_references};
+use super::{errors, owner_references, scale};
 use crate::admission::review::{RequestOptions, Review};
 use crate::admission::{Attributes, Operation};
 use crate::cache::{CreateOptions, Entry, Error, Freshness};
@@ -136,10 +136,8 @@ async fn create_with(
         ));
     }
     let admission = &cx.server.admission;
-    let admitted = admission.mutate(&cx.server, &attributes, &mut object, None).await;
-    cx.warnings.append(&mut attributes.warnings.lock());
-    admitted?;
-    owner_references::dedup(&mut cx.warnings, &mut object, true);
+    admission.mutate(cx, &attributes, &mut object, None).await?;
+    owner_references::dedup(&cx.warnings, &mut object, true);
     let hooks = served.rules.hooks;
     let hook = HookContext {
         server: &cx.server,
@@ -184,9 +182,7 @@ async fn create_with(
     let mut warnings = checks::warnings(&served.storage, "", &object, None);
     warnings.append(&mut hooks.warnings(&object, None));
     read_back(served, &mut object);
-    let admitted = admission.validate(&cx.server, &attributes, &object, None).await;
-    cx.warnings.append(&mut attributes.warnings.lock());
-    admitted?;
+    admission.validate(cx, &attributes, &object, None).await?;
     cx.warnings.extend(warnings);
     let ttl = hooks.ttl(&cx.server);
     let group_resource = served.group_resource();
@@ -311,7 +307,7 @@ pub async fn update(
             if !may_create || !update.subresource.is_empty() {
                 return Err(Status::not_found(&group_resource, update.name));
             }
-            let warnings = cx.warnings.len();
+            let warnings = cx.warnings.mark();
             let object = change(cx, None)?;
             let created = create(cx, served, object, update.options, update.manager.as_deref()).await;
             match created {
@@ -322,7 +318,7 @@ pub async fn update(
                 other => return other,
             }
         };
-        let warnings = cx.warnings.len();
+        let warnings = cx.warnings.mark();
         let mut reserved = None;
         let attempted = attempt(cx, served, &mut reserved, update, &current, change).await;
         give_back(reserved).await;
@@ -370,10 +366,13 @@ async fn attempt(
         review: Review::of(RequestOptions::Write("UpdateOptions", update.options)),
     };
     let admission = &cx.server.admission;
-    let admitted = admission.mutate(&cx.server, &attributes, &mut new, Some(&old_stored)).await;
-    cx.warnings.append(&mut attributes.warnings.lock());
-    admitted?;
-    owner_references::dedup(&mut cx.warnings, &mut new, true);
+    match update.subresource {
+        // The Binding was admitted as it came.
+        "binding" => {}
+        "scale" => scale::mutate(cx, &attributes, &mut new, &old_stored).await?,
+        _ => admission.mutate(cx, &attributes, &mut new, Some(&old_stored)).await?,
+    }
+    owner_references::dedup(&cx.warnings, &mut new, true);
     let hooks = served.rules.hooks;
     let hook = HookContext {
         server: &cx.server,
@@ -423,9 +422,11 @@ async fn attempt(
     let mut warnings = checks::warnings(&served.storage, update.subresource, &new, Some(&old_stored));
     warnings.append(&mut hooks.warnings(&new, Some(&old_stored)));
     read_back(served, &mut new);
-    let admitted = admission.validate(&cx.server, &attributes, &new, Some(&old_stored)).await;
-    cx.warnings.append(&mut attributes.warnings.lock());
-    admitted?;
+    match update.subresource {
+        "binding" => {}
+        "scale" => scale::validate(cx, &attributes, &new, &old_stored).await?,
+        _ => admission.validate(cx, &attributes, &new, Some(&old_stored)).await?,
+    }
     cx.warnings.extend(forgiven);
     cx.warnings.extend(warnings);
     if update.options.dry_run {

@@ -11,7 +11,9 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::store::{self, Update};
-use super::{eviction, format, get, method_not_allowed, patch, scale, token, unknown_resource, update};
+use super::{connect, eviction, format, get, method_not_allowed, patch, scale, token, unknown_resource, update};
+use crate::admission::review::{RequestOptions, Review};
+use crate::admission::{Attributes, Operation};
 use crate::codec::body::{self, Expected};
 use crate::registry::Served;
 use crate::request::accept::{self, Allowed, ROUTE_OBJECT};
@@ -55,8 +57,14 @@ pub async fn dispatch(cx: &mut Context, served: &Arc<Served>, body: Body) -> Res
         ("pods", "binding") => binding(cx, served, body).await,
         ("pods", "eviction") => eviction::handle(cx, served, body).await,
         ("pods", "log") => crate::proxy::log(cx, served).await,
-        ("pods", "exec" | "attach" | "portforward") => crate::proxy::stream(cx, served, body).await,
-        (_, "proxy") => crate::proxy::proxy(cx, served, body).await,
+        ("pods", "exec" | "attach" | "portforward") => {
+            connect::admit(cx, served).await?;
+            crate::proxy::stream(cx, served, body).await
+        }
+        (_, "proxy") => {
+            connect::admit(cx, served).await?;
+            crate::proxy::proxy(cx, served, body).await
+        }
         _ => match cx.method {
             Method::GET => get::handle(cx, served).await,
             Method::PUT => update::handle(cx, served, body).await,
@@ -120,13 +128,27 @@ pub async fn bind(
     if !kind.is_empty() && kind != "Node" {
         errors.push(apimachinery::field::not_supported(&target.child("kind"), kind, &["Node", "<empty>"]));
     }
-    let node = binding.str_at(&["target", "name"]).unwrap_or_default().to_string();
-    if node.is_empty() {
+    if binding.str_at(&["target", "name"]).unwrap_or_default().is_empty() {
         errors.push(apimachinery::field::required(&target.child("name"), ""));
     }
     if !errors.is_empty() {
         return Err(Status::invalid(&apimachinery::gvk::GroupKind::new("", "Binding"), binding.name(), &errors));
     }
+    let mut binding = binding.clone();
+    let attributes = Attributes {
+        operation: Operation::Create,
+        served: pods,
+        subresource: "binding",
+        namespace: cx.info.namespace.clone(),
+        name: name.to_string(),
+        user: &cx.user,
+        dry_run: options.dry_run,
+        warnings: parking_lot::Mutex::default(),
+        review: Review::of(RequestOptions::Write("CreateOptions", options)),
+    };
+    cx.server.admission.mutate(cx, &attributes, &mut binding, None).await?;
+    cx.server.admission.validate(cx, &attributes, &binding, None).await?;
+    let node = binding.str_at(&["target", "name"]).unwrap_or_default().to_string();
     let uid = binding.uid().to_string();
     let annotations = binding.annotations().cloned().unwrap_or_default();
     let mut labels = binding.labels().cloned().unwrap_or_default();

@@ -60,9 +60,8 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
         warnings: parking_lot::Mutex::default(),
         review: crate::admission::review::Review::default(),
     };
-    cx.server.admission.mutate(&cx.server, &attributes, &mut request, None).await?;
-    cx.server.admission.validate(&cx.server, &attributes, &request, None).await?;
-    cx.warnings.append(&mut attributes.warnings.lock());
+    cx.server.admission.mutate(cx, &attributes, &mut request, None).await?;
+    cx.server.admission.validate(cx, &attributes, &request, None).await?;
     let account = get::read_at(served, &namespace, &name, Freshness::Consistent).await?;
     if request.i64_at(&["spec", "expirationSeconds"]).is_none() {
         request.set_at(&["spec", "expirationSeconds"], 3600.into());

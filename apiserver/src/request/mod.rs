@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod info;
+pub mod notes;
 pub mod options;
 pub mod query;
 pub mod user;

@@ -62,16 +62,28 @@ pub fn status(status: &Status, format: Format) -> Response {
     response
 }
 
+/// Warnings together may be as long as this, in characters; once they are longer, each is cut.
+const WARNINGS_TOTAL: usize = 4 * 1024;
+const WARNING_CUT: usize = 256;
+
 /// Adds Warning headers in upstream's form; texts without a valid form are dropped.
 pub fn add_warnings(response: &mut Response, warnings: &[String]) {
-    let mut seen: Vec<&String> = Vec::new();
+    let mut once: Vec<&str> = Vec::new();
     for warning in warnings {
-        if seen.contains(&warning) {
-            continue;
+        if !warning.is_empty() && !warning.chars().any(char::is_control) && !once.contains(&warning.as_str()) {
+            once.push(warning);
         }
-        seen.push(warning);
-        let escaped = warning.replace('\\', "\\\\").replace('"', "\\\"");
-        let escaped: String = escaped.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    }
+    let total: usize = once.iter().map(|warning| warning.chars().count()).sum();
+    let most = if total > WARNINGS_TOTAL { WARNING_CUT } else { usize::MAX };
+    let mut written = 0;
+    for warning in once {
+        if total > WARNINGS_TOTAL && written >= WARNINGS_TOTAL {
+            break;
+        }
+        let cut: String = warning.chars().take(most).collect();
+        written += cut.chars().count();
+        let escaped = cut.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{escaped}\"").as_bytes()) {
             response.headers_mut().append(WARNING, value);
         }

@@ -20,6 +20,7 @@ use crate::authentication::{Outcome, bearer, blank_before_token};
 use crate::authorization::{Attributes, Decision};
 use crate::request::accept::{self, Allowed, Format};
 use crate::request::user::APISERVER;
+use crate::request::notes::{Annotations, Warnings};
 use crate::request::{Query, RequestInfo, UserInfo};
 use crate::response::{self, Response};
 use crate::{aggregator, endpoints, handlers};
@@ -55,7 +56,9 @@ pub struct Context {
     pub timeout: Option<Duration>,
     pub user: UserInfo,
     /// Become Warning headers of the answer.
-    pub warnings: Vec<String>,
+    pub warnings: Warnings,
+    /// Go into the audit log.
+    pub annotations: Annotations,
     /// Uids of the FlowSchema and the priority level the request belongs to.
     pub flow: Option<(Arc<str>, Arc<str>)>,
     /// What is recorded of the request.
@@ -109,7 +112,8 @@ pub async fn walk(server: Arc<Server>, request: Request<Body>) -> Response {
             response::status(&Status::internal(text), Format::default())
         }
     };
-    if let Some(record) = cx.record.take() {
+    if let Some(mut record) = cx.record.take() {
+        record.annotate_all(cx.annotations.take());
         answer = record.finish(answer, cx.info.verb == "watch").await;
     }
     let connection = matches!(cx.info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
@@ -183,7 +187,8 @@ fn begin(server: Arc<Server>, request: Request<Body>) -> (Context, Body) {
         served: None,
         timeout: None,
         user: UserInfo::default(),
-        warnings: Vec::new(),
+        warnings: Warnings::default(),
+        annotations: Annotations::default(),
         flow: None,
         record: None,
     };
@@ -440,7 +445,7 @@ async fn route(cx: &mut Context, body: Body) -> Result<Response, Status> {
 
 /// Headers that every answer carries.
 fn finish(cx: &Context, answer: &mut Response) {
-    response::add_warnings(answer, &cx.warnings);
+    response::add_warnings(answer, &cx.warnings.take());
     let headers = answer.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&cx.audit_id) {
         headers.insert(AUDIT_ID, value);

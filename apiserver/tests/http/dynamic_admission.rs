@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{Answer, Fixture};
 
 /// A webhook server of the test's own.
-struct Hooks {
+pub(super) struct Hooks {
     port: u16,
     ca: String,
     calls: Arc<AtomicUsize>,
@@ -39,10 +39,6 @@ type Reply = fn(&Value) -> Value;
 impl Hooks {
     /// Serves paths, each with what it makes of the request.
     async fn serve(paths: &[(&'static str, Reply)]) -> Self {
-        let authority = Ca::new("webhooks").unwrap();
-        let pair = authority.issue(&Profile::server("localhost", &["localhost", "127.0.0.1"])).unwrap();
-        let acceptor =
-            TlsAcceptor::from(tls::server_config(ServingCert::from_pair(&pair).unwrap(), ClientAuth::None).unwrap());
         let calls = Arc::new(AtomicUsize::new(0));
         let mut router = Router::new();
         for (path, reply) in paths {
@@ -60,7 +56,15 @@ impl Hooks {
             };
             router = router.route(path, post(handler));
         }
-        let router = router.with_state(calls.clone());
+        Self::of(router.with_state(calls.clone()), calls).await
+    }
+
+    /// Serves anything.
+    pub(super) async fn of(router: Router, calls: Arc<AtomicUsize>) -> Self {
+        let authority = Ca::new("webhooks").unwrap();
+        let pair = authority.issue(&Profile::server("localhost", &["localhost", "127.0.0.1"])).unwrap();
+        let acceptor =
+            TlsAcceptor::from(tls::server_config(ServingCert::from_pair(&pair).unwrap(), ClientAuth::None).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let task = tokio::spawn(async move {
@@ -76,11 +80,15 @@ impl Hooks {
         Hooks { port, ca: STANDARD.encode(authority.cert_pem()), calls, task }
     }
 
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
     fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
 
-    fn hook(&self, name: &str, path: &str) -> Value {
+    pub(super) fn hook(&self, name: &str, path: &str) -> Value {
         json!({
             "name": name,
             "clientConfig": {"url": format!("https://localhost:{}{path}", self.port), "caBundle": self.ca},
@@ -92,7 +100,7 @@ impl Hooks {
     }
 }
 
-async fn configure(server: &Fixture, kind: &str, hooks: Vec<Value>) {
+pub(super) async fn configure(server: &Fixture, kind: &str, hooks: Vec<Value>) {
     let plural = format!("{}s", kind.to_lowercase());
     let answer = server
         .post(
@@ -108,11 +116,11 @@ async fn configure(server: &Fixture, kind: &str, hooks: Vec<Value>) {
     assert_eq!(answer.code, 201, "{}", answer.text);
 }
 
-fn config_map(name: &str, data: Value) -> Value {
+pub(super) fn config_map(name: &str, data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
 }
 
-async fn create(server: &Fixture, name: &str, data: Value) -> Answer {
+pub(super) async fn create(server: &Fixture, name: &str, data: Value) -> Answer {
     server.post("/api/v1/namespaces/default/configmaps", &config_map(name, data)).await
 }
 

@@ -14,6 +14,7 @@ mod dynamic_admission;
 mod encryption;
 mod golden;
 mod hostile;
+mod hostile_webhooks;
 mod lifecycle;
 mod oidc;
 mod reload;

@@ -19,12 +19,14 @@ use apimachinery::status::Status;
 use serde_json::Value;
 
 use super::Attributes;
+use super::chain::Step;
 use super::compiled::Compiled;
 use super::expression::{Expression, MatchConditions};
 use super::rules::{self, Rule};
 use crate::cache::{Error, Freshness};
 use crate::registry::Served;
 use crate::server::Server;
+use crate::server::metrics::Subject;
 
 /// Upstream's names of the plugins.
 pub const MUTATING: &str = "MutatingAdmissionPolicy";
@@ -147,6 +149,37 @@ impl<R> Policy<R> {
             variables,
             bindings,
         }
+    }
+}
+
+impl<R> Policy<R> {
+    /// Whether the policy's conditions hold for a request.
+    fn holds(
+        &self,
+        server: &Server,
+        attributes: &Attributes<'_>,
+        step: Step,
+        variables: &cel::Activation<'_>,
+    ) -> Result<bool, String> {
+        if self.conditions.is_empty() {
+            return Ok(true);
+        }
+        let begun = server.clock.monotonic();
+        let held = self.conditions.hold(variables);
+        let subject = Subject { name: &self.name, kind: "policy", step, operation: attributes.operation };
+        server.metrics.admission.conditions(subject, held.value(), server.clock.monotonic() - begun);
+        held.verdict()
+    }
+}
+
+/// How metrics name what is wrong.
+fn error_type(text: &str) -> &'static str {
+    if text.contains("compilation error") {
+        "compile_error"
+    } else if text.contains(super::expression::OUT_OF_BUDGET) {
+        "out_of_budget"
+    } else {
+        "invalid_error"
     }
 }
 

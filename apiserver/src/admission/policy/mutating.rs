@@ -12,11 +12,13 @@ use cel::Value as Cel;
 use serde_json::Value;
 
 use super::variables;
-use super::{BUDGET, Binding, Policy, Scope, namespace_object, params};
+use super::{BUDGET, Binding, Policy, Scope, error_type, namespace_object, params};
 use crate::admission::expression::{Decider, Expression, Inputs};
+use crate::admission::chain::Step;
 use crate::admission::{Attributes, Plugin, rules as matching};
 use crate::registry::Served;
 use crate::server::Server;
+use crate::server::metrics::Check;
 
 /// What a policy says.
 #[derive(Debug)]
@@ -175,7 +177,7 @@ async fn each(
             let mut inputs = Inputs::new(attributes, &matched, object, old).await?;
             inputs.namespace = namespace.clone();
             let before = inputs.object.clone();
-            let failed = match apply(server, attributes, policy, &matched, &mut inputs, param.as_ref()) {
+            let failed = match apply(server, attributes, policy, &matched, &mut inputs, param.as_ref(), &binding.name) {
                 Ok(Some(failed)) => failed,
                 Ok(None) => continue,
                 Err(message) => {
@@ -205,6 +207,7 @@ fn apply(
     matched: &Served,
     inputs: &mut Inputs,
     param: Option<&Value>,
+    binding: &str,
 ) -> Result<Option<Vec<String>>, String> {
     if inputs.object.is_null() {
         return Ok(None);
@@ -213,13 +216,18 @@ fn apply(
     let caller = decider.caller();
     let null = Value::Null;
     let params = policy.params.as_ref().map(|_| param.unwrap_or(&null));
-    if !policy.conditions.hold(&inputs.activation(params, Some(&caller)))? {
+    if !policy.holds(server, attributes, Step::Admit, &inputs.activation(params, Some(&caller)))? {
         return Ok(None);
     }
     let mut failed = Vec::new();
     for mutation in &policy.rules.mutations {
         let activation = inputs.activation(params, Some(&caller));
-        match mutated(server, policy, mutation, matched, &activation, &inputs.object) {
+        let begun = server.clock.monotonic();
+        let made = mutated(server, policy, mutation, matched, &activation, &inputs.object);
+        let took = server.clock.monotonic() - begun;
+        let error = made.as_ref().map_or_else(|text| error_type(text), |_| "no_error");
+        server.metrics.admission.mutated(&Check { policy: &policy.name, binding, error, took });
+        match made {
             Ok(next) => inputs.object = next,
             Err(message) => failed.push(message),
         }

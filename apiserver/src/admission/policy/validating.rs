@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::{Cause, Status};
@@ -10,10 +11,12 @@ use cel::Value as Cel;
 use serde_json::{Value, json};
 
 use super::variables::{self, Evaluation};
-use super::{BUDGET, Binding, Policy, Scope, namespace_object, params};
+use super::{BUDGET, Binding, Policy, Scope, error_type, namespace_object, params};
 use crate::admission::expression::{Decider, Expression, Failure, Inputs};
+use crate::admission::chain::Step;
 use crate::admission::{Attributes, Plugin, rules as matching};
 use crate::server::Server;
+use crate::server::metrics::Check;
 
 /// A message that an expression made may not be longer.
 const LONGEST_MESSAGE: usize = 5 * 1024;
@@ -65,9 +68,15 @@ struct Outcome {
     /// Annotations that could not be made.
     errors: Vec<String>,
     annotations: Vec<(String, String)>,
+    /// Validations without a value that nobody minds.
+    ignored: Vec<(&'static str, Duration)>,
 }
 
+#[derive(Default)]
 struct Denial {
+    /// Why it has no value, for metrics.
+    error: &'static str,
+    took: Duration,
     /// The place of the validation.
     index: usize,
     message: String,
@@ -81,6 +90,9 @@ struct Refusal<'p> {
     message: String,
     reason: String,
 }
+
+/// What bindings may do about a denial, and how metrics call that.
+const ACTIONS: [(&str, &str); 3] = [("Deny", "deny"), ("Audit", "audit"), ("Warn", "warn")];
 
 /// The plugin.
 pub struct ValidatingAdmissionPolicy;
@@ -192,7 +204,11 @@ async fn judge<'p>(
         for param in &params {
             let outcome = run(server, attributes, policy, inputs, param.as_ref());
             for denial in outcome.denials {
-                refusals.extend(act(attributes, policy, binding, denial));
+                refusals.extend(act(server, attributes, policy, binding, denial));
+            }
+            for (error, took) in outcome.ignored {
+                let check = Check { policy: &policy.name, binding: &binding.name, error, took };
+                server.metrics.admission.validated(&check, "allow");
             }
             refusals.extend(outcome.errors.into_iter().map(|message| Refusal {
                 policy: &policy.name,
@@ -216,25 +232,27 @@ async fn judge<'p>(
 
 /// Does what the binding says is to be done about a denial.
 fn act<'p>(
+    server: &Server,
     attributes: &Attributes<'_>,
     policy: &'p Policy<Rules>,
     binding: &'p Binding,
     denial: Denial,
 ) -> Option<Refusal<'p>> {
-    let Denial { index, message, reason } = denial;
+    let Denial { index, message, reason, error, took } = denial;
+    let check = Check { policy: &policy.name, binding: &binding.name, error, took };
     for action in &binding.actions {
+        if let Some(action) = ACTIONS.iter().find(|(name, _)| name == action) {
+            server.metrics.admission.validated(&check, action.1);
+        }
         match action.as_str() {
             "Audit" => {
-                let failure = json!([{
-                    "message": message,
-                    "policy": policy.name,
-                    "binding": binding.name,
-                    "expressionIndex": index,
-                    "validationActions": binding.actions,
-                }]);
-                attributes
-                    .review
-                    .annotate("validation.policy.admission.k8s.io/validation_failure", &failure.to_string());
+                // Fields in the order of upstream's structure.
+                let (message, name, own, actions) =
+                    (json!(message), json!(policy.name), json!(binding.name), json!(binding.actions));
+                let failure = format!(
+                    r#"[{{"message":{message},"policy":{name},"binding":{own},"expressionIndex":{index},"validationActions":{actions}}}]"#
+                );
+                attributes.review.annotate("validation.policy.admission.k8s.io/validation_failure", &failure);
             }
             "Warn" => attributes.warn(format!(
                 "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {message}",
@@ -257,7 +275,8 @@ fn run(
 ) -> Outcome {
     let failed = |message: String| {
         if policy.fail {
-            Outcome { denials: vec![Denial { index: 0, message, reason: String::new() }], ..Outcome::default() }
+            let error = error_type(&message);
+            Outcome { denials: vec![Denial { message, error, ..Denial::default() }], ..Outcome::default() }
         } else {
             Outcome::default()
         }
@@ -267,14 +286,14 @@ fn run(
     let null = Value::Null;
     let params = policy.params.as_ref().map(|_| param.unwrap_or(&null));
     let activation = inputs.activation(params, Some(&caller));
-    match policy.conditions.hold(&activation) {
+    match policy.holds(server, attributes, Step::Validate, &activation) {
         Ok(true) => {}
         Ok(false) => return Outcome::default(),
         Err(error) => return failed(error),
     }
     variables::with(&policy.variables, &activation, &mut |variables| {
         let mut outcome = Outcome::default();
-        match validate(policy, variables, &activation, &mut outcome) {
+        match validate(server, policy, variables, &activation, &mut outcome) {
             Ok(()) => outcome,
             Err(message) => failed(message),
         }
@@ -283,6 +302,7 @@ fn run(
 
 /// Evaluates validations, their messages, and annotations. An error ends everything.
 fn validate(
+    server: &Server,
     policy: &Policy<Rules>,
     variables: &Evaluation<'_>,
     activation: &cel::Activation<'_>,
@@ -292,27 +312,32 @@ fn validate(
     let rules = &policy.rules;
     let mut results = Vec::with_capacity(rules.validations.len());
     for validation in &rules.validations {
-        results.push(match variables.eval(&validation.expression, activation, &mut budget) {
+        let begun = server.clock.monotonic();
+        let result = match variables.eval(&validation.expression, activation, &mut budget) {
             Ok(Cel::Bool(true)) => None,
             Ok(_) => Some(Ok(())),
             Err(Failure::Expression(error)) => Some(Err(error)),
             Err(Failure::Budget(error)) => return Err(error),
-        });
+        };
+        results.push((result, server.clock.monotonic() - begun));
     }
-    for (index, (validation, result)) in rules.validations.iter().zip(results).enumerate() {
+    for (index, (validation, (result, took))) in rules.validations.iter().zip(results).enumerate() {
         match result {
             None => {}
             Some(Err(message)) if policy.fail => {
-                outcome.denials.push(Denial { index, message, reason: String::new() });
+                let error = error_type(&message);
+                outcome.denials.push(Denial { index, message, error, took, ..Denial::default() });
             }
-            Some(Err(_)) => {}
+            // Passed over: the policy does not fail with it.
+            Some(Err(message)) => outcome.ignored.push((error_type(&message), took)),
             Some(Ok(())) => {
                 let message = match message(validation, variables, activation, &mut budget) {
                     Ok(message) => message,
                     Err(error) if policy.fail => format!("failed messageExpression: {error}"),
                     Err(_) => continue,
                 };
-                outcome.denials.push(Denial { index, message, reason: validation.reason.clone() });
+                let reason = validation.reason.clone();
+                outcome.denials.push(Denial { index, message, reason, error: "no_error", took });
             }
         }
     }

@@ -4,9 +4,7 @@
 //! Upstream: `staging/src/k8s.io/apiserver/pkg/admission/plugin/webhook`. Configurations are compiled once for each
 //! change of them; a request that none of them is about costs a comparison.
 
-mod call;
 mod mutating;
-mod place;
 mod review;
 mod validating;
 
@@ -23,10 +21,14 @@ use serde_json::Value;
 
 use super::expression::{Decider, Inputs, MatchConditions};
 use super::rules::{self, Rule};
+use super::chain::Step;
 use super::{Attributes, compiled::Compiled};
 use crate::cache::Error;
 use crate::registry::Served;
 use crate::server::Server;
+use crate::server::metrics::{Ending, Subject};
+use crate::webhook::Client;
+use review::Unusable;
 
 /// Upstream's names of the plugins.
 pub const MUTATING: &str = "MutatingAdmissionWebhook";
@@ -74,7 +76,7 @@ pub struct Webhook {
     timeout: Duration,
     /// `v1`, `v1beta1` in the order of preference.
     versions: Vec<String>,
-    client: call::Client,
+    client: Client,
 }
 
 /// Webhooks in the order of their configurations' names.
@@ -118,7 +120,7 @@ impl Webhook {
                 .filter_map(Value::as_str)
                 .map(str::to_string)
                 .collect(),
-            client: call::Client::new(hook.get("clientConfig").unwrap_or(&Value::Null)),
+            client: Client::new(hook.get("clientConfig").unwrap_or(&Value::Null)),
         }
     }
 
@@ -126,6 +128,7 @@ impl Webhook {
     async fn wants(
         &self,
         server: &Server,
+        step: Step,
         attributes: &Attributes<'_>,
         object: &Value,
         old: Option<&Value>,
@@ -142,7 +145,11 @@ impl Webhook {
         }
         let inputs = Inputs::new(attributes, &matched, object, old).await?;
         let decider = Decider::new(server, attributes.user);
-        match self.conditions.hold(&inputs.activation(None, Some(&decider.caller()))) {
+        let begun = server.clock.monotonic();
+        let held = self.conditions.hold(&inputs.activation(None, Some(&decider.caller())));
+        let subject = Subject { name: &self.name, kind: "webhook", step, operation: attributes.operation };
+        server.metrics.admission.conditions(subject, held.value(), server.clock.monotonic() - begun);
+        match held.verdict() {
             Ok(true) => Ok(Some(matched)),
             Ok(false) => Ok(None),
             Err(error) => Err(attributes.forbidden(error)),
@@ -152,16 +159,37 @@ impl Webhook {
 
 /// What became of a call.
 enum Failure {
-    /// The webhook could not be asked, or answered nonsense. What it is about is up to its failure policy.
-    Calling(String),
-    /// It refused, or could not have been asked rightfully.
+    /// The webhook could not be asked, or answered nonsense: why, and a code for metrics. What that means for the request
+    /// is up to the webhook's failure policy.
+    Calling(String, u16),
+    /// It refused.
     Refused(Status),
+    /// What it answered could not be done, or it could not have been asked rightfully.
+    Internal(Status),
 }
 
 impl Webhook {
     /// The status of a failed call that counts.
     fn calling(&self, reason: &str) -> Status {
         Status::internal(format!("failed calling webhook {:?}: {reason}", self.name))
+    }
+
+    /// Counts a call.
+    fn observe<T>(
+        &self,
+        server: &Server,
+        step: Step,
+        attributes: &Attributes<'_>,
+        answer: &Result<T, Failure>,
+        took: Duration,
+    ) {
+        let ending = match answer {
+            Ok(_) => Ending::Allowed,
+            Err(Failure::Calling(_, code)) => Ending::Uncalled(*code, self.ignore_failures),
+            Err(Failure::Refused(status)) => Ending::Refused(status.code),
+            Err(Failure::Internal(_)) => Ending::Internal,
+        };
+        server.metrics.admission.webhook(&self.name, step, attributes.operation, ending, took);
     }
 
     /// Asks the webhook; `object` and `old` are in the matched version.
@@ -172,14 +200,14 @@ impl Webhook {
         matched: &Served,
         object: &Value,
         old: &Value,
-        mutating: bool,
+        step: Step,
     ) -> Result<review::Answer, Failure> {
         if attributes.dry_run {
             match self.side_effects {
-                None => return Err(Failure::Calling("Webhook SideEffects is nil".to_string())),
+                None => return Err(Failure::Calling("Webhook SideEffects is nil".to_string(), 400)),
                 Some(true) => {
                     let text = format!("admission webhook {:?} does not support dry run", self.name);
-                    return Err(Failure::Refused(Status::bad_request(text)));
+                    return Err(Failure::Internal(Status::bad_request(text)));
                 }
                 Some(false) => {}
             }
@@ -187,13 +215,20 @@ impl Webhook {
         let version = self.versions.iter().find(|version| matches!(version.as_str(), "v1" | "v1beta1"));
         let Some(version) = version else {
             let text = "could not create admission objects: webhook does not accept known AdmissionReview versions (v1, v1beta1)";
-            return Err(Failure::Calling(text.to_string()));
+            return Err(Failure::Calling(text.to_string(), 400));
         };
         let (uid, body) = review::request(version, attributes, matched, object, old);
-        let answer =
-            self.client.post(server, &body, self.timeout).await.map_err(|error| Failure::Calling(error.to_string()))?;
-        let answer = review::verify(version, &uid, &answer, mutating)
-            .map_err(|error| Failure::Calling(format!("received invalid webhook response: {error}")))?;
+        let called = |text: &dyn std::fmt::Display, code| Failure::Calling(format!("failed to call webhook: {text}"), code);
+        let answer = self.client.post(server, &body, self.timeout).await.map_err(|error| match &error {
+            crate::webhook::Error::Client(text) => {
+                Failure::Calling(format!("could not get REST client: {text}"), error.code())
+            }
+            crate::webhook::Error::Call { .. } => called(&error, error.code()),
+        })?;
+        let answer = review::verify(version, &uid, &answer, step == Step::Admit).map_err(|error| match error {
+            Unusable::Unreadable(text) => called(&text, 503),
+            Unusable::Invalid(text) => Failure::Calling(format!("received invalid webhook response: {text}"), 503),
+        })?;
         for (key, value) in &answer.annotations {
             attributes.review.annotate(&format!("{}/{key}", self.name), value);
         }

@@ -7,7 +7,9 @@ use apimachinery::status::Status;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
+use super::review::JSON_PATCH;
 use super::{Failure, Webhook};
+use crate::admission::chain::Step;
 use crate::admission::{Attributes, Plugin, rules};
 use crate::registry::Served;
 use crate::server::Server;
@@ -45,15 +47,19 @@ async fn each(
 ) -> Result<(), Status> {
     let round = u8::from(again);
     for (index, hook) in hooks.iter().enumerate() {
-        let Some(matched) = hook.wants(server, attributes, object, old).await? else { continue };
+        let Some(matched) = hook.wants(server, Step::Admit, attributes, object, old).await? else { continue };
         if again && !attributes.review.is_wanted_again(|state| &mut state.webhooks, &hook.uid) {
             continue;
         }
-        let answer = ask(server, attributes, hook, &matched, object, old).await;
+        let begun = server.clock.monotonic();
+        let place = format!("round_{round}_index_{index}");
+        let answer = ask(server, attributes, hook, &matched, object, old, &place).await;
+        hook.observe(server, Step::Admit, attributes, &answer, server.clock.monotonic() - begun);
         let changed = matches!(answer, Ok(true));
-        let mutation = json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": changed});
-        let key = format!("mutation.webhook.admission.k8s.io/round_{round}_index_{index}");
-        attributes.review.annotate(&key, &mutation.to_string());
+        // Fields in the order of upstream's structure.
+        let (configuration, name) = (json!(hook.configuration), json!(hook.name));
+        let mutation = format!(r#"{{"configuration":{configuration},"webhook":{name},"mutated":{changed}}}"#);
+        attributes.review.annotate(&format!("mutation.webhook.admission.k8s.io/{place}"), &mutation);
         if changed {
             attributes.review.changed(|state| &mut state.webhooks);
         }
@@ -62,13 +68,13 @@ async fn each(
         }
         match answer {
             Ok(_) => {}
-            Err(Failure::Calling(reason)) if hook.ignore_failures => {
+            Err(Failure::Calling(reason, _)) if hook.ignore_failures => {
                 tracing::warn!(webhook = hook.name, reason, "failed calling webhook, failing open");
-                let key = format!("failed-open.mutation.webhook.admission.k8s.io/round_{round}_index_{index}");
+                let key = format!("failed-open.mutation.webhook.admission.k8s.io/{place}");
                 attributes.review.annotate(&key, &hook.name);
             }
-            Err(Failure::Calling(reason)) => return Err(hook.calling(&reason)),
-            Err(Failure::Refused(status)) => return Err(status),
+            Err(Failure::Calling(reason, _)) => return Err(hook.calling(&reason)),
+            Err(Failure::Refused(status) | Failure::Internal(status)) => return Err(status),
         }
     }
     Ok(())
@@ -82,15 +88,16 @@ async fn ask(
     matched: &Served,
     object: &mut Value,
     old: Option<&Value>,
+    place: &str,
 ) -> Result<bool, Failure> {
-    let mut versioned = rules::in_version(matched, attributes, object).await.map_err(Failure::Refused)?;
-    let old = rules::in_version(matched, attributes, old.unwrap_or(&Value::Null)).await.map_err(Failure::Refused)?;
-    let answer = hook.ask(server, attributes, matched, &versioned, &old, true).await?;
+    let mut versioned = rules::in_version(matched, attributes, object).await.map_err(Failure::Internal)?;
+    let old = rules::in_version(matched, attributes, old.unwrap_or(&Value::Null)).await.map_err(Failure::Internal)?;
+    let answer = hook.ask(server, attributes, matched, &versioned, &old, Step::Admit).await?;
     if answer.patch.is_empty() {
         return Ok(false);
     }
     let undecodable =
-        |error: String| Failure::Calling(format!("received undecodable patch in webhook response: {error}"));
+        |error: String| Failure::Calling(format!("received undecodable patch in webhook response: {error}"), 503);
     let operations = apimachinery::json::parse(&answer.patch).map_err(|error| undecodable(error.to_string()))?;
     let Some(list) = operations.as_array() else {
         let text = "json: cannot unmarshal object into Go value of type jsonpatch.Patch";
@@ -104,13 +111,20 @@ async fn ask(
         let text = format!(
             "admission webhook {name:?} attempted to modify the object, which is not supported for this operation"
         );
-        return Err(Failure::Refused(Status::internal(text)));
+        return Err(Failure::Internal(Status::internal(text)));
+    }
+    if answer.patch_type != JSON_PATCH {
+        let status = super::review::refusal(&hook.name, answer.status);
+        return Err(Failure::Calling(format!("unsupported patch type {:?}", answer.patch_type), status.code));
     }
     let before = versioned.clone();
     patch::json::apply(&mut versioned, &operations)
-        .map_err(|error| Failure::Refused(Status::internal(error.to_string())))?;
+        .map_err(|error| Failure::Internal(Status::internal(error.to_string())))?;
     let changed = versioned != before;
-    rules::settle(server, matched, &mut versioned).map_err(Failure::Refused)?;
-    *object = rules::to_pipeline(matched, attributes, versioned).await.map_err(Failure::Refused)?;
+    let (configuration, name) = (json!(hook.configuration), json!(hook.name));
+    let shown = format!(r#"{{"configuration":{configuration},"webhook":{name},"patch":{operations},"patchType":"JSONPatch"}}"#);
+    rules::settle(server, matched, &mut versioned).map_err(Failure::Internal)?;
+    attributes.review.annotate_detailed(&format!("patch.webhook.admission.k8s.io/{place}"), &shown);
+    *object = rules::to_pipeline(matched, attributes, versioned).await.map_err(Failure::Internal)?;
     Ok(changed)
 }

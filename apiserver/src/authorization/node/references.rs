@@ -27,12 +27,19 @@ const VOLUME_SECRETS: [&[&str]; 10] = [
     &["csi", "nodePublishSecretRef", "name"],
 ];
 
+/// Whether a pod names any secret.
+pub fn names_secrets(pod: &Value) -> bool {
+    named(pod).iter().any(|key| key.kind == Kind::Secret)
+}
+
 /// Everything that a pod lets its node read.
 pub fn of_pod(pod: &Value) -> BTreeSet<Key> {
+    if pod.annotation(MIRROR).is_some() { BTreeSet::new() } else { named(pod) }
+}
+
+/// Everything that a pod names.
+fn named(pod: &Value) -> BTreeSet<Key> {
     let mut found = BTreeSet::new();
-    if pod.annotation(MIRROR).is_some() {
-        return found;
-    }
     let mut add = |kind: Kind, name: Option<&str>| {
         if let Some(name) = name.filter(|name| !name.is_empty()) {
             found.insert(Key::new(kind, pod.namespace(), name));

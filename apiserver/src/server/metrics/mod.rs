@@ -3,6 +3,7 @@
 //! What is counted per request is looked up once per combination of labels and kept (`requests.rs`); what
 //! is a figure of the moment (objects stored, requests in flight) is read when somebody scrapes.
 
+mod admission;
 mod auth;
 mod reloads;
 mod requests;
@@ -14,6 +15,7 @@ use component_base::metrics::{CounterVec, GaugeVec, HistogramVec, Registry, Stab
 
 use super::Server;
 use crate::cache::CacheMetrics;
+pub use admission::{AdmissionMetrics, Check, Ending, Subject};
 pub use auth::AuthMetrics;
 pub use reloads::Reloads;
 pub use requests::{Requests, counted};
@@ -35,6 +37,7 @@ pub struct Metrics {
     pub auth: AuthMetrics,
     pub authentication_reloads: Reloads,
     pub authorization_reloads: Reloads,
+    pub admission: AdmissionMetrics,
     /// Watches open now.
     pub long_running: GaugeVec,
     /// Events sent to watches.
@@ -76,6 +79,7 @@ impl Metrics {
                 "apiserver_authorization_config_controller",
                 "authorization",
             ),
+            admission: AdmissionMetrics::new(&registry),
             cache: Arc::new(CacheMetrics::new(&registry)),
             long_running: registry.gauge_vec(
                 "apiserver_longrunning_requests",

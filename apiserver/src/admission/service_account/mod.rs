@@ -1,5 +1,7 @@
 //! ServiceAccount: pods run as a service account that exists, with a token mounted.
 
+mod secrets;
+
 use std::sync::Arc;
 
 use apimachinery::object::ObjectExt as _;
@@ -9,6 +11,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::{Attributes, Operation, Plugin};
+use crate::authorization::node::references;
 use crate::cache::Freshness;
 use crate::server::Server;
 
@@ -45,12 +48,7 @@ impl Plugin for ServiceAccount {
         }
         let name = object.str_at(&["spec", "serviceAccountName"]).unwrap_or_default().to_string();
         object.set_at(&["spec", "serviceAccount"], name.clone().into());
-        let account = account(server, &attributes.namespace, &name).await?.ok_or_else(|| {
-            attributes.forbidden(format!(
-                "error looking up service account {}/{name}: serviceaccount {name:?} not found",
-                attributes.namespace
-            ))
-        })?;
+        let account = looked_up(server, attributes, &name).await?;
         let mounts = object
             .bool_at(&["spec", "automountServiceAccountToken"])
             .or_else(|| account.bool_at(&["automountServiceAccountToken"]))
@@ -64,8 +62,49 @@ impl Plugin for ServiceAccount {
                 object.set_at(&["spec", "imagePullSecrets"], secrets.to_vec().into());
             }
         }
-        Ok(())
+        self.validate(server, attributes, object, None).await
     }
+
+    async fn validate(
+        &self,
+        server: &Arc<Server>,
+        attributes: &Attributes<'_>,
+        object: &Value,
+        _: Option<&Value>,
+    ) -> Result<(), Status> {
+        let resource = &attributes.served.resource;
+        let pods = resource.group.is_empty() && resource.plural == "pods";
+        let created = match (attributes.operation, attributes.subresource) {
+            (Operation::Create, "") if pods => true,
+            (Operation::Update, "ephemeralcontainers") if pods => false,
+            _ => return Ok(()),
+        };
+        if created && object.annotation(MIRROR).is_some() {
+            return mirror(attributes, object);
+        }
+        let namespace = &attributes.namespace;
+        let name = object.str_at(&["spec", "serviceAccountName"]).unwrap_or_default();
+        if name.is_empty() {
+            let text = format!("no service account specified for pod {namespace}/{}", object.name());
+            return Err(attributes.forbidden(text));
+        }
+        let account = looked_up(server, attributes, name).await?;
+        if !secrets::enforced(&account) {
+            return Ok(());
+        }
+        let checked = if created { secrets::of_pod(&account, object) } else { secrets::of_ephemeral(&account, object) };
+        checked.map_err(|text| attributes.forbidden(text))
+    }
+}
+
+/// The account that a pod runs as.
+async fn looked_up(server: &Arc<Server>, attributes: &Attributes<'_>, name: &str) -> Result<Value, Status> {
+    account(server, &attributes.namespace, name).await?.ok_or_else(|| {
+        attributes.forbidden(format!(
+            "error looking up service account {}/{name}: serviceaccount {name:?} not found",
+            attributes.namespace
+        ))
+    })
 }
 
 /// Mirror pods bring what they need with them and must not use the API's secrets.
@@ -73,10 +112,10 @@ fn mirror(attributes: &Attributes<'_>, object: &Value) -> Result<(), Status> {
     if !object.str_at(&["spec", "serviceAccountName"]).unwrap_or_default().is_empty() {
         return Err(attributes.forbidden("a mirror pod may not reference service accounts"));
     }
+    if references::names_secrets(object) {
+        return Err(attributes.forbidden("a mirror pod may not reference secrets"));
+    }
     for volume in object.list_at(&["spec", "volumes"]) {
-        if volume.get("secret").is_some() {
-            return Err(attributes.forbidden("a mirror pod may not reference secrets"));
-        }
         for source in volume.list_at(&["projected", "sources"]) {
             if source.get("serviceAccountToken").is_some() {
                 return Err(attributes.forbidden("a mirror pod may not use ServiceAccountToken volume projections"));
