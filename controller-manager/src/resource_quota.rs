@@ -11,7 +11,7 @@ use std::time::Duration;
 use api::amounts::{self, ResourceList};
 use api::quota::{self, Evaluator};
 use client::informer::{Event, Informer, InformerParams, Store};
-use client::resources::{PERSISTENT_VOLUME_CLAIMS, PODS, RESOURCE_QUOTAS, SERVICES};
+use client::resources::{PERSISTENT_VOLUME_CLAIMS, PODS, RESOURCE_CLAIMS, RESOURCE_QUOTAS, SERVICES};
 use client::workqueue::WorkQueue;
 use client::{Client, ListParams, ObjectKey, ObjectMeta, Resource};
 use futures::future::BoxFuture;
@@ -116,6 +116,7 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     let pods = context.informers.of::<Pod>(&PODS);
     let claims = context.informers.of::<MetadataOnly>(&PERSISTENT_VOLUME_CLAIMS);
     let services = context.informers.of::<MetadataOnly>(&SERVICES);
+    let devices = context.informers.of::<MetadataOnly>(&RESOURCE_CLAIMS);
     let queue: WorkQueue<ObjectKey> = WorkQueue::new();
     {
         let queue = queue.clone();
@@ -141,7 +142,7 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
             _ => {}
         });
     }
-    for informer in [&claims, &services] {
+    for informer in [&claims, &services, &devices] {
         let (queue, quotas) = (queue.clone(), quotas.store());
         informer.on_event(move |event| match event {
             Event::Deleted(object) => requeue(&queue, &quotas, &object.metadata.namespace),
@@ -185,13 +186,14 @@ async fn reconcile(client: &Client, counted: &Counted, key: &ObjectKey, now: Tim
         (Evaluator::Pods, PODS.clone()),
         (Evaluator::Claims, PERSISTENT_VOLUME_CLAIMS.clone()),
         (Evaluator::Services, SERVICES.clone()),
+        (Evaluator::DeviceClaims, RESOURCE_CLAIMS.clone()),
     ] {
         if !evaluator.counted(hard.keys().map(String::as_str)).is_empty() {
             resources.insert(resource);
         }
     }
     let special = |name: &str| {
-        [Evaluator::Pods, Evaluator::Claims, Evaluator::Services]
+        [Evaluator::Pods, Evaluator::Claims, Evaluator::Services, Evaluator::DeviceClaims]
             .iter()
             .any(|evaluator| !evaluator.counted(std::iter::once(name)).is_empty())
     };

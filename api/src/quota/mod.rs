@@ -4,6 +4,7 @@
 //! amounts out. Upstream: `pkg/quota/v1`.
 
 mod claims;
+mod device_claims;
 mod pods;
 mod services;
 
@@ -38,6 +39,8 @@ const IGNORED: [(&str, &str); 9] = [
 pub enum Evaluator {
     Pods,
     Claims,
+    /// ResourceClaims.
+    DeviceClaims,
     Services,
     /// Only their number counts; under `count/…`, and under an older name if there is one.
     Count {
@@ -123,6 +126,7 @@ impl Evaluator {
             ("", "pods") => Evaluator::Pods,
             ("", "persistentvolumeclaims") => Evaluator::Claims,
             ("", "services") => Evaluator::Services,
+            ("resource.k8s.io", "resourceclaims") => Evaluator::DeviceClaims,
             _ => {
                 let alias = ALIASES.into_iter().find(|alias| group.is_empty() && *alias == plural);
                 Evaluator::Count { name: count_name(group, plural), alias }
@@ -136,7 +140,7 @@ impl Evaluator {
             (Evaluator::Pods, "", Change::Update { old }) => pods::is_terminating(old) != pods::is_terminating(new),
             (Evaluator::Pods, "resize", Change::Update { .. }) => true,
             (Evaluator::Claims, "status", Change::Update { old }) => claims::status_matters(old, new),
-            (Evaluator::Claims | Evaluator::Services, "", _) | (_, "", Change::Create) => true,
+            (Evaluator::Claims | Evaluator::DeviceClaims | Evaluator::Services, "", _) | (_, "", Change::Create) => true,
             _ => false,
         }
     }
@@ -146,6 +150,7 @@ impl Evaluator {
         let ours = |name: &&str| match self {
             Evaluator::Pods => pods::counts(name),
             Evaluator::Claims => claims::counts(name),
+            Evaluator::DeviceClaims => device_claims::counts(name),
             Evaluator::Services => services::counts(name),
             Evaluator::Count { name: own, alias } => own == name || alias.is_some_and(|alias| alias == *name),
         };
@@ -156,7 +161,7 @@ impl Evaluator {
         match self {
             Evaluator::Pods => pods::in_scope(scope, object),
             Evaluator::Claims => claims::in_scope(scope, object),
-            Evaluator::Services | Evaluator::Count { .. } => false,
+            Evaluator::DeviceClaims | Evaluator::Services | Evaluator::Count { .. } => false,
         }
     }
 
@@ -182,6 +187,7 @@ impl Evaluator {
         match self {
             Evaluator::Pods => pods::usage(object, now),
             Evaluator::Claims => claims::usage(object),
+            Evaluator::DeviceClaims => device_claims::usage(object),
             Evaluator::Services => services::usage(object),
             Evaluator::Count { name, alias } => {
                 let names = std::iter::once(name.clone()).chain(alias.map(str::to_string));

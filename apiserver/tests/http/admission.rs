@@ -74,6 +74,32 @@ async fn quota(server: &Fixture, name: &str, hard: Value) {
     assert_eq!(answer.code, 200, "{}", answer.message());
 }
 
+/// Of many who come at once, as many get in as there is room for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_is_not_overrun_by_a_crowd() {
+    const ROOM: usize = 10;
+    let server = Fixture::new().await;
+    quota(&server, "q", json!({"count/configmaps": ROOM.to_string()})).await;
+    let crowd = (0..64).map(|number| {
+        let router = server.handle.admin_router();
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("c{number}")}});
+        tokio::spawn(async move {
+            let request = http::Request::post("/api/v1/namespaces/default/configmaps")
+                .header("content-type", "application/json")
+                .body(axum::body::Body::from(object.to_string()))
+                .unwrap();
+            Fixture::send_to(router, request).await.code
+        })
+    });
+    let codes: Vec<u16> = futures::future::join_all(crowd).await.into_iter().map(Result::unwrap).collect();
+    let count = |code: u16| codes.iter().filter(|have| **have == code).count();
+    assert_eq!((count(201), count(403)), (ROOM, 64 - ROOM), "{codes:?}");
+    let used = server.get(&format!("{QUOTAS}/q")).await;
+    assert_eq!(used.body["status"]["used"]["count/configmaps"], ROOM.to_string());
+    let stored = server.get("/api/v1/namespaces/default/configmaps").await;
+    assert_eq!(stored.body["items"].as_array().map(Vec::len), Some(ROOM));
+}
+
 #[tokio::test]
 async fn quotas_are_charged_and_kept() {
     let server = Fixture::new().await;
