@@ -10,6 +10,7 @@ pub mod policy;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use apimachinery::object::ObjectExt as _;
 use axum::body::Body;
 use bytes::Bytes;
 use component_base::clock::SharedClock;
@@ -117,6 +118,21 @@ impl Record {
     /// Notes whom the request was done as.
     pub fn impersonated(&mut self, user: &UserInfo) {
         self.event["impersonatedUser"] = user.to_value();
+    }
+
+    /// Notes what is not known from the URL of the object that the request brings.
+    pub fn about(&mut self, object: &Value) {
+        let reference = &mut self.event["objectRef"];
+        for (field, text) in [
+            ("namespace", object.namespace()),
+            ("name", object.name()),
+            ("uid", object.uid()),
+            ("resourceVersion", object.resource_version()),
+        ] {
+            if !text.is_empty() && reference.get(field).is_none() {
+                reference[field] = text.into();
+            }
+        }
     }
 
     /// Notes something under an annotation.

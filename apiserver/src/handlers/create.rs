@@ -30,6 +30,7 @@ pub fn decode(
     if let Some(custom) = served.custom() {
         let decoded = custom.decode(served, bytes, encoding, options.field_validation)?;
         cx.warnings.extend(decoded.warnings);
+        cx.about(&decoded.object);
         return Ok(decoded.object);
     }
     let expected = Expected {
@@ -43,6 +44,7 @@ pub fn decode(
     let decoded = body::decode(bytes, encoding, &expected, options.field_validation)?;
     cx.warnings.extend(decoded.warnings);
     let mut object = decoded.object;
+    cx.about(&object);
     checks::default(&served.resource, &mut object, &cx.server);
     owner_references::dedup(&cx.warnings, &mut object, false);
     Ok(object)

@@ -211,3 +211,67 @@ async fn subresources_are_seen_as_what_they_are() {
     assert_eq!((&seen[3]["object"]["spec"], &seen[3]["oldObject"]["spec"]), (&json!({"replicas": 3}), &json!({"replicas": 1})));
     assert_eq!(seen[3]["kind"], json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}));
 }
+
+/// What webhooks did, and what they have to say, is in the audit log; patches only where bodies are.
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_leave_their_mark_in_the_audit_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let (policy, log) = (dir.path().join("policy.yaml"), dir.path().join("audit.log"));
+    let rule = |level: &str, namespace: &str| {
+        format!("- {{level: {level}, verbs: [create], namespaces: [{namespace}], resources: [{{group: \"\", resources: [configmaps]}}]}}\n")
+    };
+    let rules = rule("Request", "default") + &rule("Metadata", "kube-public");
+    std::fs::write(&policy, format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n{rules}")).unwrap();
+    let (path, file) = (policy.clone(), log.clone());
+    let server = Fixture::with(|config| {
+        config.audit_policy_file = Some(path);
+        config.audit_log = Some(apiserver::audit::LogOptions { path: file, max_size: 0, max_backups: 0 });
+    })
+    .await;
+    let handler = |body: Bytes| async move {
+        let asked: Value = serde_json::from_slice(&body).unwrap();
+        let mut more = patch(json!([{"op": "add", "path": "/data/x", "value": "y"}]));
+        more["auditAnnotations"] = json!({"why": "because"});
+        review(&asked["request"]["uid"], more)
+    };
+    let hooks = Hooks::of(Router::new().fallback(any(handler)), Arc::default()).await;
+    let mut gone = hooks.hook("gone.webhook.test", "/");
+    gone["clientConfig"]["url"] = "https://127.0.0.1:1/".into();
+    gone["failurePolicy"] = "Ignore".into();
+    configure(&server, "MutatingWebhookConfiguration", vec![hooks.hook("marks.webhook.test", "/"), gone]).await;
+    for namespace in ["default", "kube-public"] {
+        let map = super::dynamic_admission::config_map("m", json!({"a": "b"}));
+        let made = server.post(&format!("/api/v1/namespaces/{namespace}/configmaps"), &map).await;
+        assert_eq!(made.code, 201, "{}", made.text);
+    }
+    let mut events: Vec<Value> = Vec::new();
+    for _ in 0..500 {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        events = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        events.retain(|event| event["objectRef"]["name"] == "m");
+        if events.len() >= 2 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let annotation = |event: &Value, key: &str| event["annotations"][key].as_str().map(str::to_string);
+    let text = |text: &str| Some(text.to_string());
+    for (event, patched) in [
+        (
+            &events[0],
+            text(r#"{"configuration":"test","webhook":"marks.webhook.test","patch":[{"op":"add","path":"/data/x","value":"y"}],"patchType":"JSONPatch"}"#),
+        ),
+        (&events[1], None),
+    ] {
+        assert_eq!(annotation(event, "patch.webhook.admission.k8s.io/round_0_index_0"), patched);
+        assert_eq!(
+            annotation(event, "mutation.webhook.admission.k8s.io/round_0_index_0"),
+            text(r#"{"configuration":"test","webhook":"marks.webhook.test","mutated":true}"#)
+        );
+        assert_eq!(annotation(event, "marks.webhook.test/why"), text("because"));
+        assert_eq!(
+            annotation(event, "failed-open.mutation.webhook.admission.k8s.io/round_0_index_1"),
+            text("gone.webhook.test")
+        );
+    }
+}
