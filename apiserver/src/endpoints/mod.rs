@@ -42,6 +42,11 @@ pub async fn dispatch(cx: &mut Context, _body: Body) -> Result<Response, Status>
         ["livez" | "readyz" | "healthz" | "metrics"] if path.ends_with('/') => None,
         [endpoint @ ("livez" | "readyz" | "healthz"), rest @ ..] => health(cx, endpoint, rest),
         ["metrics"] => Some(metrics(cx)),
+        ["debug", "api_priority_and_fairness", dump] if cx.server.config.priority_and_fairness => match *dump {
+            "dump_priority_levels" => Some(response::text(StatusCode::OK, cx.server.flow_control.dump_priority_levels())),
+            "dump_queues" => Some(response::text(StatusCode::OK, cx.server.flow_control.dump_queues())),
+            _ => None,
+        },
         [".well-known", "openid-configuration"] => {
             return only_get(cx, |cx| Ok(issuer::configuration(cx).unwrap_or_else(response::page_not_found)));
         }

@@ -60,6 +60,27 @@ impl Default for Queuing {
     }
 }
 
+/// The seats of a level: its own, those it keeps, and the most it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub nominal: u32,
+    pub lower: u32,
+    pub upper: u32,
+}
+
+/// A queue at some moment.
+#[derive(Clone, Debug)]
+pub(super) struct QueueState {
+    pub level: Arc<str>,
+    pub index: usize,
+    pub pending: usize,
+    /// What was served from it and still runs: requests and seats.
+    pub executing: (u32, u32),
+    pub start: f64,
+    /// Of those who wait.
+    pub seats: u32,
+}
+
 /// Why a request got no seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -76,6 +97,8 @@ struct Queue {
     waiting: VecDeque<Waiter>,
     /// Virtual time at which the next of this queue would start; grows with what it was given.
     start: f64,
+    /// What was served from it and still runs: requests and seats.
+    executing: (u32, u32),
 }
 
 struct Waiter {
@@ -114,10 +137,17 @@ pub struct Seat {
     levels: Levels,
     level: Arc<str>,
     seats: u32,
+    /// The queue that it was waited for in.
+    queue: Option<usize>,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        if let Some(queue) = self.queue {
+            self.levels.served(&self.level, queue, |(requests, seats)| {
+                (requests.saturating_sub(1), seats.saturating_sub(self.seats))
+            });
+        }
         self.levels.release(&self.level, self.seats);
     }
 }
@@ -282,8 +312,55 @@ impl Levels {
         state.serve(name);
     }
 
-    fn seat(&self, level: &Arc<str>, seats: u32) -> Seat {
-        Seat { levels: self.clone(), level: level.clone(), seats }
+    fn seat(&self, level: &Arc<str>, seats: u32, queue: Option<usize>) -> Seat {
+        if let Some(queue) = queue {
+            self.served(level, queue, |(requests, all)| (requests + 1, all + seats));
+        }
+        Seat { levels: self.clone(), level: level.clone(), seats, queue }
+    }
+
+    /// Changes what runs of a queue's requests.
+    fn served(&self, level: &Arc<str>, queue: usize, change: impl Fn((u32, u32)) -> (u32, u32)) {
+        let mut state = self.0.lock();
+        if let Some(queue) = state.levels.get_mut(level).and_then(|level| level.queues.get_mut(queue)) {
+            queue.executing = change(queue.executing);
+        }
+    }
+
+    /// The limits of levels, those of exempt ones too.
+    pub(super) fn limits(&self, specs: &HashMap<Arc<str>, Spec>) -> Vec<(Arc<str>, Limits)> {
+        let state = self.0.lock();
+        let of = |name: &Arc<str>| match state.levels.get(name) {
+            Some(level) => Limits {
+                nominal: level.nominal,
+                lower: level.minimum,
+                // Upstream's bound without a limit of its own: its share and all others.
+                upper: if level.maximum == state.total { level.nominal + state.total } else { level.maximum },
+            },
+            None => Limits { nominal: 0, lower: 0, upper: state.total },
+        };
+        specs.keys().map(|name| (name.clone(), of(name))).collect()
+    }
+
+    /// All queues, by level and index.
+    pub(super) fn queues(&self) -> Vec<QueueState> {
+        let state = self.0.lock();
+        let mut names: Vec<&Arc<str>> = state.levels.keys().collect();
+        names.sort();
+        let mut found = Vec::new();
+        for name in names {
+            for (index, queue) in state.levels[name].queues.iter().enumerate() {
+                found.push(QueueState {
+                    level: name.clone(),
+                    index,
+                    pending: queue.waiting.len(),
+                    executing: queue.executing,
+                    start: queue.start,
+                    seats: queue.waiting.iter().map(|waiter| waiter.seats).sum(),
+                });
+            }
+        }
+        found
     }
 
     /// Waits for seats of a level, at most `patience`. `flow` tells flows of the level apart.
@@ -302,7 +379,7 @@ impl Levels {
             let nobody_waits =
                 state.levels.get(level).is_none_or(|level| level.queues.iter().all(|queue| queue.waiting.is_empty()));
             if nobody_waits && state.take(level, seats) {
-                return Ok(self.seat(level, seats));
+                return Ok(self.seat(level, seats, None));
             }
             state.next += 1;
             let id = state.next;
@@ -326,7 +403,7 @@ impl Levels {
         match tokio::time::timeout(patience, woken).await {
             Ok(Ok(())) => {
                 place.served = true;
-                Ok(self.seat(level, seats))
+                Ok(self.seat(level, seats, Some(place.queue)))
             }
             _ => Err(Refusal::TimedOut),
         }

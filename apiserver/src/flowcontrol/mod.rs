@@ -4,8 +4,10 @@
 //! Schemas and levels are followed in the watch cache and compiled; classifying a request reads the
 //! compiled form without a lock. Upstream: `util/flowcontrol`.
 
+mod dump;
 mod level;
 mod matching;
+mod metrics;
 pub mod objects;
 
 use std::collections::HashMap;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use component_base::clock::SharedClock;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::Notify;
@@ -25,6 +28,8 @@ use crate::request::{RequestInfo, UserInfo};
 use level::Levels;
 pub use level::{Refusal, Seat};
 use matching::Schema;
+pub use metrics::{FlowMetrics, Running};
+use metrics::Series;
 
 /// Seats that the widest request takes.
 const MAX_WIDTH: u32 = 10;
@@ -41,7 +46,7 @@ struct LevelInfo {
 
 /// Schemas in the order in which they are tried, each with its level.
 #[derive(Default)]
-struct Compiled(Vec<(Schema, LevelInfo)>);
+struct Compiled(Vec<(Schema, LevelInfo, Arc<Series>)>);
 
 #[derive(Default)]
 struct Known {
@@ -55,6 +60,8 @@ struct Inner {
     compiled: ArcSwap<Compiled>,
     levels: Levels,
     changed: Notify,
+    metrics: Arc<FlowMetrics>,
+    clock: SharedClock,
 }
 
 /// The dispatcher of a server. Clones share it.
@@ -65,6 +72,8 @@ pub struct FlowControl(Arc<Inner>);
 pub struct Admitted {
     /// Kept while the request is worked on.
     pub seat: Option<Seat>,
+    /// Likewise.
+    pub running: Running,
     pub schema_uid: Arc<str>,
     pub level_uid: Arc<str>,
 }
@@ -87,13 +96,15 @@ pub fn width(verb: &str, objects: usize, limit: usize) -> u32 {
 
 impl FlowControl {
     /// A dispatcher of `total` seats that knows no schema yet: everything is let through.
-    pub fn new(total: usize) -> Self {
+    pub fn new(total: usize, metrics: Arc<FlowMetrics>, clock: SharedClock) -> Self {
         Self(Arc::new(Inner {
             total: u32::try_from(total).unwrap_or(u32::MAX),
             known: Mutex::default(),
             compiled: ArcSwap::default(),
             levels: Levels::default(),
             changed: Notify::new(),
+            metrics,
+            clock,
         }))
     }
 
@@ -122,7 +133,7 @@ impl FlowControl {
     fn compile(&self) {
         let (compiled, specs) = {
             let known = self.0.known.lock();
-            let mut list: Vec<(Schema, LevelInfo)> = known
+            let mut list: Vec<(Schema, LevelInfo, Arc<Series>)> = known
                 .schemas
                 .values()
                 .filter_map(|schema| {
@@ -130,10 +141,11 @@ impl FlowControl {
                     let name = schema.spec.priority_level_configuration.name.as_str();
                     let (name, (uid, spec)) = known.levels.get_key_value(name)?;
                     let exempt = spec.kind == "Exempt";
-                    Some((schema.clone(), LevelInfo { name: name.clone(), uid: uid.clone(), exempt }))
+                    let series = self.0.metrics.of(&schema.name, name);
+                    Some((schema.clone(), LevelInfo { name: name.clone(), uid: uid.clone(), exempt }, series))
                 })
                 .collect();
-            list.sort_by(|(a, _), (b, _)| {
+            list.sort_by(|(a, ..), (b, ..)| {
                 a.spec.matching_precedence.cmp(&b.spec.matching_precedence).then_with(|| a.name.cmp(&b.name))
             });
             let specs: HashMap<Arc<str>, level::Spec> =
@@ -141,6 +153,9 @@ impl FlowControl {
             (Compiled(list), specs)
         };
         self.0.levels.configure(self.0.total, &specs);
+        for (name, limits) in self.0.levels.limits(&specs) {
+            self.0.metrics.limits(&name, limits);
+        }
         self.0.compiled.store(Arc::new(compiled));
         self.0.changed.notify_one();
     }
@@ -158,21 +173,31 @@ impl FlowControl {
     ) -> Result<Option<Admitted>, Refused> {
         let found = {
             let compiled = self.0.compiled.load();
-            compiled.0.iter().find(|(schema, _)| schema.matches(user, info)).map(|(schema, level)| {
+            compiled.0.iter().find(|(schema, ..)| schema.matches(user, info)).map(|(schema, level, series)| {
                 let mut hasher = ahash::RandomState::with_seeds(1, 2, 3, 4).build_hasher();
                 hasher.write(schema.name.as_bytes());
                 hasher.write_u8(0);
                 hasher.write(schema.distinguish(user, info).as_bytes());
-                (schema.uid.clone(), level.clone(), hasher.finish())
+                (schema.uid.clone(), level.clone(), series.clone(), hasher.finish())
             })
         };
-        let Some((schema_uid, level, flow)) = found else { return Ok(None) };
+        let Some((schema_uid, level, series, flow)) = found else { return Ok(None) };
         let level_uid = level.uid.clone();
+        let clock = &self.0.clock;
+        let is_watch = info.verb == "watch";
+        series.estimated(width);
         if level.exempt {
-            return Ok(Some(Admitted { seat: None, schema_uid, level_uid }));
+            let running = series.run(width, is_watch, clock);
+            return Ok(Some(Admitted { seat: None, running, schema_uid, level_uid }));
         }
-        match self.0.levels.acquire(&level.name, flow, width, patience).await {
-            Ok(seat) => Ok(Some(Admitted { seat: Some(seat), schema_uid, level_uid })),
+        let (waiting, begun) = (series.wait(width), clock.monotonic());
+        let acquired = self.0.levels.acquire(&level.name, flow, width, patience).await;
+        waiting.answer(acquired.as_ref().err().copied(), clock.monotonic() - begun);
+        match acquired {
+            Ok(seat) => {
+                let running = series.run(width, is_watch, clock);
+                Ok(Some(Admitted { seat: Some(seat), running, schema_uid, level_uid }))
+            }
             Err(why) => Err(Refused { why, schema_uid, level_uid }),
         }
     }

@@ -290,6 +290,8 @@ async fn build(config: Config, storage: Arc<dyn Storage>, initiated: Cancellatio
         checks
     };
     let aggregator = Aggregator::new(&config.front_proxy, &metrics.registry)?;
+    let inflight = config.max_mutating_requests_inflight + config.max_requests_inflight;
+    let flow_control = FlowControl::new(inflight, metrics.flow.clone(), clock.clone());
     let server = Arc::new(Server {
         authorizer: Union::new(authorizers(&config.authorization_modes, &rbac, &node, &clock)?),
         refresh: tokio::sync::Notify::new(),
@@ -305,7 +307,7 @@ async fn build(config: Config, storage: Arc<dyn Storage>, initiated: Cancellatio
         readyz: checks("readyz"),
         healthz: checks("healthz"),
         audit: audit(&config, &clock, &shutdown)?,
-        flow_control: FlowControl::new(config.max_mutating_requests_inflight + config.max_requests_inflight),
+        flow_control,
         mutating_seats: seats(config.max_mutating_requests_inflight),
         reading_seats: seats(config.max_requests_inflight),
         allocators: Allocators::new(&config),

@@ -73,6 +73,13 @@ impl Context {
             .unwrap_or_default()
     }
 
+    /// Notes which object the request brings, for the audit log.
+    pub fn about(&mut self, object: &serde_json::Value) {
+        if let Some(record) = &mut self.record {
+            record.about(object);
+        }
+    }
+
     /// The first part of the User-Agent: who owns the fields of a writer that names no manager.
     pub fn field_manager(&self, named: &str) -> String {
         if !named.is_empty() {
@@ -366,7 +373,7 @@ async fn wait_turn(cx: &mut Context) -> Result<Turn, Response> {
         Ok(None) => Ok(Turn::Free),
         Ok(Some(admitted)) => {
             cx.flow = Some((admitted.schema_uid, admitted.level_uid));
-            Ok(admitted.seat.map_or(Turn::Free, Turn::Seat))
+            Ok(Turn::Flow(admitted.seat, admitted.running))
         }
         Err(refused) => {
             tracing::debug!(path = cx.path, user = cx.user.name, why = ?refused.why, "no seat");
@@ -379,7 +386,10 @@ async fn wait_turn(cx: &mut Context) -> Result<Turn, Response> {
 /// What lets a request go on; dropping it lets another.
 enum Turn {
     Free,
-    Seat(#[allow(dead_code, reason = "held")] crate::flowcontrol::Seat),
+    Flow(
+        #[allow(dead_code, reason = "held")] Option<crate::flowcontrol::Seat>,
+        #[allow(dead_code, reason = "held")] crate::flowcontrol::Running,
+    ),
     Permit(#[allow(dead_code, reason = "held")] tokio::sync::OwnedSemaphorePermit),
 }
 

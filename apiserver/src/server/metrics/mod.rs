@@ -15,6 +15,7 @@ use component_base::metrics::{CounterVec, GaugeVec, HistogramVec, Registry, Stab
 
 use super::Server;
 use crate::cache::CacheMetrics;
+use crate::flowcontrol::FlowMetrics;
 pub use admission::{AdmissionMetrics, Check, Ending, Subject};
 pub use auth::AuthMetrics;
 pub use reloads::Reloads;
@@ -38,6 +39,8 @@ pub struct Metrics {
     pub authentication_reloads: Reloads,
     pub authorization_reloads: Reloads,
     pub admission: AdmissionMetrics,
+    /// Of Priority and Fairness.
+    pub flow: Arc<FlowMetrics>,
     /// Watches open now.
     pub long_running: GaugeVec,
     /// Events sent to watches.
@@ -80,6 +83,7 @@ impl Metrics {
                 "authorization",
             ),
             admission: AdmissionMetrics::new(&registry),
+            flow: Arc::new(FlowMetrics::new(&registry)),
             cache: Arc::new(CacheMetrics::new(&registry)),
             long_running: registry.gauge_vec(
                 "apiserver_longrunning_requests",
