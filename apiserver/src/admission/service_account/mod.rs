@@ -98,7 +98,7 @@ impl Plugin for ServiceAccount {
 }
 
 /// The account that a pod runs as.
-async fn looked_up(server: &Arc<Server>, attributes: &Attributes<'_>, name: &str) -> Result<Value, Status> {
+async fn looked_up(server: &Arc<Server>, attributes: &Attributes<'_>, name: &str) -> Result<Arc<Value>, Status> {
     account(server, &attributes.namespace, name).await?.ok_or_else(|| {
         attributes.forbidden(format!(
             "error looking up service account {}/{name}: serviceaccount {name:?} not found",
