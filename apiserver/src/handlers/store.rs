@@ -137,6 +137,8 @@ async fn create_with(
     }
     let admission = &cx.server.admission;
     admission.mutate(cx, &attributes, &mut object, None).await?;
+    // A webhook cannot move an object elsewhere.
+    place(cx, served, &mut object)?;
     owner_references::dedup(&cx.warnings, &mut object, true);
     let hooks = served.rules.hooks;
     let hook = HookContext {
@@ -372,6 +374,7 @@ async fn attempt(
         "scale" => scale::mutate(cx, &attributes, &mut new, &old_stored).await?,
         _ => admission.mutate(cx, &attributes, &mut new, Some(&old_stored)).await?,
     }
+    place(cx, served, &mut new)?;
     owner_references::dedup(&cx.warnings, &mut new, true);
     let hooks = served.rules.hooks;
     let hook = HookContext {

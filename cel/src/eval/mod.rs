@@ -76,8 +76,8 @@ impl<'m, 'a> Machine<'m, 'a> {
             Node::Attribute(attribute) => {
                 let value = self.resolve(attribute);
                 if !attribute.is_conditional() {
-                    // One that leads nowhere costs twice, as cel-go counts.
-                    let times = if value.is_err() { 2 } else { 1 };
+                    // A path that leads nowhere costs twice, as cel-go counts.
+                    let times = if value.is_err() && !attribute.steps.is_empty() { 2 } else { 1 };
                     self.spend(times * crate::cost::SELECT)?;
                 }
                 value
