@@ -376,7 +376,13 @@ fn keeps_text(parts: &Parts<'_>, exponent: i32, format: Format) -> bool {
 
 /// A number with a binary suffix; more than 2^63-1 is capped to it, as upstream does.
 fn binary(parts: &Parts<'_>, exponent: i32, sign: i128) -> Result<Quantity, ParseError> {
-    let capped = Quantity { mantissa: sign * i128::from(i64::MAX), scale: 0, format: Format::BinarySI, text: None, amount: None };
+    let capped = Quantity {
+        mantissa: sign * i128::from(i64::MAX),
+        scale: 0,
+        format: Format::BinarySI,
+        text: None,
+        amount: None,
+    };
     let significant = parts.integer.len() > 19 && parts.integer != "0";
     if significant {
         return Ok(capped);

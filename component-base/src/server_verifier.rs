@@ -34,7 +34,12 @@ impl ServerVerifier {
     }
 
     /// Judges a certificate that is trusted by itself: its name and its time still count.
-    fn trusted(&self, cert: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<ServerCertVerified, Error> {
+    fn trusted(
+        &self,
+        cert: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
         rustls::client::verify_server_name(&ParsedCertificate::try_from(cert)?, name)?;
         let bad = |_| Error::InvalidCertificate(CertificateError::BadEncoding);
         let (_, parsed) = x509_parser::parse_x509_certificate(cert).map_err(bad)?;
@@ -114,8 +119,7 @@ mod tests {
             let (own, other) = (self_signed("hook.test", is_authority), self_signed("hook.test", is_authority));
             let mut roots = RootCertStore::empty();
             roots.add(own.clone()).unwrap();
-            let verifier =
-                ServerVerifier::new(roots, vec![own.clone()], Arc::new(ring::default_provider())).unwrap();
+            let verifier = ServerVerifier::new(roots, vec![own.clone()], Arc::new(ring::default_provider())).unwrap();
             let check = |cert: &CertificateDer<'_>, name: &'static str, year: u64| {
                 let now = UnixTime::since_unix_epoch(Duration::from_secs((year - 1970) * 365 * 86_400));
                 verifier.verify_server_cert(cert, &[], &ServerName::try_from(name).unwrap(), &[], now)

@@ -56,8 +56,7 @@ fn kinds(spec: &Value, served: &[ApiResource]) -> Vec<GroupVersionKind> {
         if !named(&groups) || !named(&versions) {
             continue;
         }
-        let resources: Vec<&str> =
-            texts("resources").into_iter().filter(|text| !text.contains(['*', '/'])).collect();
+        let resources: Vec<&str> = texts("resources").into_iter().filter(|text| !text.contains(['*', '/'])).collect();
         let mut count = 0;
         for group in groups {
             for version in &versions {
@@ -135,10 +134,7 @@ async fn check(client: &Client, policy: &Policy) -> Result<Vec<Value>, Error> {
     };
     let whole = json!({"spec": policy.spec});
     let warnings = type_checking::check(&whole, &types, params);
-    Ok(warnings
-        .into_iter()
-        .map(|warning| json!({"fieldRef": warning.field_ref, "warning": warning.warning}))
-        .collect())
+    Ok(warnings.into_iter().map(|warning| json!({"fieldRef": warning.field_ref, "warning": warning.warning})).collect())
 }
 
 pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {

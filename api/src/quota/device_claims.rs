@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn devices_are_counted_by_class() {
-        let exactly = |class: &str, count: i64| json!({"deviceClassName": class, "allocationMode": "ExactCount", "count": count});
+        let exactly =
+            |class: &str, count: i64| json!({"deviceClassName": class, "allocationMode": "ExactCount", "count": count});
         let claim = json!({"spec": {"devices": {"requests": [
             {"name": "a", "exactly": exactly("gpu", 2)},
             {"name": "b", "exactly": {"deviceClassName": "nic", "allocationMode": "All"}},

@@ -140,7 +140,9 @@ impl Evaluator {
             (Evaluator::Pods, "", Change::Update { old }) => pods::is_terminating(old) != pods::is_terminating(new),
             (Evaluator::Pods, "resize", Change::Update { .. }) => true,
             (Evaluator::Claims, "status", Change::Update { old }) => claims::status_matters(old, new),
-            (Evaluator::Claims | Evaluator::DeviceClaims | Evaluator::Services, "", _) | (_, "", Change::Create) => true,
+            (Evaluator::Claims | Evaluator::DeviceClaims | Evaluator::Services, "", _) | (_, "", Change::Create) => {
+                true
+            }
             _ => false,
         }
     }

@@ -152,10 +152,16 @@ impl Chain {
     /// Those that are on by default or switched on, without those that are switched off.
     pub fn new(config: &Config) -> Self {
         let stage = |operation: Operation, step: Step| {
-            let wanted =
-                |row: &&Row| row.operations & (1 << operation as u8) != 0 && row.steps.contains(&step) && is_on(config, row.name);
+            let wanted = |row: &&Row| {
+                row.operations & (1 << operation as u8) != 0 && row.steps.contains(&step) && is_on(config, row.name)
+            };
             let slot = |row: &Row| Slot { name: row.name, plugin: row.plugin, took: Default::default() };
-            Stage { operation, step, slots: PLUGINS.iter().filter(wanted).map(slot).collect(), took: Default::default() }
+            Stage {
+                operation,
+                step,
+                slots: PLUGINS.iter().filter(wanted).map(slot).collect(),
+                took: Default::default(),
+            }
         };
         let both = |operation| [stage(operation, Step::Admit), stage(operation, Step::Validate)];
         Self(OPERATIONS.into_iter().flat_map(both).collect())
@@ -280,16 +286,17 @@ mod tests {
         let chain = Chain::new(&config);
         let last = |operation, step| chain.stage(operation, step).slots.last().map(|slot| slot.name);
         assert_eq!(last(Operation::Connect, Step::Admit), Some(always::DENY));
-        assert!(chain.stage(Operation::Create, Step::Validate).slots.iter().all(|slot| slot.name != resource_quota::NAME));
+        assert!(
+            chain.stage(Operation::Create, Step::Validate).slots.iter().all(|slot| slot.name != resource_quota::NAME)
+        );
     }
 
     /// What sees connections is what upstream lets see them.
     #[test]
     fn connections_are_seen_by_webhooks_and_policies_alone() {
         let chain = Chain::new(&Config::default());
-        let names = |step| -> Vec<&str> {
-            chain.stage(Operation::Connect, step).slots.iter().map(|slot| slot.name).collect()
-        };
+        let names =
+            |step| -> Vec<&str> { chain.stage(Operation::Connect, step).slots.iter().map(|slot| slot.name).collect() };
         assert_eq!(names(Step::Admit), [policy::MUTATING, webhook::MUTATING]);
         assert_eq!(names(Step::Validate), [policy::VALIDATING, webhook::VALIDATING]);
     }

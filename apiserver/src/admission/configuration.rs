@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::pod_security::policy::{Level, Policy, Standard, Version};
 use super::chain::is_known;
+use super::pod_security::policy::{Level, Policy, Standard, Version};
 use super::{Settings, event_rate_limit, pod_security};
 
 #[derive(Deserialize)]
@@ -107,7 +107,8 @@ pub fn load(path: &Path) -> Result<Settings, String> {
             _ => read(&path.parent().unwrap_or(Path::new("")).join(&plugin.path))?,
         };
         let folder = path.parent().unwrap_or(Path::new(""));
-        plugin_settings(&mut settings, &plugin.name, value, folder).map_err(|error| format!("{}: {error}", plugin.name))?;
+        plugin_settings(&mut settings, &plugin.name, value, folder)
+            .map_err(|error| format!("{}: {error}", plugin.name))?;
     }
     Ok(settings)
 }

@@ -97,7 +97,13 @@ impl ImagePolicy {
             (Duration::from_nanos(1), 5 * minute),
             Duration::from_millis(500),
         )?;
-        Ok(Self::asking(Box::new(remote), config.default_allow, ttl(config.allow_ttl, 5 * minute)?, ttl(config.deny_ttl, 30 * second)?, backoff))
+        Ok(Self::asking(
+            Box::new(remote),
+            config.default_allow,
+            ttl(config.allow_ttl, 5 * minute)?,
+            ttl(config.deny_ttl, 30 * second)?,
+            backoff,
+        ))
     }
 
     fn asking(
@@ -227,11 +233,16 @@ mod tests {
     async fn verdicts_are_kept_for_their_time() {
         let calls = Arc::new(AtomicUsize::new(0));
         let seconds = Duration::from_secs;
-        let policy = ImagePolicy::asking(Box::new(Backend(calls.clone())), false, seconds(60), seconds(5), Duration::ZERO);
+        let policy =
+            ImagePolicy::asking(Box::new(Backend(calls.clone())), false, seconds(60), seconds(5), Duration::ZERO);
         let spec = |image: &str| json!({"containers": [{"image": image}], "namespace": "default"});
-        for (image, at, allowed, asked) in
-            [("good", 0, true, 1), ("good", 59, true, 1), ("good", 60, true, 2), ("bad", 60, false, 3), ("bad", 66, false, 4)]
-        {
+        for (image, at, allowed, asked) in [
+            ("good", 0, true, 1),
+            ("good", 59, true, 1),
+            ("good", 60, true, 2),
+            ("bad", 60, false, 3),
+            ("bad", 66, false, 4),
+        ] {
             let status = policy.status(&spec(image), seconds(at)).await.unwrap();
             assert_eq!(status.bool_at(&["allowed"]), Some(allowed), "{image} at {at}");
             assert_eq!(calls.load(Ordering::SeqCst), asked, "{image} at {at}");

@@ -45,11 +45,11 @@ impl Plugin for NodeDeclaredFeatureValidator {
         old: Option<&Value>,
     ) -> Result<(), Status> {
         let resource = &attributes.served.resource;
-        let concerns = resource.group.is_empty()
-            && resource.plural == "pods"
-            && matches!(attributes.subresource, "" | "resize");
+        let concerns =
+            resource.group.is_empty() && resource.plural == "pods" && matches!(attributes.subresource, "" | "resize");
         let name = object.str_at(&["spec", "nodeName"]).unwrap_or_default();
-        let Some(old) = old.filter(|old| concerns && !name.is_empty() && old.generation() != object.generation()) else {
+        let Some(old) = old.filter(|old| concerns && !name.is_empty() && old.generation() != object.generation())
+        else {
             return Ok(());
         };
         let needed: Vec<&str> =
@@ -66,7 +66,8 @@ impl Plugin for NodeDeclaredFeatureValidator {
             return Ok(());
         }
         let list = missing.join(", ");
-        Err(attributes.forbidden(format!("pod update requires features {list} which are not available on node {name:?}")))
+        Err(attributes
+            .forbidden(format!("pod update requires features {list} which are not available on node {name:?}")))
     }
 }
 

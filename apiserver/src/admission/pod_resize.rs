@@ -85,9 +85,7 @@ mod tests {
                 "status": {"allocatable": {"cpu": "1", "memory": "1Gi"}},
             })
         };
-        let pod = |cpu: &str, memory: &str| {
-            json!({"spec": {"containers": [{"resources": {"requests": {"cpu": cpu, "memory": memory}}}]}})
-        };
+        let pod = |cpu: &str, memory: &str| json!({"spec": {"containers": [{"resources": {"requests": {"cpu": cpu, "memory": memory}}}]}});
         assert_eq!(check(&pod("1", "1Gi"), &node("linux")), Ok(()));
         let text = "node didn't have enough allocatable resources: cpu, requested: 1500, allocatable: 1000; memory, requested: 2147483648, allocatable: 1073741824";
         assert_eq!(check(&pod("1500m", "2Gi"), &node("linux")), Err(("NodeCapacity", text.to_string())));

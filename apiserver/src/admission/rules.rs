@@ -177,7 +177,10 @@ pub fn selector(of: Option<&Value>) -> Selector {
 /// # Errors
 /// When a conversion webhook fails.
 pub async fn in_version(matched: &Served, attributes: &Attributes<'_>, object: &Value) -> Result<Value, Status> {
-    if object.is_null() || attributes.is_foreign() || (matched.custom().is_some() && is_same(matched, attributes.served)) {
+    if object.is_null()
+        || attributes.is_foreign()
+        || (matched.custom().is_some() && is_same(matched, attributes.served))
+    {
         return Ok(object.clone());
     }
     matched.present(object.clone()).await

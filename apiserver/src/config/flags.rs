@@ -338,7 +338,9 @@ impl Config {
         config.authorization_config_file = path("authorization-config");
         let image_policy = crate::admission::image_policy::NAME;
         if config.admission.image_policy.is_none() && crate::admission::chain::is_on(&config, image_policy) {
-            return Err(Error::Combination(format!("couldn't init admission plugin {image_policy:?}: no config specified")));
+            return Err(Error::Combination(format!(
+                "couldn't init admission plugin {image_policy:?}: no config specified"
+            )));
         }
         config.authentication = authentication(flags)?;
         authentication::check_issuers(&config.authentication, &config.service_account_issuers)

@@ -43,7 +43,9 @@ pub async fn dispatch(cx: &mut Context, _body: Body) -> Result<Response, Status>
         [endpoint @ ("livez" | "readyz" | "healthz"), rest @ ..] => health(cx, endpoint, rest),
         ["metrics"] => Some(metrics(cx)),
         ["debug", "api_priority_and_fairness", dump] if cx.server.config.priority_and_fairness => match *dump {
-            "dump_priority_levels" => Some(response::text(StatusCode::OK, cx.server.flow_control.dump_priority_levels())),
+            "dump_priority_levels" => {
+                Some(response::text(StatusCode::OK, cx.server.flow_control.dump_priority_levels()))
+            }
             "dump_queues" => Some(response::text(StatusCode::OK, cx.server.flow_control.dump_queues())),
             _ => None,
         },

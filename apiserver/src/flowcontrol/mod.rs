@@ -28,8 +28,8 @@ use crate::request::{RequestInfo, UserInfo};
 use level::Levels;
 pub use level::{Refusal, Seat};
 use matching::Schema;
-pub use metrics::{FlowMetrics, Running};
 use metrics::Series;
+pub use metrics::{FlowMetrics, Running};
 
 /// Seats that the widest request takes.
 const MAX_WIDTH: u32 = 10;

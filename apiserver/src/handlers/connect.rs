@@ -35,7 +35,10 @@ pub async fn admit(cx: &Context, served: &Arc<Served>) -> Result<(), Status> {
         .ok_or_else(|| Status::internal(format!("the table lacks {kind}")))?;
     let mut options = read(ty, &cx.query).map_err(Status::bad_request)?;
     options.insert("kind".to_string(), kind.into());
-    options.insert("apiVersion".to_string(), if group.is_empty() { version.into() } else { format!("{group}/{version}").into() });
+    options.insert(
+        "apiVersion".to_string(),
+        if group.is_empty() { version.into() } else { format!("{group}/{version}").into() },
+    );
     // What follows the subresource is the path at the other side.
     if subresource == "proxy" {
         let rest = cx.info.parts.get(3..).unwrap_or_default().join("/");
@@ -63,9 +66,10 @@ fn read(ty: TypeRef<'_>, query: &Query) -> Result<Map<String, Value>, String> {
             Type::List(_) => {
                 let numbers = matches!(ty.at(field.ty).item().map(TypeRef::ty), Some(Type::Int32 | Type::Int64));
                 let item = |text: &str| match numbers {
-                    true => text.parse::<i32>().map(Value::from).map_err(|_| {
-                        format!("strconv.ParseInt: parsing {text:?}: invalid syntax")
-                    }),
+                    true => text
+                        .parse::<i32>()
+                        .map(Value::from)
+                        .map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax")),
                     false => Ok(Value::from(text)),
                 };
                 Value::Array(query.all(name).map(item).collect::<Result<_, _>>()?)

@@ -45,7 +45,8 @@ pub async fn exchange(
         "http" => send(stream, request).await,
         "https" => {
             let name = ServerName::try_from(hop.host()).map_err(|error| error.to_string())?;
-            let stream = TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(|error| refused(&error))?;
+            let stream =
+                TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(|error| refused(&error))?;
             send(stream, request).await
         }
         scheme => Err(format!("unsupported protocol scheme {scheme:?}")),

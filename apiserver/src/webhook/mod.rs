@@ -154,8 +154,7 @@ async fn follow(
 
 /// An answer, or the error that it is.
 fn judge(code: StatusCode, headers: &HeaderMap, body: Vec<u8>) -> Result<Answer, Error> {
-    let content_type =
-        headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_string();
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_string();
     if (200..=206).contains(&code.as_u16()) {
         return Ok(Answer { code, content_type, body });
     }
@@ -196,9 +195,15 @@ mod tests {
         let text = Some("text/plain");
         assert_eq!(check(201, text, ""), "");
         assert_eq!(check(404, text, "not here"), "the server could not find the requested resource");
-        assert_eq!(check(500, text, "boom"), "an error on the server (\"boom\") has prevented the request from succeeding");
+        assert_eq!(
+            check(500, text, "boom"),
+            "an error on the server (\"boom\") has prevented the request from succeeding"
+        );
         let json = Some("application/json");
-        assert_eq!(check(500, json, "{}"), "an error on the server (\"unknown\") has prevented the request from succeeding");
+        assert_eq!(
+            check(500, json, "{}"),
+            "an error on the server (\"unknown\") has prevented the request from succeeding"
+        );
         assert_eq!(check(503, None, ""), "the server is currently unable to handle the request");
         assert_eq!(check(400, text, "bad"), "the server rejected our request for an unknown reason");
         assert_eq!(check(403, text, "no"), "no");

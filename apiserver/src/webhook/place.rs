@@ -50,7 +50,8 @@ impl Hop {
             .url
             .join(location)
             .map_err(|error| format!("failed to parse Location header {location:?}: {error}"))?;
-        let same = url.host_str() == self.url.host_str() && url.port_or_known_default() == self.url.port_or_known_default();
+        let same =
+            url.host_str() == self.url.host_str() && url.port_or_known_default() == self.url.port_or_known_default();
         Ok(Hop { url, shown: location.to_string(), service: self.service.clone().filter(|_| same) })
     }
 
@@ -98,10 +99,7 @@ mod tests {
         let elsewhere = at.next("https://other:8443/x").expect("a URL");
         assert_eq!((elsewhere.host().as_str(), elsewhere.port(), elsewhere.service), ("other", 8443, None));
         assert_eq!(at.next("/y").expect("a path").url.as_str(), "https://s.n.svc/y");
-        assert_eq!(
-            hop(json!({})).expect_err("nothing"),
-            "webhook configuration must have either service or URL"
-        );
+        assert_eq!(hop(json!({})).expect_err("nothing"), "webhook configuration must have either service or URL");
         let ip = hop(json!({"url": "https://[::1]:8443/z"})).expect("an address");
         assert_eq!((ip.host().as_str(), ip.target().1.as_str()), ("::1", "[::1]:8443"));
     }

@@ -185,7 +185,10 @@ async fn audit_keeps_what_the_policy_says() {
     let event = &events[0];
     assert_eq!(event["stage"], "ResponseComplete");
     assert_eq!(event["verb"], "create");
-    assert_eq!(event["objectRef"], json!({"resource": "configmaps", "namespace": "default", "name": "m", "apiVersion": "v1"}));
+    assert_eq!(
+        event["objectRef"],
+        json!({"resource": "configmaps", "namespace": "default", "name": "m", "apiVersion": "v1"})
+    );
     assert_eq!(event["responseStatus"]["code"], 201);
     assert_eq!(event["requestObject"]["data"], json!({"a": "b"}));
     assert_eq!(event["responseObject"]["metadata"]["name"], "m");

@@ -83,9 +83,17 @@ const MUTATING: [(&str, u16, &str); 16] = [
     ("endless", 500, "failed to call webhook: POST: "),
     ("giant", 500, "failed to call webhook: POST: "),
     ("missing", 500, "failed to call webhook: the server could not find the requested resource"),
-    ("broken", 500, "failed to call webhook: an error on the server (\"boom\") has prevented the request from succeeding"),
+    (
+        "broken",
+        500,
+        "failed to call webhook: an error on the server (\"boom\") has prevented the request from succeeding",
+    ),
     ("status", 500, "failed to call webhook: my words"),
-    ("empty", 500, "failed to call webhook: 0-length response with status code: 200 and content type: application/json"),
+    (
+        "empty",
+        500,
+        "failed to call webhook: 0-length response with status code: 200 and content type: application/json",
+    ),
     ("merge", 500, "unsupported patch type \"MergePatch\""),
     (
         "object",
@@ -98,11 +106,7 @@ const MUTATING: [(&str, u16, &str); 16] = [
         "Internal error occurred: error in remove for path: '/data/x': Unable to remove nonexistent key: x: missing value",
     ),
     ("unknown-operation", 500, "Internal error occurred: Unexpected kind: frob"),
-    (
-        "other-namespace",
-        400,
-        "the namespace of the provided object does not match the namespace sent on the request",
-    ),
+    ("other-namespace", 400, "the namespace of the provided object does not match the namespace sent on the request"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,7 +146,11 @@ async fn each_misdeed_has_its_words() {
         "apiserver_admission_webhook_rejection_count{error_type=\"apiserver_internal_error\",name=\"bad.webhook.test\",operation=\"CREATE\",rejection_code=\"0\",type=\"admit\"} 2",
         "apiserver_admission_webhook_request_total{code=\"200\",name=\"bad.webhook.test\",operation=\"CREATE\",rejected=\"false\",type=\"admit\"} 3",
     ] {
-        assert!(text.contains(series), "{series}\n{}", text.lines().filter(|l| l.contains("webhook_re")).collect::<Vec<_>>().join("\n"));
+        assert!(
+            text.contains(series),
+            "{series}\n{}",
+            text.lines().filter(|l| l.contains("webhook_re")).collect::<Vec<_>>().join("\n")
+        );
     }
     assert!(text.contains("apiserver_admission_controller_admission_duration_seconds_count{name=\"NamespaceLifecycle\",operation=\"CREATE\",rejected=\"false\",type=\"admit\"}"));
     assert!(text.contains("apiserver_admission_step_admission_duration_seconds_count{operation=\"CREATE\",rejected=\"true\",type=\"admit\"}"));
@@ -178,7 +186,10 @@ async fn subresources_are_seen_as_what_they_are() {
     assert_eq!(made.code, 201, "{}", made.text);
     let exec = "/api/v1/namespaces/default/pods/p/exec?command=sh&command=-c&stdin=true&container=c";
     let answer = server.ask("POST", exec, "", Body::empty()).await;
-    assert_eq!((answer.code, answer.message()), (400, "admission webhook \"see.webhook.test\" denied the request: no way in"));
+    assert_eq!(
+        (answer.code, answer.message()),
+        (400, "admission webhook \"see.webhook.test\" denied the request: no way in")
+    );
     let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
     assert_eq!(server.post("/api/v1/namespaces/default/pods/p/binding", &binding).await.code, 201);
     let labels = json!({"app": "d"});
@@ -192,7 +203,14 @@ async fn subresources_are_seen_as_what_they_are() {
     let seen = seen.lock().unwrap();
     let short: Vec<Value> = seen
         .iter()
-        .map(|request| json!([request["operation"], request["kind"]["kind"], request["resource"]["resource"], request["subResource"]]))
+        .map(|request| {
+            json!([
+                request["operation"],
+                request["kind"]["kind"],
+                request["resource"]["resource"],
+                request["subResource"]
+            ])
+        })
         .collect();
     assert_eq!(
         json!(short),
@@ -208,7 +226,10 @@ async fn subresources_are_seen_as_what_they_are() {
         json!({"kind": "PodExecOptions", "apiVersion": "v1", "command": ["sh", "-c"], "stdin": true, "container": "c"})
     );
     assert_eq!(seen[2]["object"]["target"]["name"], "n");
-    assert_eq!((&seen[3]["object"]["spec"], &seen[3]["oldObject"]["spec"]), (&json!({"replicas": 3}), &json!({"replicas": 1})));
+    assert_eq!(
+        (&seen[3]["object"]["spec"], &seen[3]["oldObject"]["spec"]),
+        (&json!({"replicas": 3}), &json!({"replicas": 1}))
+    );
     assert_eq!(seen[3]["kind"], json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}));
 }
 
@@ -218,10 +239,16 @@ async fn webhooks_leave_their_mark_in_the_audit_log() {
     let dir = tempfile::tempdir().unwrap();
     let (policy, log) = (dir.path().join("policy.yaml"), dir.path().join("audit.log"));
     let rule = |level: &str, namespace: &str| {
-        format!("- {{level: {level}, verbs: [create], namespaces: [{namespace}], resources: [{{group: \"\", resources: [configmaps]}}]}}\n")
+        format!(
+            "- {{level: {level}, verbs: [create], namespaces: [{namespace}], resources: [{{group: \"\", resources: [configmaps]}}]}}\n"
+        )
     };
     let rules = rule("Request", "default") + &rule("Metadata", "kube-public");
-    std::fs::write(&policy, format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n{rules}")).unwrap();
+    std::fs::write(
+        &policy,
+        format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n{rules}"),
+    )
+    .unwrap();
     let (path, file) = (policy.clone(), log.clone());
     let server = Fixture::with(|config| {
         config.audit_policy_file = Some(path);
@@ -259,7 +286,9 @@ async fn webhooks_leave_their_mark_in_the_audit_log() {
     for (event, patched) in [
         (
             &events[0],
-            text(r#"{"configuration":"test","webhook":"marks.webhook.test","patch":[{"op":"add","path":"/data/x","value":"y"}],"patchType":"JSONPatch"}"#),
+            text(
+                r#"{"configuration":"test","webhook":"marks.webhook.test","patch":[{"op":"add","path":"/data/x","value":"y"}],"patchType":"JSONPatch"}"#,
+            ),
         ),
         (&events[1], None),
     ] {

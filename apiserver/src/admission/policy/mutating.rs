@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use super::variables;
 use super::{BUDGET, Binding, Policy, Scope, error_type, namespace_object, params};
-use crate::admission::expression::{Decider, Expression, Inputs};
 use crate::admission::chain::Step;
+use crate::admission::expression::{Decider, Expression, Inputs};
 use crate::admission::{Attributes, Plugin, rules as matching};
 use crate::registry::Served;
 use crate::server::Server;

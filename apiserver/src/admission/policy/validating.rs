@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::variables::{self, Evaluation};
 use super::{BUDGET, Binding, Policy, Scope, error_type, namespace_object, params};
-use crate::admission::expression::{Decider, Expression, Failure, Inputs};
 use crate::admission::chain::Step;
+use crate::admission::expression::{Decider, Expression, Failure, Inputs};
 use crate::admission::{Attributes, Plugin, rules as matching};
 use crate::server::Server;
 use crate::server::metrics::Check;

@@ -105,7 +105,13 @@ mod tests {
             "container c with envVar V referencing secret.secretName=\"other\" is not allowed because service account a does not reference that secret"
         );
         let from = json!([{"secretRef": {"name": "other"}}]);
-        assert!(with(json!({"initContainers": [{"name": "i", "envFrom": from}]})).starts_with("init container i with envFrom"));
-        assert!(with(json!({"imagePullSecrets": [{"name": "pull"}, {"name": "x"}]})).starts_with("imagePullSecrets[1].name=\"x\""));
+        assert!(
+            with(json!({"initContainers": [{"name": "i", "envFrom": from}]}))
+                .starts_with("init container i with envFrom")
+        );
+        assert!(
+            with(json!({"imagePullSecrets": [{"name": "pull"}, {"name": "x"}]}))
+                .starts_with("imagePullSecrets[1].name=\"x\"")
+        );
     }
 }

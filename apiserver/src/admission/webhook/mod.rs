@@ -19,9 +19,9 @@ use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
 use serde_json::Value;
 
+use super::chain::Step;
 use super::expression::{Decider, Inputs, MatchConditions};
 use super::rules::{self, Rule};
-use super::chain::Step;
 use super::{Attributes, compiled::Compiled};
 use crate::cache::Error;
 use crate::registry::Served;
@@ -218,7 +218,8 @@ impl Webhook {
             return Err(Failure::Calling(text.to_string(), 400));
         };
         let (uid, body) = review::request(version, attributes, matched, object, old);
-        let called = |text: &dyn std::fmt::Display, code| Failure::Calling(format!("failed to call webhook: {text}"), code);
+        let called =
+            |text: &dyn std::fmt::Display, code| Failure::Calling(format!("failed to call webhook: {text}"), code);
         let answer = self.client.post(server, &body, self.timeout).await.map_err(|error| match &error {
             crate::webhook::Error::Client(text) => {
                 Failure::Calling(format!("could not get REST client: {text}"), error.code())

@@ -122,7 +122,8 @@ async fn ask(
         .map_err(|error| Failure::Internal(Status::internal(error.to_string())))?;
     let changed = versioned != before;
     let (configuration, name) = (json!(hook.configuration), json!(hook.name));
-    let shown = format!(r#"{{"configuration":{configuration},"webhook":{name},"patch":{operations},"patchType":"JSONPatch"}}"#);
+    let shown =
+        format!(r#"{{"configuration":{configuration},"webhook":{name},"patch":{operations},"patchType":"JSONPatch"}}"#);
     rules::settle(server, matched, &mut versioned).map_err(Failure::Internal)?;
     attributes.review.annotate_detailed(&format!("patch.webhook.admission.k8s.io/{place}"), &shown);
     *object = rules::to_pipeline(matched, attributes, versioned).await.map_err(Failure::Internal)?;

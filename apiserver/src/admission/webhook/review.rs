@@ -123,7 +123,8 @@ fn check_kind(version: &str, review: &Value) -> Result<(), String> {
     let (have, kind) = (review.api_version(), review.kind());
     // What is missing is taken for the expected.
     let own = format!("admission.k8s.io/{version}");
-    let (have, kind) = (if have.is_empty() { &own } else { have }, if kind.is_empty() { "AdmissionReview" } else { kind });
+    let (have, kind) =
+        (if have.is_empty() { &own } else { have }, if kind.is_empty() { "AdmissionReview" } else { kind });
     let known = matches!(have, "admission.k8s.io/v1" | "admission.k8s.io/v1beta1") && kind == "AdmissionReview";
     if !known {
         return Err(format!(
@@ -132,9 +133,7 @@ fn check_kind(version: &str, review: &Value) -> Result<(), String> {
     }
     if have != own {
         let other = have.trim_start_matches("admission.k8s.io/");
-        return Err(format!(
-            "converting ({other}.AdmissionReview) to ({version}.AdmissionReview): unknown conversion"
-        ));
+        return Err(format!("converting ({other}.AdmissionReview) to ({version}.AdmissionReview): unknown conversion"));
     }
     Ok(())
 }
@@ -259,27 +258,40 @@ mod tests {
             (String::new(), false, call("0-length response with status code: 200 and content type: application/json")),
             ("{\"a\":".into(), false, call(&format!("{version_kind}unexpected end of JSON input"))),
             ("[]".into(), false, call(&format!("{version_kind}json: cannot unmarshal array {no_object}"))),
-            ("<html>hi</html>".into(), false, call(&format!("{version_kind}json: cannot unmarshal string {no_object}"))),
+            (
+                "<html>hi</html>".into(),
+                false,
+                call(&format!("{version_kind}json: cannot unmarshal string {no_object}")),
+            ),
             (
                 with(json!({"allowed": "yes"})),
                 false,
-                call("json: cannot unmarshal string into Go struct field AdmissionResponse.response.allowed of type bool"),
+                call(
+                    "json: cannot unmarshal string into Go struct field AdmissionResponse.response.allowed of type bool",
+                ),
             ),
-            (with(json!({"patch": "!!!", "patchType": "JSONPatch"})), true, call("illegal base64 data at input byte 0")),
+            (
+                with(json!({"patch": "!!!", "patchType": "JSONPatch"})),
+                true,
+                call("illegal base64 data at input byte 0"),
+            ),
             (
                 json!({"response": ok}).to_string(),
                 true,
                 invalid("expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got /, Kind="),
             ),
             (
-                json!({"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview", "response": ok}).to_string(),
+                json!({"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview", "response": ok})
+                    .to_string(),
                 true,
                 call("converting (v1beta1.AdmissionReview) to (v1.AdmissionReview): unknown conversion"),
             ),
             (
                 json!({"apiVersion": "admission.k8s.io/v1", "kind": "Pod", "response": ok}).to_string(),
                 true,
-                call("no kind \"Pod\" is registered for version \"admission.k8s.io/v1\" in scheme \"k8s.io/apiserver/pkg/util/webhook/client.go:71\""),
+                call(
+                    "no kind \"Pod\" is registered for version \"admission.k8s.io/v1\" in scheme \"k8s.io/apiserver/pkg/util/webhook/client.go:71\"",
+                ),
             ),
             (with(json!({"patch": "W10=", "patchType": "JSONPatch"})), true, String::new()),
             (
@@ -288,7 +300,11 @@ mod tests {
                 invalid("validating webhook may not return response.patch"),
             ),
             (with(json!({"patchType": ""})), false, invalid("validating webhook may not return response.patchType")),
-            (with(json!({"patch": "W10="})), true, invalid("webhook returned response.patch but not response.patchType")),
+            (
+                with(json!({"patch": "W10="})),
+                true,
+                invalid("webhook returned response.patch but not response.patchType"),
+            ),
             (
                 with(json!({"patchType": "JSONPatch"})),
                 true,
@@ -307,7 +323,8 @@ mod tests {
     #[test]
     fn a_status_needs_no_kind() {
         let refused = json!({"uid": "u", "allowed": false, "status": {"message": "no", "code": 403}});
-        let body = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": refused}).to_string();
+        let body =
+            json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": refused}).to_string();
         let (code, content_type) = (http::StatusCode::OK, String::new());
         let answer = crate::webhook::Answer { code, content_type, body: body.into_bytes() };
         let status = verify("v1", "u", &answer, false).ok().and_then(|answer| answer.status).unwrap_or_default();
