@@ -19,7 +19,9 @@ const PODS: usize = 1_000;
 /// Longest wait for a batch; upstream's default limits take half of it.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A pod that found no node is not looked at again before its back-off is over: a second, after the first failure.
-const BACK_OFF: Duration = Duration::from_secs(4);
+const BACK_OFF: Duration = Duration::from_secs(3);
+/// How long every pod may take to be found without a node.
+const TRIED: Duration = Duration::from_secs(20);
 const API_SERVER: &str = "kube-apiserver";
 
 pub async fn run(subject: &Subject, table: &mut Table) -> anyhow::Result<()> {
@@ -41,6 +43,7 @@ pub async fn run(subject: &Subject, table: &mut Table) -> anyhow::Result<()> {
         default_account(&plane.endpoint).await?;
         close_nodes(&plane.endpoint, true).await?;
         fill(&plane.endpoint, "server", PODS).await?;
+        tried(&plane.endpoint).await?;
         tokio::time::sleep(BACK_OFF).await;
         let bound = bound(&plane, created + PODS).await?;
         close_nodes(&plane.endpoint, false).await?;
@@ -64,12 +67,27 @@ async fn bound(
     arrivals(&plane.endpoint, &path, created.saturating_sub(before), PATIENCE).await
 }
 
-/// Cordons or uncordons every node.
+/// Taints every node, so that no pod fits, or takes the taint away. Unlike a cordon, no controller has a say in that.
 async fn close_nodes(endpoint: &Endpoint, closed: bool) -> anyhow::Result<()> {
-    let patch = json!({"spec": {"unschedulable": closed.then_some(true)}});
+    let taints = json!([{"key": "bench", "value": "closed", "effect": "NoSchedule"}]);
+    let patch = json!({"spec": {"taints": closed.then_some(taints)}});
     let ask = |number| merge_patch(format!("/api/v1/nodes/{}", node_name(number)), &patch);
     load::each(endpoint, FILLERS.min(NODES), NODES, ask).await?;
     Ok(())
+}
+
+/// Waits until each pod of a batch is known not to fit anywhere.
+async fn tried(endpoint: &Endpoint) -> anyhow::Result<()> {
+    let mut connection = Connection::open(endpoint).await?;
+    let until = tokio::time::Instant::now() + TRIED;
+    loop {
+        let waiting = connection.get("/api/v1/pods?fieldSelector=spec.nodeName%3D").await?;
+        let tried = memchr::memmem::find_iter(&waiting, br#""reason":"Unschedulable""#).count();
+        if tried >= PODS || tokio::time::Instant::now() > until {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 fn rate(arrivals: Arrivals) -> anyhow::Result<f64> {
