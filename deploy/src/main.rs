@@ -55,6 +55,13 @@ enum Command {
     },
     /// Build the container images of a local cluster
     Images,
+    /// Act as kubectl, with the local cluster's kubeconfig when no other is given
+    #[command(disable_help_flag = true)]
+    Kubectl {
+        /// kubectl's own arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Keep the processes of the cluster running (started by `up`)
     #[command(hide = true)]
     Supervise,
@@ -82,9 +89,15 @@ struct Up {
     store: Store,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Cli::parse().command).await {
+fn main() -> ExitCode {
+    let command = match Cli::parse().command {
+        // kubectl has a runtime of its own.
+        Command::Kubectl { args } => return kubectl::main(with_kubeconfig(args)),
+        other => other,
+    };
+    let outcome =
+        tokio::runtime::Runtime::new().map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(command)));
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -126,6 +139,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Images => deploy::image::build(&state).await?,
+        // Answered before there is a runtime.
+        Command::Kubectl { .. } => {}
         Command::Supervise => {
             logging::init(&logging::Options::default());
             let plan: Plan = serde_json::from_slice(&std::fs::read(state.plan())?)?;
@@ -136,6 +151,17 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// kubectl's arguments, with the local cluster's kubeconfig unless the caller chose one.
+fn with_kubeconfig(mut args: Vec<String>) -> Vec<String> {
+    let kubeconfig = State::default().admin_kubeconfig();
+    let chosen = std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty())
+        || args.iter().take_while(|arg| *arg != "--").any(|arg| arg.starts_with("--kubeconfig"));
+    if !chosen && kubeconfig.exists() {
+        args.insert(0, format!("--kubeconfig={}", kubeconfig.display()));
+    }
+    args
 }
 
 async fn interrupted() {

@@ -6,5 +6,6 @@
 
 pub mod cluster;
 pub mod machine;
+pub mod operator;
 pub mod runner;
 pub mod scenarios;

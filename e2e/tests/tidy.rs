@@ -32,7 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("images", &[]),
     // Over the wire only: it knows no component.
-    ("e2e", &["apimachinery", "client", "component-base"]),
+    ("e2e", &["proto", "apimachinery", "client", "component-base"]),
 ];
 
 #[test]

@@ -182,7 +182,11 @@ impl Decoder {
                 _ => reader.skip(wire)?,
             }
         }
-        let value = value.unwrap_or_else(|| zero(ty, &Field::new("", ty.id())).unwrap_or(Value::Null));
+        // An entry without a value has an empty list, as one with an empty message.
+        let value = value.unwrap_or_else(|| match ty.ty() {
+            Type::List(_) => Value::Array(Vec::new()),
+            _ => zero(ty, &Field::new("", ty.id())).unwrap_or(Value::Null),
+        });
         Ok((key, value))
     }
 

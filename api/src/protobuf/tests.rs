@@ -201,6 +201,18 @@ proptest::proptest! {
     }
 }
 
+/// Found by fuzzing: Go makes an empty list of it, not a nil one.
+#[test]
+fn an_entry_without_a_value_has_an_empty_list() {
+    let ty = table().find_kind("authentication.k8s.io", "v1", "SelfSubjectReview").expect("built in");
+    // status { userInfo { extra { key: "k" } } }
+    let bytes = b"\x12\x07\x0a\x05\x22\x03\x0a\x01k";
+    let tree = decode(ty, bytes).expect("decodes");
+    assert_eq!(tree["status"]["userInfo"]["extra"], json!({"k": []}));
+    let again = decode(ty, &encode(ty, &tree).expect("encodes")).expect("decodes");
+    assert_eq!(again, tree);
+}
+
 /// Golden bytes with random damage: never a panic, and what still decodes is stable.
 #[test]
 fn damaged_objects_are_an_error_or_stable() {

@@ -1,5 +1,5 @@
-//! Clients that others wrote: kube-rs and Python's `kubernetes` list, create, patch and watch without a
-//! workaround.
+//! Clients that others wrote: kube-rs, Python's `kubernetes` and JavaScript's `@kubernetes/client-node`
+//! list, create, patch and watch without a workaround.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub async fn kube_rs(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 pub async fn python(cluster: &Cluster) -> anyhow::Result<()> {
-    let python = python_with_client().await?;
+    let python = python_with(&["kubernetes", "kopf"]).await?;
     let program = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/python_client.py");
     let mut command = Command::new(python);
     let printed = finish(command.arg(program).env("KUBECONFIG", &cluster.kubeconfig), None).await?;
@@ -57,18 +57,35 @@ pub async fn python(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A Python that has the client, in an environment of its own under `target`.
-async fn python_with_client() -> anyhow::Result<PathBuf> {
+pub async fn javascript(cluster: &Cluster) -> anyhow::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/javascript");
+    if !folder.join("node_modules/@kubernetes/client-node").exists() {
+        tokio::fs::create_dir_all(&folder).await?;
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).arg("@kubernetes/client-node@1");
+        finish(&mut npm, None).await.context("npm install")?;
+    }
+    // Modules are looked for beside the program.
+    let program = folder.join("javascript_client.mjs");
+    tokio::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/clients/javascript_client.mjs"), &program).await?;
+    let mut command = Command::new("node");
+    let printed = finish(command.arg(program).env("KUBECONFIG", &cluster.kubeconfig), None).await?;
+    ensure!(printed.trim_end().ends_with("all as expected"), "{printed}");
+    Ok(())
+}
+
+/// A Python that has some packages, in an environment of its own under `target`.
+pub(super) async fn python_with(packages: &[&str]) -> anyhow::Result<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python");
     let python = folder.join("bin/python3");
-    let has_client = |python: &Path| {
+    let has_packages = |python: &Path| {
         let mut command = Command::new(python);
-        command.args(["-c", "import kubernetes"]);
+        command.args(["-c", &format!("import {}", packages.join(", "))]);
         command
     };
-    if !python.exists() || finish(&mut has_client(&python), None).await.is_err() {
+    if !python.exists() || finish(&mut has_packages(&python), None).await.is_err() {
         finish(Command::new("python3").arg("-m").arg("venv").arg(&folder), None).await?;
-        finish(Command::new(&python).args(["-m", "pip", "install", "--quiet", "kubernetes"]), None).await?;
+        finish(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages), None).await?;
     }
     Ok(python)
 }

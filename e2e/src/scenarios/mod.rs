@@ -1,11 +1,13 @@
-//! Every scenario, in the order in which they run. A file each for samples and workloads, kubectl, other
-//! clients, bad input, and failures.
+//! Every scenario, in the order in which they run. A file each for samples and workloads, kubectl, streams,
+//! other clients, operators, bad input, and failures.
 
 mod bad_input;
 mod clients;
 mod failures;
 mod kubectl;
+mod operators;
 mod samples;
+mod streams;
 
 use crate::runner::{Needs, Scenario};
 
@@ -29,8 +31,19 @@ pub const ALL: &[Scenario] = &[
     scenario!("kubectl/describe-explain-and-discovery", Needs::Api, kubectl::describe_explain_and_discovery),
     scenario!("kubectl/create-scale-delete", Needs::Api, kubectl::create_scale_delete),
     scenario!("kubectl/removed-versions-name-their-successor", Needs::Api, kubectl::removed_version),
+    scenario!("streams/terminal", Needs::Api, streams::terminal),
+    scenario!("streams/pipes", Needs::Api, streams::pipes),
+    scenario!("streams/attach-and-run", Needs::Api, streams::attach_and_run),
+    scenario!("streams/logs-and-copies", Needs::Api, streams::logs_and_copies),
+    scenario!("streams/port-forward", Needs::Api, streams::port_forward),
+    scenario!("streams/debug", Needs::Api, streams::debug),
+    scenario!("streams/spdy-exec", Needs::Api, streams::spdy_exec),
+    scenario!("streams/spdy-port-forward", Needs::Api, streams::spdy_port_forward),
     scenario!("clients/kube-rs", Needs::Api, clients::kube_rs),
     scenario!("clients/python", Needs::Api, clients::python),
+    scenario!("clients/javascript", Needs::Api, clients::javascript),
+    scenario!("operators/kube-rs", Needs::Api, operators::kube_rs),
+    scenario!("operators/kopf", Needs::Api, operators::kopf),
     scenario!("bad-input/answers", Needs::Api, bad_input::answers),
     scenario!("failures/node-processes-disturb-no-pod", Needs::Machine, failures::node_processes_disturb_no_pod),
     scenario!("failures/any-process-killed-mid-rollout", Needs::Machine, failures::any_process_killed_mid_rollout),

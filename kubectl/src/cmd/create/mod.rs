@@ -168,23 +168,23 @@ async fn make(ctx: &Context, mut object: Value) -> Result<()> {
         info.object = write
             .create(&ctx.factory, &info, &info.object)
             .await
-            .map_err(|error| failed(error, &info.mapping.singular))?;
+            .map_err(|error| failed(error, &info.mapping.singular, &info.object))?;
     }
     done.print(&ctx.streams, &info, "created")
 }
 
-/// Says what could not be created; what the server said follows.
-fn failed(error: Error, singular: &str) -> Error {
-    let singular = match singular {
-        "resourcequota" => "quota",
-        other => other,
+/// Says what could not be created; what the server said follows. Upstream's words differ by kind.
+fn failed(error: Error, singular: &str, object: &Value) -> Error {
+    let Error::Api { status, .. } = &error else { return error };
+    let what = match singular {
+        "role" | "clusterrole" | "namespace" => return error,
+        "resourcequota" => "quota:".to_owned(),
+        "secret" => "secret".to_owned(),
+        "poddisruptionbudget" => "poddisruptionbudgets:".to_owned(),
+        "service" => format!("{} service:", codec::text(object, &["spec", "type"])),
+        other => format!("{other}:"),
     };
-    match error {
-        Error::Api { status, .. } => {
-            Error::message(format!("failed to create {singular}: {}", codec::text(&status, &["message"])))
-        }
-        other => other,
-    }
+    Error::message(format!("failed to create {what} {}", codec::text(status, &["message"])))
 }
 
 fn built_in(api_version: &str, kind: &str) -> Option<mapper::Mapping> {
