@@ -46,8 +46,10 @@ pub async fn run(subject: &Subject, table: &mut Table) -> anyhow::Result<()> {
         tried(&plane.endpoint).await?;
         tokio::time::sleep(BACK_OFF).await;
         let bound = bound(&plane, created + PODS).await?;
-        close_nodes(&plane.endpoint, false).await?;
-        table.set(subject.kind, SCHEDULE_SERVER, rate(bound.await?)?);
+        // Read from the beginning: what arrives while the nodes open counts from then.
+        let (bound, opened) = futures::join!(bound, close_nodes(&plane.endpoint, false));
+        opened?;
+        table.set(subject.kind, SCHEDULE_SERVER, rate(bound?)?);
     }
     plane.stop().await
 }
