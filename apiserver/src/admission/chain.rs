@@ -250,14 +250,14 @@ impl Stage {
 
     fn observe(&self, metrics: &AdmissionMetrics, rejected: bool, took: Duration) {
         let series = self.took[usize::from(rejected)]
-            .get_or_init(|| metrics.step.with(&[self.step.as_str(), self.operation.as_str(), text(rejected)]));
+            .get_or_init(|| metrics.step.with(&[self.operation.as_str(), text(rejected), self.step.as_str()]));
         series.observe(took.as_secs_f64());
     }
 }
 
 impl Slot {
     fn observe(&self, stage: &Stage, metrics: &AdmissionMetrics, rejected: bool, took: Duration) {
-        let labels = || [self.name, stage.step.as_str(), stage.operation.as_str(), text(rejected)];
+        let labels = || [self.name, stage.operation.as_str(), text(rejected), stage.step.as_str()];
         let series = self.took[usize::from(rejected)].get_or_init(|| metrics.controller.with(&labels()));
         series.observe(took.as_secs_f64());
     }

@@ -12,10 +12,10 @@ const WEBHOOK_DURATIONS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0
 const POLICY_DURATIONS: &[f64] = &[0.000_000_5, 0.001, 0.01, 0.1, 1.0];
 const CONDITION_DURATIONS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.1, 0.2, 0.25];
 
-const PLUGIN: &[&str] = &["name", "type", "operation", "rejected"];
-const CONDITION: &[&str] = &["name", "kind", "type", "operation"];
-const VALIDATING: &[&str] = &["policy", "policy_binding", "error_type", "enforcement_action"];
-const MUTATING: &[&str] = &["policy", "policy_binding", "error_type"];
+const PLUGIN: &[&str] = &["name", "operation", "rejected", "type"];
+const CONDITION: &[&str] = &["kind", "name", "operation", "type"];
+const VALIDATING: &[&str] = &["enforcement_action", "error_type", "policy", "policy_binding"];
+const MUTATING: &[&str] = &["error_type", "policy", "policy_binding"];
 
 /// The families.
 pub struct AdmissionMetrics {
@@ -75,7 +75,7 @@ impl AdmissionMetrics {
                 "apiserver_admission_step_admission_duration_seconds",
                 "Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).",
                 Stability::Stable,
-                &["type", "operation", "rejected"],
+                &["operation", "rejected", "type"],
                 DURATIONS,
             ),
             controller: registry.histogram_vec(
@@ -96,7 +96,7 @@ impl AdmissionMetrics {
                 "apiserver_admission_webhook_rejection_count",
                 "Admission webhook rejection count, identified by name and broken out for each admission type (validating or admit) and operation. Additional labels specify an error type (calling_webhook_error or apiserver_internal_error if an error occurred; no_error otherwise) and optionally a non-zero rejection code if the webhook rejects the request with an HTTP status code (honored by the apiserver when the code is greater or equal to 400). Codes greater than 600 are truncated to 600, to keep the metrics cardinality bounded.",
                 Stability::Alpha,
-                &["name", "type", "operation", "error_type", "rejection_code"],
+                &["error_type", "name", "operation", "rejection_code", "type"],
             ),
             fail_open: registry.counter_vec(
                 "apiserver_admission_webhook_fail_open_count",
@@ -107,7 +107,7 @@ impl AdmissionMetrics {
             requests: counter(
                 "apiserver_admission_webhook_request_total",
                 "Admission webhook request total, identified by name and broken out for each admission type (validating or admit) and operation. Additional labels specify whether the request was rejected or not and an HTTP status code. Codes greater than 600 are truncated to 600, to keep the metrics cardinality bounded.",
-                &["name", "type", "operation", "code", "rejected"],
+                &["code", "name", "operation", "rejected", "type"],
             ),
             condition_errors: counter(
                 "apiserver_admission_match_condition_evaluation_errors_total",
@@ -177,10 +177,10 @@ impl AdmissionMetrics {
                 Ending::Internal => "apiserver_internal_error",
                 Ending::Allowed | Ending::Refused(_) => "no_error",
             };
-            self.rejections.inc(&[name, step, operation, error, &code]);
+            self.rejections.inc(&[error, name, operation, &code, step]);
         }
-        self.requests.inc(&[name, step, operation, &code, yes]);
-        self.webhook.observe_duration(&[name, step, operation, yes], took);
+        self.requests.inc(&[&code, name, operation, yes, step]);
+        self.webhook.observe_duration(&[name, operation, yes, step], took);
         if matches!(ending, Ending::Uncalled(_, true)) {
             self.fail_open.inc(&[name, step]);
         }
@@ -188,7 +188,7 @@ impl AdmissionMetrics {
 
     /// Match conditions were evaluated; `held` is `None` when they have no value.
     pub fn conditions(&self, subject: Subject<'_>, held: Option<bool>, took: Duration) {
-        let labels = [subject.name, subject.kind, subject.step.as_str(), subject.operation.as_str()];
+        let labels = [subject.kind, subject.name, subject.operation.as_str(), subject.step.as_str()];
         self.condition_durations.observe_duration(&labels, took);
         match held {
             Some(true) => {}
@@ -199,14 +199,14 @@ impl AdmissionMetrics {
 
     /// A validation was evaluated; `action` is `allow`, `deny`, `audit` or `warn`.
     pub fn validated(&self, check: &Check<'_>, action: &'static str) {
-        let labels = [check.policy, check.binding, check.error, action];
+        let labels = [action, check.error, check.policy, check.binding];
         self.validating.0.inc(&labels);
         self.validating.1.observe_duration(&labels, check.took);
     }
 
     /// A policy changed something, or failed to.
     pub fn mutated(&self, check: &Check<'_>) {
-        let labels = [check.policy, check.binding, check.error];
+        let labels = [check.error, check.policy, check.binding];
         self.mutating.0.inc(&labels);
         self.mutating.1.observe_duration(&labels, check.took);
     }
