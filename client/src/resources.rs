@@ -140,6 +140,7 @@ resources! {
     CSI_NODES = "storage.k8s.io" "v1" "csinodes" "CSINode" false;
     CSI_DRIVERS = "storage.k8s.io" "v1" "csidrivers" "CSIDriver" false;
     CSI_STORAGE_CAPACITIES = "storage.k8s.io" "v1" "csistoragecapacities" "CSIStorageCapacity" true;
+    VOLUME_ATTRIBUTES_CLASSES = "storage.k8s.io" "v1" "volumeattributesclasses" "VolumeAttributesClass" false;
     VOLUME_ATTACHMENTS = "storage.k8s.io" "v1" "volumeattachments" "VolumeAttachment" false;
     RUNTIME_CLASSES = "node.k8s.io" "v1" "runtimeclasses" "RuntimeClass" false;
     INGRESSES = "networking.k8s.io" "v1" "ingresses" "Ingress" true;

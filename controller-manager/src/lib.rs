@@ -28,6 +28,7 @@ mod ownership;
 mod pod_control;
 mod pod_endpoints;
 pub mod pod_gc;
+pub mod protection;
 pub mod replicaset;
 pub mod resource_quota;
 pub mod root_ca;

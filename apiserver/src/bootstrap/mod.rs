@@ -44,7 +44,13 @@ const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// The post-start hooks of upstream that have a counterpart here, and what they wait for.
-const HOOKS: [&str; 9] = [
+const HOOKS: [&str; 15] = [
+    "poststarthook/start-apiserver-admission-initializer",
+    "poststarthook/generic-apiserver-start-informers",
+    "poststarthook/storage-readiness",
+    "poststarthook/start-apiextensions-informers",
+    "poststarthook/start-apiextensions-controllers",
+    "poststarthook/crd-informer-synced",
     "poststarthook/priority-and-fairness-config-producer",
     "poststarthook/priority-and-fairness-config-consumer",
     "poststarthook/rbac/bootstrap-roles",

@@ -10,6 +10,7 @@ mod node;
 mod pod;
 mod service;
 mod stateful_set;
+mod storage;
 mod workload;
 
 pub use daemon_set::*;
@@ -19,6 +20,7 @@ pub use node::*;
 pub use pod::*;
 pub use service::*;
 pub use stateful_set::*;
+pub use storage::*;
 pub use workload::*;
 
 use client::Timestamp;

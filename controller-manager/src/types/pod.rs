@@ -16,7 +16,29 @@ pub struct Pod {
     pub status: PodStatus,
 }
 
-client::impl_meta!(Pod);
+impl client::Meta for Pod {
+    fn name(&self) -> &str {
+        &self.metadata.name
+    }
+
+    fn namespace(&self) -> &str {
+        &self.metadata.namespace
+    }
+
+    fn uid(&self) -> &str {
+        &self.metadata.uid
+    }
+
+    fn resource_version(&self) -> &str {
+        &self.metadata.resource_version
+    }
+
+    /// Only volumes that are claims matter, and few pods have any.
+    fn trim(&mut self) {
+        self.spec.volumes.retain(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some());
+        self.spec.volumes.shrink_to_fit();
+    }
+}
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -33,7 +55,30 @@ pub struct PodSpec {
     pub restart_policy: String,
     pub termination_grace_period_seconds: Option<i64>,
     pub affinity: Affinity,
+    #[serde(deserialize_with = "null_default")]
+    pub volumes: Vec<Volume>,
 }
+
+/// A volume; other kinds of it than claims are not kept.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume {
+    pub name: String,
+    pub persistent_volume_claim: Option<ClaimSource>,
+    /// The claim is made with the pod, and named after both.
+    pub ephemeral: Option<EphemeralSource>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimSource {
+    pub claim_name: String,
+}
+
+/// What is in it is for whoever makes the claim.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct EphemeralSource {}
 
 /// The part of an affinity that ties a daemon's pod to its node.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -160,6 +205,15 @@ impl Pod {
 
     pub fn is_finished(&self) -> bool {
         matches!(self.status.phase.as_str(), "Succeeded" | "Failed")
+    }
+
+    /// The names of the claims it uses, and whether each is its own, made with it.
+    pub fn claims(&self) -> impl Iterator<Item = (String, bool)> {
+        self.spec.volumes.iter().filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+            (Some(claim), _) => Some((claim.claim_name.clone(), false)),
+            (None, Some(_)) => Some((format!("{}-{}", self.metadata.name, volume.name), true)),
+            (None, None) => None,
+        })
     }
 
     pub fn ready_condition(&self) -> Option<&Condition> {
