@@ -12,8 +12,8 @@ use crate::context::Context;
 use crate::{
     certificates, cluster_role_aggregation, cron_job, daemon_set, deployment, disruption, endpoint_slice,
     endpoint_slice_mirroring, endpoints, garbage_collector, job, legacy_token_cleaner, namespace, node_ipam,
-    node_lifecycle, pod_gc, replicaset, resource_quota, root_ca, service_account, service_account_tokens, service_cidr,
-    stateful_set, taint_eviction, token_cleaner, ttl_after_finished, validating_admission_policy_status,
+    node_lifecycle, pod_gc, protection, replicaset, resource_quota, root_ca, service_account, service_account_tokens,
+    service_cidr, stateful_set, taint_eviction, token_cleaner, ttl_after_finished, validating_admission_policy_status,
 };
 
 /// Registers informers and handlers, and answers the controller's loop.

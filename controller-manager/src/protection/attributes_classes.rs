@@ -88,9 +88,8 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
 
 async fn reconcile(client: &Client, stores: &Stores, key: &ObjectKey) -> worker::Result {
     let Some(class) = stores.classes.get(key) else { return Ok(Requeue::Never) };
-    let used = || {
-        stores.claims.count_index(BY_CLASS, &key.name) > 0 || stores.volumes.count_index(BY_CLASS, &key.name) > 0
-    };
+    let used =
+        || stores.claims.count_index(BY_CLASS, &key.name) > 0 || stores.volumes.count_index(BY_CLASS, &key.name) > 0;
     let protect = match decide(&class.metadata, FINALIZER) {
         Decision::Protect => true,
         Decision::ReleaseIfUnused if !used() => false,

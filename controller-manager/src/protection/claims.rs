@@ -23,14 +23,15 @@ const BY_CLAIM: &str = "claim";
 /// Pure: whether a pod keeps a claim. One that no node has yet does not; and once it has ended, nor does it keep the
 /// claims that were made with it.
 fn uses(pod: &Pod, claim: &str) -> bool {
-    !pod.spec.node_name.is_empty()
-        && pod.claims().any(|(name, own)| name == claim && !(own && pod.is_finished()))
+    !pod.spec.node_name.is_empty() && pod.claims().any(|(name, own)| name == claim && !(own && pod.is_finished()))
 }
 
 pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     let claims = context.informers.of::<PersistentVolumeClaim>(&PERSISTENT_VOLUME_CLAIMS);
     let pods = context.informers.of::<Pod>(&PODS);
-    pods.add_index(BY_CLAIM, |pod| pod.claims().map(|(name, _)| format!("{}/{name}", pod.metadata.namespace)).collect());
+    pods.add_index(BY_CLAIM, |pod| {
+        pod.claims().map(|(name, _)| format!("{}/{name}", pod.metadata.namespace)).collect()
+    });
     let queue: WorkQueue<ObjectKey> = WorkQueue::new();
     {
         let queue = queue.clone();

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
+use client::ObjectKey;
 use client::informer::Event;
 use client::resources::PERSISTENT_VOLUMES;
 use client::workqueue::WorkQueue;
-use client::ObjectKey;
 use futures::future::BoxFuture;
 
 use super::{Decision, decide, set_finalizer};
