@@ -45,12 +45,8 @@ pub fn list_expired() -> Status {
 }
 
 /// A page was asked for too late.
-pub fn continue_expired(new_token: &str) -> Status {
-    let mut status = Status::expired(
+pub fn continue_expired() -> Status {
+    Status::expired(
         "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
-    );
-    if new_token.is_empty() {
-        status.message = "The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.".to_string();
-    }
-    status
+    )
 }

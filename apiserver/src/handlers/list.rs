@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::status::Status;
 use http::StatusCode;
+use serde_json::Value;
 
 use super::selection::Selection;
 use super::{errors, format, get, namespace, table_options};
@@ -24,7 +25,16 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
     let format = format(cx, &ROUTE_LIST, Allowed::Transforms)?;
     let options = ListOptions::parse(&cx.query, false)?;
     let selection = Selection::new(served, &options, &namespace(served, cx), "")?;
-    let (entries, meta) = collect(served, &options, &selection).await?;
+    let (entries, meta) = match collect(served, &options, &selection).await {
+        Ok(found) => found,
+        Err(status) => {
+            let prefix = served.cache.as_ref().map(|cache| cache.spec().namespace_prefix(Some(&selection.namespace)));
+            return match prefix.and_then(|prefix| resumed(&status, &options.continue_token, &prefix)) {
+                Some(value) => Ok(response::status_value(StatusCode::GONE, &value, cx.plain_format())),
+                None => Err(status),
+            };
+        }
+    };
     measure(cx, served, &selection, entries.len());
     let large = entries.iter().map(|entry| entry.json().len()).sum::<usize>() > THRESHOLD;
     served.prepare(&entries).await?;
@@ -35,6 +45,15 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
         answer.extensions_mut().insert(Large);
     }
     Ok(answer)
+}
+
+/// A Status that says that a page's history is gone, with the token by which the rest can be had as it is now.
+fn resumed(status: &Status, token: &str, prefix: &str) -> Option<Value> {
+    let token = ContinueToken::decode(token, prefix).ok().filter(|token| status.code == 410 && token.revision > 0)?;
+    let again = ContinueToken { revision: -1, start: token.start };
+    let mut value = status.to_value();
+    value["metadata"]["continue"] = again.encode(prefix).into();
+    Some(value)
 }
 
 fn measure(cx: &Context, served: &Served, selection: &Selection, returned: usize) {
@@ -161,13 +180,7 @@ async fn snapshot(
             .map_err(|error| Status::bad_request(format!("invalid continue token: {error}")))?;
         let snapshot = match u64::try_from(token.revision) {
             Ok(revision) => cache.snapshot_at(revision).await.map_err(|error| match error {
-                crate::cache::Error::TooOld { .. } => {
-                    let again = ContinueToken { revision: -1, start: token.start.clone() };
-                    let token = again.encode(prefix);
-                    let mut status = errors::continue_expired(&token);
-                    status.message.push_str(&format!(" (continue: {token})"));
-                    status
-                }
+                crate::cache::Error::TooOld { .. } => errors::continue_expired(),
                 other => errors::of_read(other),
             })?,
             Err(_) => cache.snapshot(Freshness::Consistent).await.map_err(errors::of_read)?,
@@ -192,4 +205,22 @@ async fn exact(cache: &Arc<ResourceCache>, revision: u64) -> Result<Snapshot, St
         crate::cache::Error::TooOld { .. } => errors::list_expired(),
         other => errors::of_read(other),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_whose_history_is_gone_can_be_resumed() {
+        let prefix = "/registry/configmaps/ns/";
+        let token = |revision| ContinueToken { revision, start: format!("{prefix}b\0") }.encode(prefix);
+        let expired = errors::continue_expired();
+        let value = resumed(&expired, &token(7), prefix).expect("it goes on");
+        assert_eq!((&value["code"], &value["reason"]), (&410.into(), &"Expired".into()));
+        assert_eq!(value["metadata"]["continue"], token(-1));
+        assert_eq!(resumed(&expired, &token(-1), prefix), None, "that is not bound to any history");
+        assert_eq!(resumed(&expired, "", prefix), None);
+        assert_eq!(resumed(&Status::bad_request("no"), &token(7), prefix), None);
+    }
 }

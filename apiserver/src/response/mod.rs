@@ -50,16 +50,20 @@ pub fn json(code: StatusCode, value: &Value, pretty: bool) -> Response {
 pub fn status(status: &Status, format: Format) -> Response {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let code = if status.code == 0 { StatusCode::OK } else { code };
-    let value = status.to_value();
-    let mut response = match encode::value(&value, format) {
-        Ok((content_type, body)) => bytes(code, content_type, body),
-        Err(_) => json(code, &value, format.pretty),
-    };
+    let mut response = status_value(code, &status.to_value(), format);
     let retry = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if retry > 0 {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry));
     }
     response
+}
+
+/// A Status as a tree in the client's encoding; in JSON if it has no such form.
+pub fn status_value(code: StatusCode, value: &Value, format: Format) -> Response {
+    match encode::value(value, format) {
+        Ok((content_type, body)) => bytes(code, content_type, body),
+        Err(_) => json(code, value, format.pretty),
+    }
 }
 
 /// Warnings together may be as long as this, in characters; once they are longer, each is cut.
