@@ -32,6 +32,11 @@ pub struct Watch {
     inotify: Option<AsyncFd<Fd>>,
 }
 
+/// The directory, or as much of the way to it as there is: the rest is noticed when it is made.
+fn existing(directory: &Path) -> &Path {
+    directory.ancestors().find(|directory| directory.is_dir()).unwrap_or(Path::new("/"))
+}
+
 /// The directories whose entries decide what a path leads to: its own, and those of every link on the way.
 fn directories(path: &Path, into: &mut BTreeSet<PathBuf>) {
     let mut path = path.to_path_buf();
@@ -41,7 +46,7 @@ fn directories(path: &Path, into: &mut BTreeSet<PathBuf>) {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
             _ => PathBuf::from("."),
         };
-        into.insert(directory.clone());
+        into.insert(existing(&directory).to_path_buf());
         // A directory that is itself reached by a link (`..data`) is turned in its own parent.
         if let (Ok(real), Some(name)) = (directory.canonicalize(), path.file_name())
             && real != directory
@@ -148,6 +153,17 @@ mod tests {
         // The same content again is no change.
         std::fs::write(&file, "3").unwrap();
         assert!(tokio::time::timeout(Duration::from_millis(300), watch.changed()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn folders_may_come_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a/b/c");
+        let mut watch = Watch::new(&[&file]);
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        tokio::time::timeout(Duration::from_millis(300), watch.changed()).await.expect_err("nothing is there yet");
+        std::fs::write(&file, "1").unwrap();
+        soon(&mut watch).await;
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ use crate::remote;
 use crate::request::UserInfo;
 
 /// How long an issuer is left in peace after its keys were read.
-const PEACE: Duration = Duration::from_secs(10);
+const PEACE: Duration = Duration::from_secs(1);
 /// How far the clocks may differ when a token is not valid yet.
 const LEEWAY: i64 = 300;
 

@@ -116,7 +116,7 @@ impl Transformer for Cbc {
 
 /// AES-GCM with random nonces: nonce, ciphertext, tag. The storage key is authenticated.
 pub enum Gcm {
-    Ring(LessSafeKey),
+    Ring(Box<LessSafeKey>),
     /// ring has no keys of 24 bytes.
     Aes192(Box<AesGcm<Aes192, U12>>),
 }
@@ -134,7 +134,8 @@ impl Gcm {
             32 => &AES_256_GCM,
             length => return Err(key_size(length)),
         };
-        Ok(Self::Ring(LessSafeKey::new(UnboundKey::new(algorithm, key).map_err(|_| key_size(key.len()))?)))
+        let key = UnboundKey::new(algorithm, key).map_err(|_| key_size(key.len()))?;
+        Ok(Self::Ring(Box::new(LessSafeKey::new(key))))
     }
 }
 

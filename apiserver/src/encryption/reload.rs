@@ -25,14 +25,9 @@ impl Encryption {
         tokio::spawn(async move {
             let mut watch = files::Watch::new(&[&encryption.path]);
             let mut pause = AGAIN.0;
-            let mut failed = false;
             loop {
-                tokio::select! {
-                    () = watch.changed() => pause = AGAIN.0,
-                    () = encryption.clock.sleep(pause), if failed => pause = (pause * 2).min(AGAIN.1),
-                    () = shutdown.cancelled() => return,
-                }
-                failed = match encryption.read_again().await {
+                // At once, for what changed between reading and watching.
+                let failed = match encryption.read_again().await {
                     Ok(changed) => {
                         if changed && let Some(metrics) = &encryption.metrics {
                             metrics.reloaded(true);
@@ -48,6 +43,11 @@ impl Encryption {
                         true
                     }
                 };
+                tokio::select! {
+                    () = watch.changed() => pause = AGAIN.0,
+                    () = encryption.clock.sleep(pause), if failed => pause = (pause * 2).min(AGAIN.1),
+                    () = shutdown.cancelled() => return,
+                }
             }
         });
     }

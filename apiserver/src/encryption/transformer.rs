@@ -151,7 +151,7 @@ impl Transformer for Prefixed {
     }
 
     fn prepare(&self, data: &Bytes) -> Option<BoxFuture<'static, ()>> {
-        let fitting = self.list.iter().filter(|(prefix, _)| data.starts_with(prefix));
-        fitting.filter_map(|(prefix, transformer)| transformer.prepare(&data.slice(prefix.len()..))).next()
+        let mut fitting = self.list.iter().filter(|(prefix, _)| data.starts_with(prefix));
+        fitting.find_map(|(prefix, transformer)| transformer.prepare(&data.slice(prefix.len()..)))
     }
 }

@@ -31,7 +31,7 @@ fn common_name(name: &X509Name<'_>) -> String {
     name.iter_common_name().last().map(text).unwrap_or_default()
 }
 
-fn address(bytes: &[u8]) -> Option<String> {
+pub(super) fn address(bytes: &[u8]) -> Option<String> {
     let v4: Option<[u8; 4]> = bytes.try_into().ok();
     let v6: Option<[u8; 16]> = bytes.try_into().ok();
     v4.map(|b| std::net::Ipv4Addr::from(b).to_string()).or_else(|| v6.map(|b| std::net::Ipv6Addr::from(b).to_string()))

@@ -288,6 +288,8 @@ pub struct RequestFacts {
     pub ip_addresses: usize,
     pub emails: usize,
     pub uris: usize,
+    /// The names and addresses themselves.
+    pub names: Vec<String>,
 }
 
 /// Reads a PEM certificate request.
@@ -316,8 +318,14 @@ pub fn read_request(pem: &str) -> Result<RequestFacts, Error> {
         let ParsedExtension::SubjectAlternativeName(names) = extension else { continue };
         for name in &names.general_names {
             match name {
-                GeneralName::DNSName(_) => facts.dns_names += 1,
-                GeneralName::IPAddress(_) => facts.ip_addresses += 1,
+                GeneralName::DNSName(name) => {
+                    facts.dns_names += 1;
+                    facts.names.push((*name).to_string());
+                }
+                GeneralName::IPAddress(bytes) => {
+                    facts.ip_addresses += 1;
+                    facts.names.extend(inspect::address(bytes));
+                }
                 GeneralName::RFC822Name(_) => facts.emails += 1,
                 GeneralName::URI(_) => facts.uris += 1,
                 _ => {}
@@ -434,6 +442,7 @@ mod tests {
         let facts = read_request(&pem).unwrap();
         assert_eq!((facts.common_name.as_str(), facts.dns_names, facts.ip_addresses), ("system:node:a", 1, 1));
         assert_eq!(facts.organizations, ["system:nodes"]);
+        assert_eq!(facts.names, ["a", "10.0.0.1"]);
     }
 
     #[test]
