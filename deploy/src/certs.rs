@@ -264,7 +264,8 @@ mod tests {
         };
         kubeconfig::write(&dir.path().join("admin.kubeconfig"), &kubeconfig::document(&access)).expect("written");
         let before = find(&place).expect("found");
-        let text = table(&before, RealClock::new().now());
+        let later = RealClock::new().now() + jiff::SignedDuration::from_hours(1);
+        let text = table(&before, later);
         for want in
             ["CN=system:node:node-1", "O=system:masters,CN=kubernetes-admin", "admin (kubeconfig)", "364d", "3649d"]
         {
