@@ -18,18 +18,103 @@ use crate::{go_base64, go_duration};
 
 /// Brings `value` into the form Go would give it.
 pub fn canonicalize(ty: TypeRef<'_>, value: &mut Value) {
+    form(ty, value, false);
+}
+
+/// As [`canonicalize`], but lists and maps that were given and are empty stay: Go tells them from absent ones
+/// as long as the object is not written, which defaults and the texts of errors show.
+pub fn canonicalize_decoded(ty: TypeRef<'_>, value: &mut Value) {
+    form(ty, value, true);
+}
+
+/// An empty list or map that is not written, and where it was.
+#[derive(Clone, Debug)]
+pub struct Empty {
+    pointer: String,
+    value: Value,
+}
+
+/// Takes out of a tree of [`canonicalize_decoded`] what [`canonicalize`] would not have left in it.
+pub fn take_empty(ty: TypeRef<'_>, value: &mut Value) -> Vec<Empty> {
+    let mut taken = Vec::new();
+    if any_empty(value) {
+        take(ty, value, &mut String::new(), &mut taken);
+    }
+    taken
+}
+
+/// Puts back what [`take_empty`] took, where nothing has taken its place since.
+pub fn put_empty(value: &mut Value, taken: &[Empty]) {
+    for empty in taken {
+        if let Some((parent, name)) = empty.pointer.rsplit_once('/')
+            && let Some(Value::Object(parent)) = value.pointer_mut(parent)
+        {
+            let name = name.replace("~1", "/").replace("~0", "~");
+            parent.entry(name).or_insert_with(|| empty.value.clone());
+        }
+    }
+}
+
+fn any_empty(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty() || items.iter().any(any_empty),
+        Value::Object(map) => map.is_empty() || map.values().any(any_empty),
+        _ => false,
+    }
+}
+
+fn take(ty: TypeRef<'_>, value: &mut Value, pointer: &mut String, taken: &mut Vec<Empty>) {
+    let length = pointer.len();
+    let enter = |pointer: &mut String, step: &str| {
+        pointer.truncate(length);
+        pointer.push('/');
+        pointer.push_str(&step.replace('~', "~0").replace('/', "~1"));
+    };
     match (ty.ty(), value) {
-        (Type::Object(_), Value::Object(map)) => canonicalize_object(ty, map),
+        (Type::Object(_), Value::Object(map)) => map.retain(|name, value| {
+            let Some(field) = ty.field(name) else { return true };
+            enter(pointer, name);
+            // An empty list of managed fields is a wish of its own: to start over.
+            let kept = !(matches!(value, Value::Array(_) | Value::Object(_))
+                && is_omitted(field.ty, field.field, value))
+                || pointer == "/metadata/managedFields";
+            if kept {
+                take(field.ty, value, pointer, taken);
+            } else {
+                taken.push(Empty { pointer: pointer.clone(), value: value.take() });
+            }
+            kept
+        }),
+        (Type::List(list), Value::Array(items)) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                enter(pointer, &index.to_string());
+                take(ty.at(list.item), item, pointer, taken);
+            }
+        }
+        (Type::Map(inner), Value::Object(entries)) => {
+            for (name, value) in entries {
+                enter(pointer, name);
+                take(ty.at(inner.value), value, pointer, taken);
+            }
+        }
+        _ => {}
+    }
+    pointer.truncate(length);
+}
+
+fn form(ty: TypeRef<'_>, value: &mut Value, keep_empty: bool) {
+    match (ty.ty(), value) {
+        (Type::Object(_), Value::Object(map)) => canonicalize_object(ty, map, keep_empty),
         (Type::List(list), Value::Array(items)) => {
             let item = ty.at(list.item);
             for value in items {
-                element(item, value);
+                element(item, value, keep_empty);
             }
         }
         (Type::Map(inner), Value::Object(entries)) => {
             let inner = ty.at(inner.value);
             for value in entries.values_mut() {
-                element(inner, value);
+                element(inner, value, keep_empty);
             }
         }
         (Type::Double, value) => {
@@ -53,8 +138,8 @@ pub fn canonicalize(ty: TypeRef<'_>, value: &mut Value) {
         }
         (Type::SchemaOrBool(schema) | Type::SchemaOrArray(schema) | Type::SchemaOrStringArray(schema), value) => {
             match value {
-                Value::Object(_) => canonicalize(ty.at(*schema), value),
-                Value::Array(items) => items.iter_mut().for_each(|item| canonicalize(ty.at(*schema), item)),
+                Value::Object(_) => form(ty.at(*schema), value, keep_empty),
+                Value::Array(items) => items.iter_mut().for_each(|item| form(ty.at(*schema), item, keep_empty)),
                 _ => {}
             }
         }
@@ -101,25 +186,26 @@ fn null_lists(ty: TypeRef<'_>, value: &mut Value) {
 
 /// An item of a list or a value of a map: `null` is the zero value, or stays `null` where Go has a
 /// pointer, a slice or a map.
-fn element(ty: TypeRef<'_>, value: &mut Value) {
+fn element(ty: TypeRef<'_>, value: &mut Value, keep_empty: bool) {
     if value.is_null() {
         if let Some(zero) = zero(ty, &Field::new("", ty.id())) {
             *value = zero;
         }
     } else {
-        canonicalize(ty, value);
+        form(ty, value, keep_empty);
     }
 }
 
-fn canonicalize_object(ty: TypeRef<'_>, map: &mut Map<String, Value>) {
+fn canonicalize_object(ty: TypeRef<'_>, map: &mut Map<String, Value>, keep_empty: bool) {
     map.retain(|name, value| match ty.field(name) {
         None => false,
         Some(field) => {
             if value.is_null() {
                 return false;
             }
-            canonicalize(field.ty, value);
-            !is_omitted(field.ty, field.field, value)
+            form(field.ty, value, keep_empty);
+            keep_empty && matches!(value, Value::Array(_) | Value::Object(_))
+                || !is_omitted(field.ty, field.field, value)
         }
     });
     for field in ty.fields() {
@@ -241,6 +327,21 @@ mod tests {
                 assert_eq!(is_written(inner, field), zero(inner, field).is_some(), "{name}.{}", field.name);
             }
         }
+    }
+
+    #[test]
+    fn empty_lists_and_maps_are_seen_before_they_are_left_out() {
+        let ty = table().find_kind("", "v1", "ConfigMap").expect("built in");
+        let given = json!({"metadata": {"name": "a", "labels": {}, "finalizers": [], "managedFields": []}, "data": {}, "immutable": false});
+        let mut decoded = given.clone();
+        canonicalize_decoded(ty, &mut decoded);
+        assert_eq!(decoded, given);
+        let taken = take_empty(ty, &mut decoded);
+        assert_eq!(decoded, json!({"metadata": {"name": "a", "managedFields": []}, "immutable": false}));
+        decoded["data"] = json!({"a": "b"});
+        put_empty(&mut decoded, &taken);
+        assert_eq!(decoded["metadata"], given["metadata"]);
+        assert_eq!(decoded["data"], json!({"a": "b"}));
     }
 
     #[test]

@@ -136,6 +136,51 @@ fn namespace() -> Arc<DeclType> {
     DeclType::object("kubernetes.Namespace", [("metadata", metadata), ("spec", spec), ("status", status)])
 }
 
+/// The environment of the selectors of devices (KEP-4381), whose one variable is `device`.
+static DEVICE: LazyLock<Env> = LazyLock::new(|| {
+    const DOMAIN: u64 = 63;
+    const VALUE: u64 = 64;
+    const MOST: u64 = 32;
+    let at_most = |of: Arc<DeclType>, max_elements| Arc::new(DeclType { max_elements, ..DeclType::clone(&of) });
+    let by_name = |of| DeclType::map(DeclType::map(of, MOST), MOST);
+    let device = DeclType::object(
+        "kubernetes.DRADevice",
+        [
+            ("driver", at_most(DeclType::string(), DOMAIN)),
+            ("allowMultipleAllocations", at_most(DeclType::bool(), 1)),
+            ("attributes", by_name(at_most(DeclType::cel(Type::Any), VALUE))),
+            ("capacity", by_name(DeclType::cel(Type::named("kubernetes.Quantity")))),
+        ],
+    );
+    Env::new().bindings().declared("device", &device).sizes(device)
+});
+
+/// What the selection of a device may cost.
+const DEVICE_COST: u64 = 1_000_000;
+
+/// What is wrong with an expression that selects devices; `None` if it is fine.
+pub fn device_selector(expression: &str) -> Option<DeviceRefusal> {
+    let program = match compile(&DEVICE, expression, &[]) {
+        Ok(program) => program,
+        Err(refusal) => return Some(DeviceRefusal::Wrong(refusal)),
+    };
+    let found = program.output_type();
+    if !matches!(found, Type::Bool | Type::Any) {
+        let detail = format!("must evaluate to bool or the unknown type, not {}", declared(found));
+        return Some(DeviceRefusal::Wrong(Refusal::Invalid(detail)));
+    }
+    (program.cost().max > DEVICE_COST).then_some(DeviceRefusal::TooComplex)
+}
+
+/// Why a selector of devices is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceRefusal {
+    /// It does not compile, or is no condition.
+    Wrong(Refusal),
+    /// It may cost too much.
+    TooComplex,
+}
+
 /// Why an expression is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -200,10 +245,17 @@ pub fn object() -> Type {
 /// The variables of a policy, each of which may use those before it.
 #[derive(Clone, Debug, Default)]
 pub struct Variables {
+    /// Whether the policy has any: otherwise there is no `variables` either.
+    any: bool,
     fields: BTreeMap<String, FieldDecl>,
 }
 
 impl Variables {
+    /// The variables of a policy with `count` of them, none of which is declared yet.
+    pub fn of(count: usize) -> Self {
+        Self { any: count > 0, ..Self::default() }
+    }
+
     /// Declares a variable; `None` for one that does not compile.
     pub fn add(&mut self, name: &str, of: Option<&Type>) {
         let of = match of {
@@ -228,8 +280,11 @@ impl Variables {
         self.fields.insert(name.into(), field);
     }
 
-    /// An environment that also has `variables`.
+    /// An environment that also has `variables`, if there are any.
     pub fn within(&self, env: &Env) -> Env {
+        if !self.any {
+            return env.clone();
+        }
         let decl = ObjectDecl { name: "kubernetes.variables".into(), fields: self.fields.clone(), open: false };
         let decl = DeclType {
             kind: DeclKind::Object(Arc::new(decl)),
@@ -269,9 +324,30 @@ mod tests {
     }
 
     #[test]
+    fn devices_are_selected_by_conditions() {
+        let shown = |expression| match device_selector(expression) {
+            None => String::new(),
+            Some(DeviceRefusal::Wrong(refusal)) => refusal.detail().to_owned(),
+            Some(DeviceRefusal::TooComplex) => "too complex".to_owned(),
+        };
+        for (expression, refusal) in [
+            ("device.driver == 'd.example.com'", ""),
+            ("device.attributes['d.example.com'].on", ""),
+            ("device.capacity['d.example.com'].memory.isGreaterThan(quantity('1Gi'))", ""),
+            ("cel.bind(d, device.attributes['d.example.com'], d.a && d.b)", ""),
+            ("device.driver", "must evaluate to bool or the unknown type, not string"),
+        ] {
+            assert_eq!(shown(expression), refusal, "{expression}");
+        }
+        assert!(shown("wrong").starts_with("compilation failed: ERROR: <input>:1:1: undeclared reference to 'wrong'"));
+        let nested = "device.attributes.all(a, device.attributes.all(b, device.attributes.all(c, device.attributes.all(d, device.attributes.all(e, a == b && c == d && e == a)))))";
+        assert_eq!(shown(nested), "too complex");
+    }
+
+    #[test]
     fn variables_see_those_before() {
         let base = environment(Options::default());
-        let mut variables = Variables::default();
+        let mut variables = Variables::of(1);
         variables.add("n", Some(&Type::Int));
         let env = variables.within(base);
         assert!(compile(&env, "variables.n > 1", &[Type::Bool]).is_ok());

@@ -13,7 +13,7 @@ pub fn class(pod: &Value) -> &'static str {
         (quantity.sign() > 0).then_some(quantity)
     };
     // Resources of the pod as a whole go before those of its containers.
-    let whole = spec.set("resources").filter(|r| ["requests", "limits"].iter().any(|name| r.set(name).is_some()));
+    let whole = spec.set("resources");
     let containers = spec.list("containers").iter().chain(spec.list("initContainers"));
     let all: Vec<&Value> = match whole {
         Some(resources) => vec![resources],

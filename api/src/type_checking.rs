@@ -168,8 +168,9 @@ pub fn check(policy: &Value, types: &[Checked], params: Option<Option<Arc<DeclTy
 /// What is wrong with an expression about objects of a type.
 fn issues(policy: &Value, checked: &Checked, params: Option<Option<Arc<DeclType>>>, text: &str) -> Option<String> {
     let env = expressions::typed_environment(checked.decl.as_deref(), params.as_ref().map(Option::as_deref));
-    let mut variables = Variables::default();
-    for variable in policy.list_at(&["spec", "variables"]) {
+    let declared = policy.list_at(&["spec", "variables"]);
+    let mut variables = Variables::of(declared.len());
+    for variable in declared {
         let expression = variable.str_at(&["expression"]).unwrap_or_default();
         let program = variables.within(&env).compile(expression).ok();
         variables.add(variable.str_at(&["name"]).unwrap_or_default(), program.as_ref().map(cel::Program::output_type));

@@ -165,7 +165,11 @@ pub fn qualified_name(value: &str) -> Messages {
             if prefix.is_empty() {
                 errors.push("prefix part must be non-empty".into());
             } else {
-                errors.extend(dns1123_subdomain(prefix).into_iter().map(|m| format!("prefix part {m}")));
+                let wrong = dns1123_subdomain(prefix).into_iter();
+                // The label's own check counts bytes, as its newer words say.
+                let wrong =
+                    wrong.map(|m| if m == max_len_error(SUBDOMAIN_MAX) { max_bytes_error(SUBDOMAIN_MAX) } else { m });
+                errors.extend(wrong.map(|m| format!("prefix part {m}")));
             }
             name
         }

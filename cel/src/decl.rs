@@ -23,7 +23,7 @@ const MIN_DURATION: u64 = 3;
 const MIN_STRING: u64 = 2;
 
 /// A declared type.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DeclType {
     /// What it is.
     pub kind: DeclKind,
@@ -36,7 +36,7 @@ pub struct DeclType {
 }
 
 /// The kinds of declared types.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum DeclKind {
     /// Known only from the value itself.
     Dyn,

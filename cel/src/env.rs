@@ -15,6 +15,8 @@ pub struct Env {
     sizes: Option<Arc<DeclType>>,
     objects: BTreeMap<String, Arc<ObjectDecl>>,
     mutation: bool,
+    /// `cel.bind`.
+    pub(crate) bindings: bool,
 }
 
 impl Env {
@@ -59,6 +61,13 @@ impl Env {
         if let crate::decl::DeclKind::Object(decl) = &crate::library::jsonpatch::json_patch_type().kind {
             self.objects.insert(decl.name.clone(), decl.clone());
         }
+        self
+    }
+
+    /// Adds `cel.bind(name, value, expression)`.
+    #[must_use]
+    pub fn bindings(mut self) -> Self {
+        self.bindings = true;
         self
     }
 

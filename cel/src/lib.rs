@@ -110,7 +110,7 @@ impl Env {
     /// # Errors
     /// All that is wrong with it; its `Display` is what upstream puts into a Status.
     pub fn compile(&self, text: &str) -> std::result::Result<Program, CompileError> {
-        let mut parsed = parser::parse(text).map_err(CompileError::Issues)?;
+        let mut parsed = parser::parse(text, self.bindings).map_err(CompileError::Issues)?;
         let checked = match checker::check(self, &mut parsed) {
             Ok(checked) => checked,
             Err(issues) => return Err(CompileError::Issues(Issues::new(parsed.source, issues))),

@@ -70,6 +70,11 @@ impl Source {
 
     fn show(&self, issue: &Issue, out: &mut String) {
         let Location { line, column } = issue.location;
+        if self.chars.is_empty() {
+            // Nothing has no first column, and nothing to be shown.
+            out.push_str(&format!("ERROR: {DESCRIPTION}:{line}:0: {}", issue.message));
+            return;
+        }
         out.push_str(&format!("ERROR: {DESCRIPTION}:{line}:{}: {}", column + 1, issue.message));
         let Some(snippet) = self.line(line).filter(|snippet| snippet.len() <= MAX_SNIPPET_LENGTH) else { return };
         let snippet = snippet.replace('\t', " ");

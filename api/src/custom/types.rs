@@ -136,8 +136,10 @@ impl Builder {
                     let value = self.json();
                     self.schema.add(Type::Map(MapType { value, atomic: node.atomic_map, marked: false }))
                 }
-                _ if node.preserve_unknown && node.properties.is_empty() && !node.atomic_map && !node.embedded => {
-                    self.json()
+                // Anything may be in it, but it is a map.
+                _ if node.preserve_unknown && node.properties.is_empty() && !node.embedded => {
+                    let value = self.json();
+                    self.schema.add(Type::Map(MapType { value, atomic: node.atomic_map, marked: false }))
                 }
                 _ => {
                     let mut object = self.object(node);
@@ -192,7 +194,7 @@ mod tests {
         let kind = |path: &[&str]| root.walk(path).and_then(TypeRef::list_kind).cloned();
         assert_eq!(kind(&["spec", "tags"]), Some(ListKind::Set));
         assert_eq!(kind(&["spec", "ports"]), Some(ListKind::Map(["port".into()].into())));
-        assert!(matches!(root.walk(&["spec", "free"]).map(TypeRef::ty), Some(Type::Json)));
+        assert!(matches!(root.walk(&["spec", "free"]).map(TypeRef::ty), Some(Type::Map(_))));
         assert!(root.walk(&["spec", "labels", "x"]).is_some());
         assert!(root.walk(&["metadata", "ownerReferences", "uid"]).is_some());
     }

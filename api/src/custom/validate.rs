@@ -202,7 +202,10 @@ fn check_type(node: &Node, value: &Value, path: &str) -> Outcome {
         Value::Null => ("null", ""),
     };
     let wants = |name: &str| wanted.contains(&name);
-    let float_as_integer = kind == "number" && value.as_f64().is_some_and(is_whole) && wants("integer");
+    // Beyond this a double no longer tells one integer from the next.
+    const MOST_EXACT: f64 = 9_007_199_254_740_991.0;
+    let whole = |float: f64| is_whole(float) && float.abs() <= MOST_EXACT;
+    let float_as_integer = kind == "number" && value.as_f64().is_some_and(whole) && wants("integer");
     let integer_as_float = kind == "integer" && wants("number");
     let textual = matches!(kind, "string" | "array");
     let acceptable = wants(kind) || own_format == format || float_as_integer || integer_as_float;

@@ -22,6 +22,10 @@ pub(super) fn set(pod: &mut Value) {
         }
     }
     pod_spec::set(spec);
+    // A negative grace period is the shortest there is; in templates it stays what it was.
+    if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|seconds| seconds < 0) {
+        spec.insert("terminationGracePeriodSeconds".into(), 1.into());
+    }
 }
 
 /// On the host's network a container's port is the host's port.

@@ -150,6 +150,29 @@ fn pull_policy(image: &str) -> &'static str {
     if image_tag(image) == Some("latest") { "Always" } else { "IfNotPresent" }
 }
 
+/// Whether this is a registry's host, with or without a port.
+fn is_registry(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, rest)) => {
+            let address_fits = !address.is_empty() && address.bytes().all(|b| b == b':' || b.is_ascii_hexdigit());
+            return address_fits
+                && (rest.is_empty() || rest.strip_prefix(':').is_some_and(|port| !port.is_empty() && digits(port)));
+        }
+        None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
+    };
+    let component = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    name.split('.').all(component) && port.is_none_or(|port| !port.is_empty() && digits(port))
+}
+
+fn digits(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit())
+}
+
 /// The tag of an image, `latest` if it has neither tag nor digest; `None` for what is no image.
 fn image_tag(image: &str) -> Option<&str> {
     let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -170,6 +193,9 @@ fn image_tag(image: &str) -> Option<&str> {
         Some((host, path))
             if host.contains(['.', ':']) || host == "localhost" || host.bytes().any(|b| b.is_ascii_uppercase()) =>
         {
+            if !is_registry(host) {
+                return None;
+            }
             path
         }
         _ => name,
@@ -190,7 +216,9 @@ fn image_tag(image: &str) -> Option<&str> {
             && bytes.len() <= 128
             && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
     };
-    if !path.split('/').all(valid_part)
+    // What stands before the tag has a longest length of its own.
+    if path.len() > 255
+        || !path.split('/').all(valid_part)
         || tag.is_some_and(|t| !valid_tag(t))
         || digest.is_some_and(|d| !d.contains(':'))
     {
@@ -230,6 +258,9 @@ mod tests {
             ("localhost:5000/a/b:2", Some("2")),
             ("a@sha256:00", None),
             ("a:latest@sha256:00", Some("latest")),
+            ("busybox:1.37/b/c", None),
+            ("a_b.example:5000/c", None),
+            ("[::1]:5000/c", Some("latest")),
             ("", None),
             ("UPPER", None),
             ("a b", None),

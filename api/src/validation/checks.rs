@@ -67,6 +67,14 @@ pub(super) fn immutable(new: &Value, old: &Value, path: &Path, errors: &mut Erro
     }
 }
 
+/// As [`immutable`] of a field that Go has as a string: what is absent is empty.
+pub(super) fn immutable_text(new: &Value, old: &Value, path: &Path, errors: &mut ErrorList) {
+    let (new, old) = (new.as_str().unwrap_or_default(), old.as_str().unwrap_or_default());
+    if new != old {
+        errors.push(field::invalid(path, new, IMMUTABLE));
+    }
+}
+
 pub(super) fn dns1123_label(value: &str, path: &Path, errors: &mut ErrorList) {
     messages(names::dns1123_label(value), value, path, errors);
 }

@@ -139,6 +139,7 @@ pub(super) fn capacity(capacity: &Value, errors: &mut ErrorList) {
 }
 
 pub(super) fn capacity_update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    capacity(new, errors);
     object_meta::update(new, old, errors);
     for name in ["nodeTopology", "storageClassName"] {
         immutable(&new[name], &old[name], &Path::new(name), errors);

@@ -3,7 +3,7 @@
 use apimachinery::field::{self, ErrorList, Path};
 use serde_json::Value;
 
-use super::checks::{dns1123_subdomain, immutable, name_is_subdomain, qualified_name};
+use super::checks::{IMMUTABLE, dns1123_subdomain, immutable, immutable_text, name_is_subdomain, qualified_name};
 use super::object_meta;
 use crate::read::Read;
 
@@ -111,6 +111,16 @@ pub(super) fn update(new: &Value, old: &Value, strict: bool, errors: &mut ErrorL
         ("reportingInstance", "reportingInstance"),
     ];
     for (name, shown) in KEPT {
-        immutable(&new[name], &old[name], &Path::new(shown), errors);
+        let path = Path::new(shown);
+        match name {
+            "reason" | "message" | "type" | "action" | "reportingComponent" | "reportingInstance" => {
+                immutable_text(&new[name], &old[name], &path, errors);
+            }
+            "count" if new.num(name) != old.num(name) => {
+                errors.push(field::invalid(&path, new.num(name), IMMUTABLE));
+            }
+            "count" => {}
+            _ => immutable(&new[name], &old[name], &path, errors),
+        }
     }
 }

@@ -5,7 +5,7 @@ use apimachinery::names;
 use serde_json::Value;
 
 use super::checks::{
-    domain_prefixed_path, immutable, legacy_ip, messages, name_is_subdomain, path_segment, port_num, sloppy_ip,
+    domain_prefixed_path, immutable_text, legacy_ip, messages, name_is_subdomain, path_segment, port_num, sloppy_ip,
 };
 use super::object_meta;
 use crate::read::Read;
@@ -231,6 +231,6 @@ pub(super) fn class(class: &Value, errors: &mut ErrorList) {
 pub(super) fn class_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     object_meta::update(new, old, errors);
     let path = Path::new("spec").child("controller");
-    immutable(&new["spec"]["controller"], &old["spec"]["controller"], &path, errors);
+    immutable_text(&new["spec"]["controller"], &old["spec"]["controller"], &path, errors);
     class(new, errors);
 }

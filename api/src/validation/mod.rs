@@ -120,6 +120,12 @@ pub fn custom_metadata(object: &Value, namespaced: bool, errors: &mut ErrorList)
     object_meta::generic(object, namespaced, checks::name_is_subdomain, errors);
 }
 
+/// What is looked at in the metadata of every changed object, before the kind's own rules.
+pub fn custom_metadata_any_update(new: &Value, old: &Value, namespaced: bool, errors: &mut ErrorList) {
+    object_meta::generic(new, namespaced, checks::name_is_path_segment, errors);
+    object_meta::generic_update(new, old, errors);
+}
+
 /// What is wrong with the metadata of a changed custom object.
 pub fn custom_metadata_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     object_meta::generic_update(new, old, errors);
@@ -238,7 +244,7 @@ fn kind_update(request: &Resource, resource: &Resource, new: &Value, old: &Value
         ("", "Endpoints") => endpoints::update(new, old, errors),
         ("", "Event") => event::update(new, old, request.group == EVENTS, errors),
         ("", "LimitRange") => limit_range::create(new, errors),
-        ("", "Namespace") => object_meta::update(new, old, errors),
+        ("", "Namespace") => namespace::update(new, old, errors),
         ("", "Node") => node::update(new, old, errors),
         ("", "PersistentVolume") => persistent_volume::update(new, old, errors),
         ("", "PersistentVolumeClaim") => persistent_volume_claim::update(new, old, errors),
@@ -320,7 +326,7 @@ fn kind_update_subresource(
     match (&*resource.group, &*resource.kind, subresource) {
         ("", "Namespace", "status") => namespace::update_status(new, old, errors),
         ("", "Namespace", "finalize") => namespace::finalize(new, old, errors),
-        ("", "Node", "status") => node::update(new, old, errors),
+        ("", "Node", "status") => node::update_status(new, old, errors),
         ("", "PersistentVolume", "status") => persistent_volume::update_status(new, old, errors),
         ("", "PersistentVolumeClaim", "status") => persistent_volume_claim::update_status(new, old, errors),
         ("", "Pod", "ephemeralcontainers") => pod::ephemeral_containers(new, old, errors),

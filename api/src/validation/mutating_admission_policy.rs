@@ -35,7 +35,7 @@ pub(super) fn policy(policy: &Value, errors: &mut ErrorList) {
     }
     let params = spec.set("paramKind").is_some();
     match_conditions(spec.list("matchConditions"), params, &path.child("matchConditions"), errors);
-    let mut scope = Scope { params, variables: Variables::default() };
+    let mut scope = Scope { params, variables: Variables::of(spec.list("variables").len()) };
     for (i, one) in spec.list("variables").iter().enumerate() {
         variable(one, &mut scope, &path.child("variables").index(i), errors);
     }

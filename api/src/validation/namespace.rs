@@ -15,6 +15,11 @@ pub(super) fn create(namespace: &Value, errors: &mut ErrorList) {
     }
 }
 
+pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    create(new, errors);
+    object_meta::update(new, old, errors);
+}
+
 fn finalizer(name: &str, path: &Path, errors: &mut ErrorList) {
     qualified_name(name, path, errors);
     if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {

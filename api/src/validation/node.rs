@@ -111,6 +111,12 @@ fn declared_features(node: &Value, errors: &mut ErrorList) {
 
 /// Updates of the node and of its status alike.
 pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    create(new, errors);
+    update_status(new, old, errors);
+}
+
+/// `ValidateNodeUpdate`, which is all that an update of the status has to pass.
+pub(super) fn update_status(new: &Value, old: &Value, errors: &mut ErrorList) {
     object_meta::update(new, old, errors);
     resources(new, errors);
     declared_features(new, errors);

@@ -1,6 +1,6 @@
 //! PersistentVolume, also inline in VolumeAttachments.
 
-use apimachinery::field::{self, BadValue, ErrorList, Path};
+use apimachinery::field::{self, ErrorList, Path};
 use serde_json::Value;
 
 use super::checks::{
@@ -162,8 +162,7 @@ fn capacity(spec: &Value, path: &Path, errors: &mut ErrorList) {
         errors.push(field::required(path, ""));
     }
     if size > 1 || spec["capacity"].get("storage").is_none() {
-        let shown = if size == 0 { BadValue::Value(Value::Null) } else { BadValue::from(&spec["capacity"]) };
-        errors.push(field::not_supported(path, shown, &["storage"]));
+        errors.push(field::not_supported(path, &spec["capacity"], &["storage"]));
     }
     for (name, value) in spec.entries("capacity") {
         let path = path.key(name.clone());
@@ -276,6 +275,8 @@ fn csi(source: &Value, path: &Path, errors: &mut ErrorList) {
 }
 
 pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    // Upstream looks at a changed volume twice.
+    create(new, errors);
     create(new, errors);
     let (new, old) = (&new["spec"], &old["spec"]);
     if SOURCES.iter().any(|kind| !same_source(kind, &new[*kind], &old[*kind])) {

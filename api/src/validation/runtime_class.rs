@@ -43,6 +43,7 @@ pub(super) fn create(class: &Value, errors: &mut ErrorList) {
 }
 
 pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    create(new, errors);
     object_meta::generic_update(new, old, errors);
     immutable(&new["handler"], &old["handler"], &Path::new("handler"), errors);
 }

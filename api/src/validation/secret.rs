@@ -5,7 +5,7 @@ use apimachinery::{json, names};
 use base64::Engine;
 use serde_json::Value;
 
-use super::checks::{immutable, messages, name_is_subdomain};
+use super::checks::{immutable_text, messages, name_is_subdomain};
 use super::config_map::{self, MAX_SIZE, decoded_len};
 use super::object_meta;
 use crate::read::Read;
@@ -75,7 +75,7 @@ fn docker_config(data: &Value, key: &'static str, path: &Path, errors: &mut Erro
 
 pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
     object_meta::update(new, old, errors);
-    immutable(&new["type"], &old["type"], &Path::new("type"), errors);
+    immutable_text(&new["type"], &old["type"], &Path::new("type"), errors);
     config_map::immutable(new, old, &["data"], errors);
     create(new, errors);
 }

@@ -44,7 +44,7 @@ pub(super) fn update_status(new: &Value, old: &Value, errors: &mut ErrorList) {
     let (ingress, before) =
         (new["status"]["loadBalancer"].list("ingress"), old["status"]["loadBalancer"].list("ingress"));
     if new["spec"].text("type") != "LoadBalancer" && !ingress.is_empty() && ingress != before {
-        errors.push(field::forbidden(&path, "may only be used when `spec.type` is LoadBalancer"));
+        errors.push(field::forbidden(&path, "may only be used when `spec.type` is 'LoadBalancer'"));
         return;
     }
     let known: Vec<&str> = before.iter().map(|i| i.text("ip")).collect();

@@ -83,6 +83,7 @@ pub(super) fn address(address: &Value, errors: &mut ErrorList) {
 }
 
 pub(super) fn address_update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    address(new, errors);
     object_meta::update(new, old, errors);
     let path = Path::new("spec").child("parentRef");
     immutable(&new["spec"]["parentRef"], &old["spec"]["parentRef"], &path, errors);

@@ -80,7 +80,14 @@ fn spec(spec: &Value, new: bool, check_template: bool, errors: &mut ErrorList) {
 /// names that the set gives.
 fn with_claim_volumes(spec: &Value) -> Value {
     let mut template = spec["template"].clone();
-    let claims: Vec<&str> = spec.list("volumeClaimTemplates").iter().map(|c| c["metadata"].text("name")).collect();
+    // Claims of one name are one volume.
+    let mut claims: Vec<&str> = Vec::new();
+    for claim in spec.list("volumeClaimTemplates") {
+        let name = claim["metadata"].text("name");
+        if !claims.contains(&name) {
+            claims.push(name);
+        }
+    }
     let Some(pod) = template.get_mut("spec").and_then(Value::as_object_mut) else { return template };
     pod.remove("subdomain");
     pod.remove("hostname");

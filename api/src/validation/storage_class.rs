@@ -90,6 +90,7 @@ fn parameters(parameters: Option<&Map<String, Value>>, errors: &mut ErrorList) {
 }
 
 pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    create(new, errors);
     object_meta::update(new, old, errors);
     for name in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
         immutable(&new[name], &old[name], &Path::new(name), errors);

@@ -223,6 +223,11 @@ pub(super) fn url(text: &str, path: &Path, errors: &mut ErrorList) {
             && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
     };
     let (scheme, rest) = rest.split_once(':').filter(|(scheme, _)| is_scheme(scheme)).unwrap_or(("", rest));
+    if scheme.is_empty() && rest.split('/').next().is_some_and(|segment| segment.contains(':')) {
+        let why = "first path segment in URL cannot contain colon";
+        errors.push(field::required(path, format!("url must be a valid URL: parse {text:?}: {why}{FORM}")));
+        return;
+    }
     let authority = rest.strip_prefix("//").map_or("", |rest| rest.split('/').next().unwrap_or_default());
     let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
     let scheme = scheme.to_lowercase();

@@ -11,6 +11,8 @@ pub struct Comparison {
     pub removed: Set,
     pub modified: Set,
     pub added: Set,
+    /// An item of a list cannot be told from others: such an object fits no type, and nobody owns its fields.
+    pub unidentified: bool,
 }
 
 impl Comparison {
@@ -23,6 +25,7 @@ impl Comparison {
             removed: self.removed.recursive_difference(reset),
             modified: self.modified.recursive_difference(reset),
             added: self.added.recursive_difference(reset),
+            unidentified: self.unidentified,
         }
     }
 
@@ -179,6 +182,7 @@ fn inside(atom: Atom<'_>, old: Option<&Value>, new: Option<&Value>, ty: TypeRef<
 fn child(element: PathElement, old: Option<&Value>, new: Option<&Value>, ty: TypeRef<'_>, out: &mut Comparison) {
     let mut inner = Comparison::default();
     let mark = node(old, new, ty, &mut inner);
+    out.unidentified |= inner.unidentified;
     out.added.attach(&element, inner.added);
     out.removed.attach(&element, inner.removed);
     out.modified.attach(&element, inner.modified);
@@ -204,8 +208,9 @@ fn items(kind: &ListKind, old: &[Value], new: &[Value], ty: TypeRef<'_>, out: &m
         }
     }
     for item in new {
-        if let Ok(element) = item_element(item, kind, ty) {
-            known.entry(element).or_default().1.push(item);
+        match item_element(item, kind, ty) {
+            Ok(element) => known.entry(element).or_default().1.push(item),
+            Err(_) => out.unidentified = true,
         }
     }
     for (element, (old, new)) in known {

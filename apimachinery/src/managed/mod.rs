@@ -166,6 +166,9 @@ fn record(
     let identity = Identity::update(manager, request.api_version, request.subresource);
     let mut changes = Changes::new(old, new, request);
     let own = changes.own();
+    if own.unidentified {
+        return Err("an item of a list has no key".to_owned());
+    }
     let mine = own.modified.clone().union(&own.added).difference(&NEVER_OWNED);
     let mut kept = Vec::with_capacity(entries.len() + 1);
     let mut found = false;

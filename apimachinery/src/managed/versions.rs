@@ -95,6 +95,7 @@ impl Comparison {
             removed: filter.apply(self.removed),
             modified: filter.apply(self.modified),
             added: filter.apply(self.added),
+            unidentified: self.unidentified,
         }
     }
 }

@@ -224,7 +224,7 @@ pub fn settle(server: &Server, matched: &Served, object: &mut Value) -> Result<(
     let resource = &matched.resource;
     let kind =
         GroupVersionKind::new(resource.group.to_string(), resource.version.to_string(), resource.kind.to_string());
-    let expected = Expected { kind, schema: matched.schema() };
+    let expected = Expected { kind, schema: matched.schema(), empty: false };
     let bytes = object.to_string();
     let decoded = body::decode(bytes.as_bytes(), Encoding::Json, &expected, FieldValidation::Ignore).map_err(broken)?;
     *object = decoded.object;

@@ -31,6 +31,7 @@ mod error;
 mod event;
 mod follow;
 mod metrics;
+pub mod raw;
 mod resource;
 mod scope;
 mod snapshot;

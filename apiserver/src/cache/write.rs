@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::entry::{Entry, Facts};
 use super::metrics::Operation;
+use super::raw;
 use super::resource::{Freshness, ResourceCache};
 use super::spec::{CreateOptions, ResourceSpec};
 use super::splice::Slot;
@@ -33,13 +34,23 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// Encodes `object` as it is stored: without a resource version.
-    fn new(spec: &Arc<ResourceSpec>, key: &str, mut object: Cow<'_, Value>) -> Result<Arc<Prepared>> {
+    /// `text` is what its member of kept text said before ([`raw`]).
+    fn new(
+        spec: &Arc<ResourceSpec>,
+        key: &str,
+        mut object: Cow<'_, Value>,
+        text: Option<(&str, &str)>,
+    ) -> Result<Arc<Prepared>> {
         let has_version = object.get("metadata").is_some_and(|metadata| metadata.get("resourceVersion").is_some());
         if has_version && let Some(metadata) = object.to_mut().get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("resourceVersion");
         }
         let facts = Facts::of(spec, &object);
-        let stored = Bytes::from(serde_json::to_vec(&*object).expect("a JSON tree encodes"));
+        let mut stored = serde_json::to_vec(&*object).expect("a JSON tree encodes");
+        if let Some((member, text)) = text {
+            stored = raw::keep(stored, member, text);
+        }
+        let stored = Bytes::from(stored);
         let slot = Slot::find(&stored)
             .ok_or_else(|| Error::Corrupt { key: key.to_owned(), why: "the object has no metadata".to_owned() })?;
         let spec = spec.clone();
@@ -87,9 +98,24 @@ impl ResourceCache {
         object: impl Borrow<Value> + Send,
         options: CreateOptions,
     ) -> Result<Arc<Entry>> {
+        self.create_as(key, object, options, None).await
+    }
+
+    /// As [`ResourceCache::create`], with the text in which its member of kept text came ([`raw`]).
+    ///
+    /// # Errors
+    /// As [`ResourceCache::create`].
+    pub async fn create_as(
+        &self,
+        key: &str,
+        object: impl Borrow<Value> + Send,
+        options: CreateOptions,
+        text: Option<&str>,
+    ) -> Result<Arc<Entry>> {
         // Loaded first, so that the change finds a cache to land in with what travels along.
         self.load().await?;
-        let prepared = Prepared::new(&self.spec, key, Cow::Borrowed(object.borrow()))?;
+        let text = raw::member(&self.spec.group, &self.spec.resource).zip(text);
+        let prepared = Prepared::new(&self.spec, key, Cow::Borrowed(object.borrow()), text)?;
         let write = self.write_options(&prepared, options.ttl);
         let stored = self.encrypt(key, &prepared)?;
         let begun = Instant::now();
@@ -105,7 +131,9 @@ impl ResourceCache {
     /// # Errors
     /// [`Error::Conflict`] or [`Error::NotFound`] if `current` is not current any more.
     pub async fn update(&self, current: &Arc<Entry>, object: Value, options: CreateOptions) -> Result<Arc<Entry>> {
-        let prepared = Prepared::new(&self.spec, current.key(), Cow::Owned(object))?;
+        let kept = raw::member(&self.spec.group, &self.spec.resource)
+            .and_then(|member| Some((member, raw::text(current.json(), member)?)));
+        let prepared = Prepared::new(&self.spec, current.key(), Cow::Owned(object), kept)?;
         // A copy that the cache has seen replaced goes to the store, to learn of the conflict.
         let newest = |cached: Arc<Entry>| cached.revision() <= current.revision();
         if self.cached(current.key()).is_some_and(newest)

@@ -68,6 +68,8 @@ pub struct Expected<'a> {
     pub kind: GroupVersionKind,
     /// Its type.
     pub schema: TypeRef<'a>,
+    /// Lists and maps that were given and are empty stay in the object, for the store to take out.
+    pub empty: bool,
 }
 
 /// A decoded body, and what strict validation has against it.
@@ -154,8 +156,8 @@ pub fn decode(
         let version = if api_version.is_empty() { wanted.api_version() } else { api_version.clone() };
         object.set_api_version(&wanted.api_version());
         object.set_kind(&wanted.kind);
-        canonical::canonicalize(expected.schema, &mut object)
-            .map_err(|error| cannot_be_handled(&version, &named, wanted, &error.0))?;
+        let form = if expected.empty { canonical::decoded } else { canonical::canonicalize };
+        form(expected.schema, &mut object).map_err(|error| cannot_be_handled(&version, &named, wanted, &error.0))?;
         if !strict.is_empty() && validation == FieldValidation::Strict {
             let error = format!("strict decoding error: {}", strict.join(", "));
             return Err(cannot_be_handled(&version, &named, wanted, &error));

@@ -8,7 +8,20 @@ use serde_json::Value;
 #[error("{0}")]
 pub struct Error(pub String);
 
-/// Checks `value` against its type and makes it canonical in place.
+/// Checks `value` against its type and makes it canonical in place, as Go has it between reading and writing:
+/// empty lists and maps are still there.
+///
+/// # Errors
+/// The first value that does not fit its type.
+pub fn decoded(ty: TypeRef<'_>, value: &mut Value) -> Result<(), Error> {
+    if let Some(error) = api::check_fields(ty, value).type_error {
+        return Err(Error(error));
+    }
+    api::canonical::canonicalize_decoded(ty, value);
+    Ok(())
+}
+
+/// As [`decoded`], without the lists and maps that are empty.
 ///
 /// # Errors
 /// The first value that does not fit its type.

@@ -61,9 +61,7 @@ fn plain(cx: &Context, value: &Value) -> Result<Response, Status> {
     produces(cx)?;
     let format = accept::negotiate(&cx.headers, &cx.query, accept::Allowed::Plain)?;
     let (content_type, body) = encode::value(value, format)?;
-    let mut answer = response::bytes(StatusCode::OK, content_type, body);
-    answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
-    Ok(answer)
+    Ok(response::bytes(StatusCode::OK, content_type, body))
 }
 
 fn aggregated(cx: &Context, legacy: bool) -> Response {

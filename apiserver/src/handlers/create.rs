@@ -9,9 +9,10 @@ use http::StatusCode;
 
 use super::store::{self, Written};
 use super::{entry_answer, format, object_answer, owner_references};
+use crate::cache::raw;
 use crate::codec::body::{self, Expected};
 use crate::registry::{Served, checks};
-use crate::request::accept::{self, Allowed, ROUTE_OBJECT};
+use crate::request::accept::{self, Allowed, Encoding, ROUTE_OBJECT};
 use crate::request::options::{WriteKind, WriteOptions};
 use crate::response::Response;
 use crate::server::walk::Context;
@@ -40,7 +41,13 @@ pub fn decode(
             served.resource.kind.to_string(),
         ),
         schema: served.schema(),
+        empty: true,
     };
+    if let Some(member) = raw::member(&served.storage.group, &served.storage.plural)
+        && encoding == Encoding::Json
+    {
+        cx.text = raw::text(bytes, member).map(str::to_owned);
+    }
     let decoded = body::decode(bytes, encoding, &expected, options.field_validation)?;
     cx.warnings.extend(decoded.warnings);
     let mut object = decoded.object;

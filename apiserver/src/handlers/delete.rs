@@ -75,7 +75,7 @@ async fn options(cx: &Context, body: Body) -> Result<DeleteOptions, Status> {
         .find_kind("meta.k8s.io", "v1", "DeleteOptions")
         .ok_or_else(|| Status::internal("the table lacks DeleteOptions"))?;
     // Clients send DeleteOptions under any group and version; only the kind says what it is.
-    let mut expected = Expected { kind: GroupVersionKind::new("", "v1", "DeleteOptions"), schema };
+    let mut expected = Expected { kind: GroupVersionKind::new("", "v1", "DeleteOptions"), schema, empty: false };
     if encoding != accept::Encoding::Protobuf
         && let Ok(tree) = apimachinery::json::parse(&bytes)
         && tree.kind() == "DeleteOptions"
@@ -371,6 +371,11 @@ fn propagate(cx: &Context, served: &Served, object: &mut Value, options: &Delete
         (Some(false), _) | (_, Some(Propagation::Background)) => Some(""),
         (None, None) => None,
     };
+    // The first deletion of a definition only begins what its own finalizer ends.
+    let definition = served.resource.group == "apiextensions.k8s.io";
+    if definition && object.deletion_timestamp().is_none() {
+        return;
+    }
     let finalizer = match explicit {
         Some(finalizer) => finalizer,
         // Without a wish, a finalizer that is there already says what to do.

@@ -88,7 +88,7 @@ fn decode(cx: &mut Context, bytes: &[u8], options: &WriteOptions) -> Result<Valu
         .find_kind("policy", "v1", "Eviction")
         .ok_or_else(|| Status::internal("the table lacks Eviction"))?;
     let version = if old { "v1beta1" } else { "v1" };
-    let expected = Expected { kind: GroupVersionKind::new("policy", version, "Eviction"), schema };
+    let expected = Expected { kind: GroupVersionKind::new("policy", version, "Eviction"), schema, empty: false };
     let decoded = body::decode(bytes, encoding, &expected, options.field_validation)?;
     cx.warnings.extend(decoded.warnings);
     let mut eviction = decoded.object;

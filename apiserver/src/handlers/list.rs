@@ -80,7 +80,9 @@ pub async fn collect(
         // Kinds that nothing stores (componentstatuses) have no objects.
         return Ok((Vec::new(), ListMeta::default()));
     };
-    let limit = usize::try_from(options.limit).unwrap_or_default();
+    // Whatever there is at hand comes whole.
+    let limited = options.resource_version != "0" || !options.continue_token.is_empty();
+    let limit = if limited { usize::try_from(options.limit).unwrap_or_default() } else { 0 };
     if options.continue_token.is_empty() && limit == 0 && options.version_match != Some(VersionMatch::Exact) {
         let freshness = freshness(options)?;
         if let Some(found) = by_index(served, cache, selection, freshness).await? {

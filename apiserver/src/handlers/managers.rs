@@ -157,6 +157,14 @@ impl<'a> Owner<'a> {
 
     /// Books who owns what of `new`, which replaces `old`; both in the served version.
     pub fn track(&self, cx: &Context, old: Option<&Value>, new: &mut Value) {
+        if let Kind::Resource(served) = self.kind
+            && served.custom().is_some()
+            && apimachinery::fieldset::validate(new, served.schema(), true).is_err()
+        {
+            // Of an object that does not fit its schema nobody owns anything; validation may not see all of it.
+            new.remove_at(managed::PATH);
+            return;
+        }
         self.with_request(cx, |request| managed::update(old, new, request));
     }
 

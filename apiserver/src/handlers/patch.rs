@@ -190,7 +190,14 @@ impl Patch {
             }
         };
         self.settle(cx, shape, &mut new, strict, shown)?;
+        if shape.custom.is_some() {
+            shape.owner.track(cx, Some(current), &mut new);
+            return Ok(new);
+        }
+        // Nobody owns what is not written.
+        let empty = api::canonical::take_empty(shape.schema, &mut new);
         shape.owner.track(cx, Some(current), &mut new);
+        api::canonical::put_empty(&mut new, &empty);
         Ok(new)
     }
 
@@ -284,7 +291,7 @@ impl Patch {
             return Ok(new);
         }
         // The configuration fits its type, so this only brings what Go would have written.
-        canonical::canonicalize(shape.schema, &mut new).map_err(|error| {
+        canonical::decoded(shape.schema, &mut new).map_err(|error| {
             Status::failure(500, reason::UNKNOWN, format!("failed to convert new typed object: {}", error.0))
         })?;
         if let Some(resource) = shape.defaults {
@@ -321,7 +328,7 @@ impl Patch {
         if !object.is_object() {
             return Err(invalid(must_be_object(object).err().unwrap_or_default()));
         }
-        let fits = canonical::canonicalize(shape.schema, object);
+        let fits = canonical::decoded(shape.schema, object);
         if object.api_version() != shape.api_version || object.kind() != shape.kind {
             let wanted = apimachinery::gvk::GroupVersion::parse(&shape.api_version).unwrap_or_default();
             let wanted = GroupVersionKind::new(wanted.group, wanted.version, shape.kind);

@@ -230,7 +230,8 @@ fn changed(
         }
     };
     let replicas = scale.i64_at(&REPLICAS).unwrap_or_default();
-    if replicas < 0 {
+    // Of custom kinds the object itself is checked, at the path that their definition names.
+    if replicas < 0 && served.custom().is_none() {
         let mut errors = field::ErrorList::new();
         let path = field::Path::new("spec").child("replicas");
         errors.push(field::invalid(&path, replicas, "must be greater than or equal to 0"));
@@ -245,7 +246,9 @@ fn changed(
     }
     let mut new = current.clone();
     new.set_at(&replicas_at, replicas.into());
-    new.set_resource_version(scale.resource_version());
+    if served.custom().is_none() || !scale.resource_version().is_empty() {
+        new.set_resource_version(scale.resource_version());
+    }
     let entries = scale.remove_at(managed::PATH);
     match fields.to_parent(current.at(managed::PATH), entries.as_ref(), &version).map_err(unreadable)? {
         Some(entries) => new.set_at(managed::PATH, entries),

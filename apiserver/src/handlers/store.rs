@@ -2,8 +2,10 @@
 //! kinds (upstream's `registry/generic/registry/store.go` with `rest.BeforeCreate` and
 //! `rest.BeforeUpdate`).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use api::canonical::Empty;
 use apimachinery::gvk::GroupKind;
 use apimachinery::managed;
 use apimachinery::object::ObjectExt as _;
@@ -16,6 +18,7 @@ use super::managers::track;
 use super::{errors, owner_references, scale};
 use crate::admission::review::{RequestOptions, Review};
 use crate::admission::{Attributes, Operation};
+use crate::cache::raw;
 use crate::cache::{CreateOptions, Entry, Error, Freshness};
 use crate::registry::hooks::{HookContext, Reservation};
 use crate::registry::rules::{GenerationRule, StatusRule, StatusUpdate};
@@ -57,7 +60,7 @@ impl Written {
     }
 }
 
-/// Takes an object's kind and namespace from the request, refusing others.
+/// Takes an object's namespace from the request, refusing another; without one there it has none.
 ///
 /// # Errors
 /// 400 when the object names another namespace.
@@ -68,12 +71,21 @@ pub fn place(cx: &Context, served: &Served, object: &mut Value) -> Result<(), St
         if !namespace.is_empty() {
             object.set_namespace(namespace);
         }
+    } else if namespace.is_empty() {
+        object.remove_at(&["metadata", "namespace"]);
     } else if have != namespace {
         return Err(Status::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
     }
     Ok(())
+}
+
+/// Takes out what only the server sets.
+pub fn wipe(object: &mut Value) {
+    for path in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        object.remove_at(&["metadata", path]);
+    }
 }
 
 fn invalid(served: &Served, object: &Value, name: &str, errors: &field::ErrorList) -> Status {
@@ -109,10 +121,9 @@ async fn create_with(
     options: &WriteOptions,
     manager: Option<&str>,
 ) -> Result<Written, Status> {
-    for path in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
-        object.remove_at(&["metadata", path]);
-    }
+    wipe(&mut object);
     place(cx, served, &mut object)?;
+    let empty = take_empty(served, &mut object);
     if let Some(manager) = manager {
         track(cx, served, "", manager, None, &mut object);
     }
@@ -164,8 +175,8 @@ async fn create_with(
         }
         StatusRule::Plain | StatusRule::KeepOnUpdate => {}
     }
-    object.remove_at(&["metadata", "generation"]);
     match served.rules.generation {
+        // A kind that counts no generations keeps what it was given.
         GenerationRule::None | GenerationRule::FieldsFromZero(_) => {}
         _ => object.set_generation(1),
     }
@@ -177,13 +188,13 @@ async fn create_with(
     cx.warnings.append(&mut hook.warnings.lock());
     finish(served, &mut object);
     let mut errors = hooks.refuse(&hook, &object, None);
-    errors.extend(checks::create(served, &object));
+    errors.extend(checks::create(served, &as_given(&object, &empty)));
     if !errors.is_empty() {
         return Err(invalid(served, &object, object.name(), &errors));
     }
     let mut warnings = checks::warnings(&served.storage, "", &object, None);
     warnings.append(&mut hooks.warnings(&object, None));
-    read_back(served, &mut object);
+    read_back(served, &mut object, false);
     admission.validate(cx, &attributes, &object, None).await?;
     cx.warnings.extend(warnings);
     let ttl = hooks.ttl(&cx.server);
@@ -204,7 +215,7 @@ async fn create_with(
             }
         } else {
             match served.custom() {
-                None => cache.create(&key, &object, CreateOptions { ttl }).await,
+                None => cache.create_as(&key, &object, CreateOptions { ttl }, cx.text.as_deref()).await,
                 Some(_) => cache.create(&key, served.write(object.clone()).await?, CreateOptions { ttl }).await,
             }
         };
@@ -223,7 +234,11 @@ async fn create_with(
                 object.set_name(&random::generate_name(&base));
             }
             Err(Error::Exists { key }) => {
-                let mut status = Status::already_exists(&group_resource, &name);
+                let mut status = if base.is_empty() {
+                    Status::already_exists(&group_resource, &name)
+                } else {
+                    Status::generate_name_conflict(&group_resource, &name, 1)
+                };
                 // Upstream's clients wait for a deletion that they read of here.
                 let holder = cache.get(&key, Freshness::Consistent).await.ok().flatten();
                 if holder.is_some_and(|entry| entry.tree().deletion_timestamp().is_some()) {
@@ -252,6 +267,50 @@ async fn give_back(reserved: Option<Box<dyn Reservation>>) {
     }
 }
 
+/// A member whose text is kept ([`raw`]) is immutable in its text: what says the same in other words is refused.
+fn text_changed(
+    cx: &Context,
+    served: &Served,
+    update: &Update<'_>,
+    current: &Entry,
+    new: &Value,
+    old: &Value,
+    errors: &mut field::ErrorList,
+) {
+    let Some(member) = raw::member(&served.storage.group, &served.storage.plural) else { return };
+    let Some(text) = raw::text(current.json(), member).filter(|_| new[member] == old[member]) else { return };
+    let patch = cx.headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_same = match &cx.text {
+        Some(given) => given == text,
+        None if !update.derived => true,
+        // An apply that changes nothing is none.
+        None if patch.starts_with("application/apply-patch") && new == old => true,
+        // These two leave the rest of the text as Go writes it; the others read and write all of it.
+        None if patch.starts_with("application/json-patch") || patch.starts_with("application/merge-patch") => {
+            raw::compact(text) == text
+        }
+        None => apimachinery::gotext::json(&new[member]) == text,
+    };
+    if !is_same {
+        errors.push(field::invalid(&field::Path::new(member), &new[member], "field is immutable"));
+    }
+}
+
+/// Takes out the empty lists and maps that are not written; only validation sees them again.
+fn take_empty(served: &Served, object: &mut Value) -> Vec<Empty> {
+    if served.custom().is_some() { Vec::new() } else { api::canonical::take_empty(served.schema(), object) }
+}
+
+/// The object with the empty lists and maps that it came with.
+fn as_given<'a>(object: &'a Value, empty: &[Empty]) -> Cow<'a, Value> {
+    if empty.is_empty() {
+        return Cow::Borrowed(object);
+    }
+    let mut given = object.clone();
+    api::canonical::put_empty(&mut given, empty);
+    Cow::Owned(given)
+}
+
 /// Brings an object back into canonical form after it was changed on the way.
 fn finish(served: &Served, object: &mut Value) {
     if served.custom().is_some() {
@@ -264,11 +323,14 @@ fn finish(served: &Served, object: &mut Value) {
     object.set_kind(&kind);
 }
 
-/// What storing an object and reading it back does to it upstream.
-fn read_back(served: &Served, object: &mut Value) {
+/// What storing an object and reading it back does to it upstream; an update that is only tried is not read
+/// back there.
+fn read_back(served: &Served, object: &mut Value, tried: bool) {
     if !served.resource.custom {
         api::canonical::null_empty_lists(served.storage_schema(), object);
-        served.rules.hooks.read_back(object);
+        if !tried {
+            served.rules.hooks.read_back(object);
+        }
     }
 }
 
@@ -348,6 +410,7 @@ async fn attempt(
     let old = converted.as_ref().unwrap_or(&old_stored);
     let mut new = change(cx, Some(old))?;
     place(cx, served, &mut new)?;
+    let empty = take_empty(served, &mut new);
     // What a client puts names the object it means; what a patch made of the uid is for validation.
     if update.manager.is_some() {
         same_uid(served, new.uid(), old)?;
@@ -418,13 +481,16 @@ async fn attempt(
     managed::keep_times_if_equal(&old_stored, &mut new);
     let mut forgiven = Vec::new();
     let mut errors = hooks.refuse(&hook, &new, Some(&old_stored));
-    errors.extend(checks::update(served, update.subresource, &new, &old_stored, &mut forgiven));
+    let given = as_given(&new, &empty);
+    errors.extend(checks::update(served, update.subresource, &given, &old_stored, &mut forgiven));
+    drop(given);
+    text_changed(cx, served, update, current, &new, &old_stored, &mut errors);
     if !errors.is_empty() {
         return Err(invalid(served, &new, name, &errors));
     }
     let mut warnings = checks::warnings(&served.storage, update.subresource, &new, Some(&old_stored));
     warnings.append(&mut hooks.warnings(&new, Some(&old_stored)));
-    read_back(served, &mut new);
+    read_back(served, &mut new, update.options.dry_run);
     match update.subresource {
         "binding" => {}
         "scale" => scale::validate(cx, &attributes, &new, &old_stored).await?,

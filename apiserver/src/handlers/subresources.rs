@@ -88,7 +88,7 @@ pub fn decode(
     let schema = api::table()
         .find_kind(group, version, kind)
         .ok_or_else(|| Status::internal(format!("the table lacks {kind}")))?;
-    let expected = Expected { kind: GroupVersionKind::new(group, version, kind), schema };
+    let expected = Expected { kind: GroupVersionKind::new(group, version, kind), schema, empty: false };
     let encoding = accept::body_encoding(&cx.headers)?;
     let decoded = body::decode(bytes, encoding, &expected, options.field_validation)?;
     cx.warnings.extend(decoded.warnings);

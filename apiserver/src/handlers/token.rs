@@ -11,6 +11,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::get;
+use super::managers::Owner;
 use super::subresources::{answer, decode, plain};
 use crate::admission;
 use crate::authentication::service_account::Binding;
@@ -49,6 +50,15 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
             )));
         }
     }
+    super::store::wipe(&mut request);
+    if request.i64_at(&["spec", "expirationSeconds"]).is_none() {
+        request.set_at(&["spec", "expirationSeconds"], 3600.into());
+    }
+    let manager = cx.field_manager(&options.field_manager);
+    if let Some(schema) = api::table().find_kind("authentication.k8s.io", "v1", "TokenRequest") {
+        let kind = ("authentication.k8s.io/v1", "TokenRequest", schema);
+        Owner::of_kind(kind, "token", &manager).track(cx, None, &mut request);
+    }
     let attributes = admission::Attributes {
         operation: admission::Operation::Create,
         served,
@@ -63,9 +73,6 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     cx.server.admission.mutate(cx, &attributes, &mut request, None).await?;
     cx.server.admission.validate(cx, &attributes, &request, None).await?;
     let account = get::read_at(served, &namespace, &name, Freshness::Consistent).await?;
-    if request.i64_at(&["spec", "expirationSeconds"]).is_none() {
-        request.set_at(&["spec", "expirationSeconds"], 3600.into());
-    }
     let seconds = request.i64_at(&["spec", "expirationSeconds"]).unwrap_or_default();
     let mut errors = ErrorList::new();
     let path = Path::new("spec").child("expirationSeconds");
@@ -118,6 +125,7 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     request.set_name(&name);
     request.set_namespace(&namespace);
     request.set_creation_timestamp(&cx.server.timestamp());
+    request.set_uid(&uuid::Uuid::new_v4().to_string());
     request.set_at(&["status"], json!({"token": token, "expirationTimestamp": stamp}));
     answer(cx, StatusCode::CREATED, &request)
 }

@@ -131,7 +131,9 @@ pub async fn log(cx: &mut Context, served: &Arc<Served>) -> Result<Response, Sta
     let node = pod.str_at(&["spec", "nodeName"]).unwrap_or_default().to_string();
     if node.is_empty() {
         // Not scheduled: nothing was logged yet.
-        return Ok(crate::response::text(StatusCode::OK, ""));
+        let mut nothing = Response::new(Body::empty());
+        *nothing.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(nothing);
     }
     let target = target::kubelet(&cx.server, &node).await?;
     let mut query = passed_on(

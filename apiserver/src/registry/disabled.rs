@@ -68,10 +68,10 @@ pub fn drop(resource: &Resource, new: &mut Value, old: Option<&Value>) {
     if let Some(path) = super::mirrored::pod_spec(resource) {
         let old = old.and_then(|old| old.at(path));
         let Some(spec) = path.iter().try_fold(new, |value, name| value.get_mut(*name)) else { return };
+        lifecycles(spec, old);
         for paths in POD_FEATURES {
             feature_of(paths, spec, old);
         }
-        lifecycles(spec, old);
     }
 }
 
@@ -117,16 +117,17 @@ fn remove(value: &mut Value, path: &str) {
     }
 }
 
-/// A lifecycle that held nothing but what was dropped goes as a whole.
+/// A lifecycle that holds nothing but a signal, which is off, goes as a whole.
 fn lifecycles(spec: &mut Value, old: Option<&Value>) {
-    for list in ["containers", "initContainers", "ephemeralContainers"] {
+    const LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
+    let signal = |container: &Value| container.at(&["lifecycle", "stopSignal"]).is_some_and(|signal| !signal.is_null());
+    if old.is_some_and(|old| LISTS.iter().any(|list| old.list_at(&[list]).iter().any(signal))) {
+        return;
+    }
+    for list in LISTS {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            let empty = container.get("lifecycle").and_then(Value::as_object).is_some_and(serde_json::Map::is_empty);
-            let had = |old: &Value| {
-                let same = |other: &&Value| other.get("name") == container.get("name");
-                old.list_at(&[list]).iter().find(same).is_some_and(|other| other.get("lifecycle").is_some())
-            };
-            if empty && !old.is_some_and(had) {
+            let only = container.at(&["lifecycle"]).and_then(Value::as_object).is_some_and(|map| map.len() == 1);
+            if only && signal(container) {
                 container.as_object_mut().map(|map| map.remove("lifecycle"));
             }
         }

@@ -92,7 +92,10 @@ pub fn body(
             whole(&table.of_list(served, trees, meta, version)?, format)
         }
         Some(Transform::PartialObjectMetadataList(version))
-            if format.encoding == Encoding::Json && !format.pretty && encode::has_plain_metadata(served) =>
+            if format.encoding == Encoding::Json
+                && !format.pretty
+                && !entries.is_empty()
+                && encode::has_plain_metadata(served) =>
         {
             Ok((media_type, metadata_body(served, entries, meta, version)))
         }
@@ -108,6 +111,9 @@ pub fn body(
                     item
                 })
                 .collect::<Vec<_>>();
+            // Upstream never makes the list of nothing.
+            let items =
+                if items.is_empty() && format.encoding != Encoding::Protobuf { Value::Null } else { items.into() };
             let list = json!({
                 "kind": "PartialObjectMetadataList",
                 "apiVersion": format!("meta.k8s.io/{version}"),
@@ -244,7 +250,15 @@ fn table_body(
     table: super::table::Options,
 ) -> Result<Body, Status> {
     const END: &[u8] = b"]}\n";
-    let mut head = encode::json_bytes(&table.of_list(served, std::iter::empty(), meta, version)?, false);
+    let empty = table.of_list(served, std::iter::empty(), meta, version)?;
+    if entries.is_empty() {
+        return Ok(Body::from(encode::json_bytes(&empty, false)));
+    }
+    let mut head = encode::json_bytes(&empty, false);
+    if head.ends_with(b"null}\n") {
+        head.truncate(head.len() - b"null}\n".len());
+        head.extend_from_slice(b"[]}\n");
+    }
     // Members are sorted, so the rows, of which there are none yet, stand last.
     debug_assert!(head.ends_with(b"\"rows\":[]}\n"));
     head.truncate(head.len() - END.len());

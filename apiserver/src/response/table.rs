@@ -92,12 +92,14 @@ impl Options {
         } else {
             Value::Null
         };
+        // A kind without columns of its own has no rows rather than an empty list of them.
+        let none = rows.is_empty() && custom.is_none() && printer.resource.is_empty();
         Ok(json!({
             "kind": "Table",
             "apiVersion": format!("meta.k8s.io/{version}"),
             "metadata": meta.to_value(),
             "columnDefinitions": columns,
-            "rows": rows,
+            "rows": if none { Value::Null } else { rows.into() },
         }))
     }
 

@@ -61,6 +61,8 @@ pub struct Context {
     pub annotations: Annotations,
     /// Uids of the FlowSchema and the priority level the request belongs to.
     pub flow: Option<(Arc<str>, Arc<str>)>,
+    /// The text in which a member of kept text came ([`crate::cache::raw`]).
+    pub text: Option<String>,
     /// What is recorded of the request.
     pub record: Option<crate::audit::Record>,
 }
@@ -197,6 +199,7 @@ fn begin(server: Arc<Server>, request: Request<Body>) -> (Context, Body) {
         warnings: Warnings::default(),
         annotations: Annotations::default(),
         flow: None,
+        text: None,
         record: None,
     };
     (cx, body)

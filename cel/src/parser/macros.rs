@@ -34,6 +34,7 @@ pub fn expand(p: &mut Parser<'_>, at: usize, function: &str, target: Option<Expr
         ("transformList" | "transformMap" | "transformMapEntry", 3 | 4) => transform(p, at, function, target, args),
         ("optMap" | "optFlatMap", 2) => optional(p, at, function, target, args),
         ("sortBy", 2) => sort_by(p, at, target, args),
+        ("bind", 3) if p.bindings && target.as_ident() == Some("cel") => cel_bind(p, at, args),
         _ => return Expansion::None(Some(target), args),
     };
     match result {
@@ -236,6 +237,16 @@ fn bind(p: &mut Parser<'_>, at: usize, name: &str, value: Expr, result: Expr) ->
         result,
     };
     node(p, at, ExprKind::Comprehension(Box::new(comprehension)))
+}
+
+fn cel_bind(p: &mut Parser<'_>, at: usize, mut args: Vec<Expr>) -> Expanded {
+    let Some(name) = args[0].as_ident().map(str::to_owned) else {
+        return Err((p.offset(args[0].id), "cel.bind() variable names must be simple identifiers".to_owned()));
+    };
+    match (args.pop(), args.pop()) {
+        (Some(result), Some(value)) => Ok(bind(p, at, &name, value, result)),
+        _ => Err((at, String::new())),
+    }
 }
 
 fn optional(p: &mut Parser<'_>, at: usize, function: &str, target: Expr, mut args: Vec<Expr>) -> Expanded {

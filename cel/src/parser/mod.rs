@@ -59,7 +59,7 @@ impl Parsed {
 ///
 /// # Errors
 /// All that is wrong with its syntax.
-pub fn parse(text: &str) -> Result<Parsed, Issues> {
+pub fn parse(text: &str, bindings: bool) -> Result<Parsed, Issues> {
     let source = Source::new(text);
     let mut issues = Vec::new();
     let size = source.chars().len();
@@ -71,7 +71,7 @@ pub fn parse(text: &str) -> Result<Parsed, Issues> {
         return Err(Issues::new(source, issues));
     }
     let tokens = lexer::tokens(&source, &mut issues);
-    let mut parser = Parser { source: &source, tokens, at: 0, offsets: vec![0], issues, depths: [0; 4] };
+    let mut parser = Parser { source: &source, tokens, at: 0, offsets: vec![0], issues, depths: [0; 4], bindings };
     let expr = parser.start();
     let Parser { offsets, issues, .. } = parser;
     match expr {
@@ -100,6 +100,8 @@ struct Parser<'s> {
     offsets: Vec<usize>,
     issues: Vec<Issue>,
     depths: [u32; 4],
+    /// Whether `cel.bind` is a macro.
+    bindings: bool,
 }
 
 impl Parser<'_> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use apimachinery::field::{self, ErrorList, Path};
 use serde_json::Value;
 
-use super::super::checks::{immutable, name_is_subdomain};
+use super::super::checks::{immutable_text, name_is_subdomain};
 use super::super::object_meta;
 use super::{pem, signer_name};
 use crate::read::Read;
@@ -23,7 +23,7 @@ pub(in super::super) fn update(new: &Value, old: &Value, errors: &mut ErrorList)
     check(new, changed, errors);
     object_meta::update(new, old, errors);
     let path = Path::new("spec").child("signerName");
-    immutable(&new["spec"]["signerName"], &old["spec"]["signerName"], &path, errors);
+    immutable_text(&new["spec"]["signerName"], &old["spec"]["signerName"], &path, errors);
 }
 
 fn check(bundle: &Value, parse: bool, errors: &mut ErrorList) {

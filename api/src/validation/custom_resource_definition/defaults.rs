@@ -8,6 +8,20 @@ use crate::custom::default::{Step, surround};
 use crate::custom::{Node, default, meta, prune, validate as values};
 use crate::read::Read;
 
+const TYPES: [&str; 7] = ["", "array", "boolean", "integer", "number", "object", "string"];
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
 /// Whether an old schema has defaults with unknown fields.
 pub(super) fn are_unpruned(schema: &Value) -> bool {
     let node = Node::compile(schema);
@@ -116,6 +130,13 @@ fn one(
             errors.extend(found);
             return;
         }
+    }
+    if let Some(kind) = schema.set("type").and_then(Value::as_str).filter(|kind| !TYPES.contains(kind)) {
+        // Nothing is of a type that is none.
+        let have = type_name(value);
+        let message = format!(" in body must be of type {kind}: {have:?}");
+        errors.push(field::type_invalid(path, have, message));
+        return;
     }
     let found = values::value(path, value, &node);
     let is_valid = found.is_empty();

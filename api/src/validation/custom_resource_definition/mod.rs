@@ -155,7 +155,9 @@ fn hoist(spec: &Value) -> Value {
         }
     }
     if let Some(map) = spec.as_object_mut() {
-        map.insert("versions".into(), versions.into());
+        if map.get("versions").is_some_and(|versions| !versions.is_null()) {
+            map.insert("versions".into(), versions.into());
+        }
         if let Some(conversion) = map.get_mut("conversion").and_then(Value::as_object_mut)
             && let Some(webhook) = conversion.remove("webhook")
         {
@@ -229,7 +231,7 @@ fn spec(spec: &Value, options: &Options, errors: &mut ErrorList) {
     }
     self::versions(spec, &options, &path, errors);
     // The internal form names the first version once more.
-    if let Some(first) = versions.first() {
+    if let Some(first) = versions.first().filter(|first| !first.text("name").is_empty()) {
         dns_label(first.text("name"), &path.child("version"), errors);
     }
     for name in ["plural", "singular", "kind", "listKind"] {
@@ -308,7 +310,8 @@ fn versions(spec: &Value, options: &Options, path: &Path, errors: &mut ErrorList
             }
         }
     }
-    let shown = || shown::versions(versions);
+    let given = spec.set("versions").is_some();
+    let shown = || if given { shown::versions(versions) } else { BadValue::Raw("null".into()) };
     if !unique {
         errors.push(field::invalid(&versions_path, shown(), "must contain unique version names"));
     }
@@ -378,10 +381,16 @@ fn stored_versions(object: &Value, errors: &mut ErrorList) {
         return;
     }
     let versions = object["spec"].list("versions");
-    for version in versions.iter().filter(|version| version.flag("storage")) {
-        if !stored.contains(&version["name"]) {
+    // Of two versions of one name the first is the stored one.
+    let mut open: Vec<&Value> = stored.iter().collect();
+    for version in versions {
+        let found = open.iter().position(|name| **name == version["name"]);
+        if version.flag("storage") && found.is_none() {
             let message = format!("must have the storage version {}", version.text("name"));
             errors.push(field::invalid(&path, json!(stored), message));
+        }
+        if let Some(at) = found {
+            open.remove(at);
         }
     }
     for (i, name) in stored.iter().enumerate() {

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::checks::{
     domain_prefixed_path, immutable, label_selector, name_is_subdomain, non_negative, parsed_selector,
-    semantically_equal,
 };
 use super::object_meta;
 use super::pod;
@@ -181,11 +180,13 @@ fn indexed(spec: &Value, path: &Path, errors: &mut ErrorList) {
 }
 
 pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    create(new, errors);
     object_meta::update(new, old, errors);
     let path = Path::new("spec");
     // Where pods run and what they get may change while none run.
     let idle = old["status"].set("startTime").is_none() || status::is_true(&old["status"], "Suspended");
-    let free = old["spec"].flag("suspend") && idle && old["status"].num("active") == 0;
+    let suspended = old["spec"].flag("suspend");
+    let free = suspended && idle && old["status"].num("active") == 0;
     let (new, old) = (&new["spec"], &old["spec"]);
     selecting_spec(new, errors);
     let at = path.child("completions");
@@ -199,40 +200,57 @@ pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
         errors.push(field::invalid(&at, &new["completions"], message));
     }
     immutable(&new["selector"], &old["selector"], &path.child("selector"), errors);
-    if !semantically_equal(&comparable(&new["template"], free), &comparable(&old["template"], free)) {
-        errors.push(field::invalid(&path.child("template"), &new["template"], "field is immutable"));
-    }
+    template_update(&new["template"], &old["template"], free, &path, errors);
     for name in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
         immutable(&new[name], &old[name], &path.child(name), errors);
     }
 }
 
-/// A template without what may change.
-fn comparable(template: &Value, free: bool) -> Value {
-    let mut template = template.clone();
+/// A template may not change, but for where its pods run and what their containers get while the Job is
+/// suspended and none of its pods is left.
+fn template_update(new: &Value, old: &Value, free: bool, path: &Path, errors: &mut ErrorList) {
     if !free {
-        return template;
+        immutable(new, old, &path.child("template"), errors);
+        return;
     }
-    if let Some(meta) = template["metadata"].as_object_mut() {
-        meta.remove("labels");
-        meta.remove("annotations");
+    let mut old = old["spec"].clone();
+    allow_placement(&new["spec"], &mut old);
+    for name in ["containers", "initContainers"] {
+        allow_resources(new["spec"].list(name), old.get_mut(name));
     }
-    if let Some(spec) = template["spec"].as_object_mut() {
-        for name in ["nodeSelector", "tolerations", "schedulingGates"] {
-            spec.remove(name);
-        }
-        if let Some(affinity) = spec.get_mut("affinity").and_then(Value::as_object_mut) {
-            affinity.remove("nodeAffinity");
-        }
-        for name in ["containers", "initContainers"] {
-            for container in spec.get_mut(name).and_then(Value::as_array_mut).into_iter().flatten() {
-                if let Some(container) = container.as_object_mut() {
-                    container.remove("resources");
-                }
+    immutable(&new["spec"], &old, &path.child("template.spec"), errors);
+}
+
+/// Takes over where pods run.
+fn allow_placement(new: &Value, old: &mut Value) {
+    for name in ["nodeSelector", "tolerations", "schedulingGates"] {
+        old[name] = new[name].clone();
+    }
+    match (new.set("affinity"), old.set("affinity").is_some()) {
+        (None, true) => {
+            if let Some(affinity) = old["affinity"].as_object_mut() {
+                affinity.remove("nodeAffinity");
+            }
+            if old["affinity"].as_object().is_some_and(serde_json::Map::is_empty) {
+                old["affinity"] = Value::Null;
             }
         }
+        (Some(affinity), _) => old["affinity"]["nodeAffinity"] = affinity["nodeAffinity"].clone(),
+        (None, false) => {}
     }
-    template
+}
+
+/// Takes over what containers get, where they are still the same ones.
+fn allow_resources(new: &[Value], old: Option<&mut Value>) {
+    let Some(Value::Array(old)) = old else { return };
+    if old.len() != new.len() {
+        return;
+    }
+    for (old, new) in old.iter_mut().zip(new) {
+        if old["name"] == new["name"] {
+            old["resources"] = new["resources"].clone();
+        }
+    }
 }
 
 /// What a CronJob makes Jobs of.

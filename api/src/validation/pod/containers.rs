@@ -12,6 +12,7 @@ use super::{env, probes, resources, security};
 use crate::read::Read;
 
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
+const RULES_NEED_POLICY: &str = "must specify restartPolicy when restart rules are used";
 const RESTART_POLICIES: &[&str] = &["Always", "Never", "OnFailure"];
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
@@ -54,7 +55,11 @@ pub(super) fn init_containers(spec: &Value, context: &Context<'_>, path: &Path, 
     for (i, container) in spec.list("initContainers").iter().enumerate() {
         let at = path.index(i);
         common(container, context, &at, errors);
-        restart_policy(container, &at, errors);
+        if container.set("restartPolicy").is_some() {
+            restart_policy(container, &at, errors);
+        } else if !container.list("restartPolicyRules").is_empty() {
+            errors.push(field::required(&at.child("restartPolicy"), RULES_NEED_POLICY));
+        }
         let name = container.text("name");
         if names_seen.contains(name) {
             errors.push(field::duplicate(&at.child("name"), name));
@@ -115,9 +120,9 @@ pub(super) fn ephemeral_containers(spec: &Value, context: &Context<'_>, path: &P
             "lifecycle",
         ];
         for name in NOT_ALLOWED {
-            let given = container.set(name).is_some_and(|v| {
-                !v.as_object().is_some_and(serde_json::Map::is_empty) && !v.as_array().is_some_and(Vec::is_empty)
-            });
+            // To Go an empty struct is no value, but a pointer to one and an empty list are.
+            let empty_struct = |v: &Value| *name == "resources" && v.as_object().is_some_and(serde_json::Map::is_empty);
+            let given = container.set(name).is_some_and(|v| !empty_struct(v));
             if given {
                 errors.push(field::forbidden(&path.child(*name), "cannot be set for an Ephemeral Container"));
             }
@@ -216,10 +221,7 @@ fn restart_policy(container: &Value, path: &Path, errors: &mut ErrorList) {
     let rules = container.list("restartPolicyRules");
     match container.set("restartPolicy").and_then(Value::as_str) {
         None if rules.is_empty() => return,
-        None => errors.push(field::required(
-            &path.child("restartPolicy"),
-            "must specify restartPolicy when restart rules are used",
-        )),
+        None => errors.push(field::required(&path.child("restartPolicy"), RULES_NEED_POLICY)),
         Some(policy) if !RESTART_POLICIES.contains(&policy) => {
             errors.push(field::not_supported(&path.child("restartPolicy"), policy, RESTART_POLICIES));
         }

@@ -8,6 +8,7 @@ pub(super) mod resources;
 pub(super) mod scheduling;
 mod security;
 mod status;
+mod status_claims;
 mod subresources;
 mod update;
 pub(super) mod volume_sources;

@@ -158,7 +158,8 @@ pub(super) fn pod(spec: &Value, path: &Path, errors: &mut ErrorList) {
         }
     };
     choice("supplementalGroupsPolicy", &["Merge", "Strict"]);
-    choice("seLinuxChangePolicy", &["MountOption", "Recursive"]);
+    // SELinuxMount is off: no other policy is there to be chosen.
+    choice("seLinuxChangePolicy", &["Recursive"]);
 }
 
 const SYSCTL: &str = r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";

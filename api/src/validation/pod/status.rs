@@ -3,9 +3,12 @@
 use apimachinery::field::{self, ErrorList, Path};
 use serde_json::Value;
 
-use super::super::checks::{immutable, legacy_ip, messages, name_is_subdomain, qualified_name, sloppy_ip};
+use super::super::checks::{immutable_text, legacy_ip, messages, name_is_subdomain, qualified_name, sloppy_ip};
 use super::super::object_meta;
+use super::status_claims;
 use crate::read::Read;
+
+const LISTS: [&str; 3] = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"];
 
 /// `ValidatePodStatusUpdate`.
 pub(in super::super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
@@ -30,17 +33,35 @@ pub(in super::super) fn update(new: &Value, old: &Value, errors: &mut ErrorList)
     let nominated = status.text("nominatedNodeName");
     if nominated != before.text("nominatedNodeName") && !nominated.is_empty() {
         messages(name_is_subdomain(nominated, false), nominated, &path.child("nominatedNodeName"), errors);
+        if !old["spec"].text("nodeName").is_empty() {
+            let message = "may not be set on pods that are already bound to a node";
+            errors.push(field::forbidden(&path.child("nominatedNodeName"), message));
+        }
     }
     if status.num("observedGeneration") < 0 {
         let value = status.num("observedGeneration");
         errors.push(field::invalid(&path.child("observedGeneration"), value, "must be a non-negative integer"));
     }
-    immutable(&status["qosClass"], &before["qosClass"], &path.child("qosClass"), errors);
-    for name in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
+    immutable_text(&status["qosClass"], &before["qosClass"], &path.child("qosClass"), errors);
+    for name in LISTS {
         transitions(status, before, name, &old["spec"], &path.child(name), errors);
     }
+    status_claims::resource_claims(new, &path.child("resourceClaimStatuses"), errors);
+    status_claims::extended_resources(new, &path.child("extendedResourceClaimStatus"), errors);
     addresses(status, before, "podIPs", errors);
     addresses(status, before, "hostIPs", errors);
+    for list in LISTS {
+        status_claims::users(new, list, &path.child(list), errors);
+    }
+    for (list, containers) in [("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")] {
+        status_claims::allocated(new, list, containers, &path.child(list), errors);
+    }
+    for (i, container) in status.list(LISTS[2]).iter().enumerate() {
+        if !container.list("allocatedResourcesStatus").is_empty() {
+            let path = path.child(LISTS[2]).index(i).child("allocatedResourcesStatus");
+            errors.push(field::forbidden(&path, "must not be specified in container status"));
+        }
+    }
 }
 
 /// A container that ended for good must not come back.
@@ -102,6 +123,10 @@ fn addresses(new: &Value, old: &Value, list: &'static str, errors: &mut ErrorLis
         legacy_ip(item.text("ip"), &known, &path.index(i), errors);
     }
     if items.len() > 1 {
+        if let Some((i, item)) = items.iter().enumerate().find(|(_, item)| sloppy_ip(item.text("ip")).is_none()) {
+            let why = format!("failed to check for dual stack with error:invalid IP[{i}]: {}", item.text("ip"));
+            errors.push(field::internal(&path, why));
+        }
         let families: Vec<bool> = items.iter().filter_map(|i| Some(sloppy_ip(i.text("ip"))?.is_ipv4())).collect();
         let dual = families.contains(&true) && families.contains(&false);
         if !dual || items.len() > 2 {

@@ -13,6 +13,7 @@ use super::super::checks::{
 use super::super::object_meta;
 use super::super::pod::resources::is_extended;
 use super::{EFFECTS, attribute_name, driver_name, fits, itself, name, raw_object, unique_texts};
+use crate::expressions::{self, DeviceRefusal, Refusal};
 use crate::read::Read;
 
 const MOST_REQUESTS: usize = 32;
@@ -170,8 +171,18 @@ fn selectors(object: &Value, path: &Path, errors: &mut ErrorList) {
             Some(cel) if cel.text("expression").len() > LONGEST_EXPRESSION => {
                 errors.push(field::too_long(&path.child("expression"), LONGEST_EXPRESSION));
             }
-            Some(_) => {}
+            Some(cel) => selects_devices(cel.text("expression"), &path.child("expression"), errors),
         }
+    }
+}
+
+/// An expression that selects devices.
+fn selects_devices(expression: &str, path: &Path, errors: &mut ErrorList) {
+    match expressions::device_selector(expression) {
+        None => {}
+        Some(DeviceRefusal::TooComplex) => errors.push(field::forbidden(path, "too complex, exceeds cost limit")),
+        Some(DeviceRefusal::Wrong(Refusal::Invalid(detail))) => errors.push(field::invalid(path, expression, detail)),
+        Some(DeviceRefusal::Wrong(Refusal::Internal(detail))) => errors.push(field::internal(path, detail)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Kinds of `resource.k8s.io`: dynamic resource allocation (KEP-4381). Expressions are not compiled here.
+//! Kinds of `resource.k8s.io`: dynamic resource allocation (KEP-4381).
 
 mod claim;
 mod slice;

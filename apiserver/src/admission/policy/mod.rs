@@ -128,7 +128,7 @@ impl<R> Policy<R> {
             let version = GroupVersion::parse(kind.api_version()).unwrap_or_default();
             GroupVersionKind::new(version.group, version.version, kind.kind())
         });
-        let mut declared = api::expressions::Variables::default();
+        let mut declared = api::expressions::Variables::of(spec.list_at(&["variables"]).len());
         let mut variables = Vec::new();
         let options = api::expressions::Options { params: params.is_some(), authorizer: true, patches: false };
         for variable in spec.list_at(&["variables"]) {

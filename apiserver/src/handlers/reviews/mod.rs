@@ -29,6 +29,10 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     let bytes = body::read(body).await?;
     let options = WriteOptions::parse(&cx.query, WriteKind::Create)?;
     let mut review = decode(cx, served, &bytes, &options)?;
+    api::canonicalize(served.schema(), &mut review);
+    review.set_api_version(&served.api_version());
+    review.set_kind(&served.resource.kind);
+    store::wipe(&mut review);
     store::place(cx, served, &mut review)?;
     if served.resource.plural == "bindings" {
         let pods = cx.server.registry.any_version("", "pods").cloned().ok_or_else(super::unknown_resource)?;
@@ -48,6 +52,8 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
             access::review(cx, served, &mut review).await?;
         }
         "selfsubjectreviews" => {
+            // The answer is an object of its own.
+            review["metadata"] = json!({});
             review.set_creation_timestamp(&cx.server.timestamp());
             review["status"] = json!({"userInfo": cx.user.to_value()});
         }

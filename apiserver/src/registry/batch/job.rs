@@ -32,11 +32,7 @@ impl Hooks for Job {
                 }
             }
         }
-        // Whoever reads a Job without labels sees those of its template.
-        let bare = object.labels().is_none_or(serde_json::Map::is_empty);
-        if (shared || bare)
-            && let Some(labels) = object.at(&["spec", "template", "metadata", "labels"]).cloned()
-        {
+        if shared && let Some(labels) = object.at(&["spec", "template", "metadata", "labels"]).cloned() {
             object.set_at(&["metadata", "labels"], labels);
         }
         let selector = object.at_mut_or_create(&["spec", "selector", "matchLabels"]);

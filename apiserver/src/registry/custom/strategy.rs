@@ -97,6 +97,8 @@ impl Custom {
         if !errors.is_empty() {
             return errors;
         }
+        // Upstream looks at the metadata before the kind's own rules, which look again.
+        api::validation::custom_metadata_any_update(new, old, self.definition.namespaced, &mut errors);
         api::validation::custom_metadata_update(new, old, &mut errors);
         let node = self.node();
         if subresource == "status" {
