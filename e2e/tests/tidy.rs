@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kubelet", &["proto", "apimachinery", "api", "client", "component-base"]),
     ("proxy", &["apimachinery", "api", "client", "component-base"]),
     ("kubectl", &["proto", "apimachinery", "api", "client", "component-base"]),
+    ("dns", &["client", "component-base"]),
     (
         "deploy",
         &[
