@@ -27,6 +27,9 @@ pub const KEYWORDS: [&str; 21] = [
     "while",
 ];
 
+/// Of these, the ones that stand for nothing yet: names that no variable or function may have.
+pub const RESERVED: &[&str] = KEYWORDS.split_at(4).1;
+
 /// The identifier that stands for a field, or `None` when the field is not accessible from CEL.
 pub fn escape(name: &str) -> Option<Cow<'_, str>> {
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
