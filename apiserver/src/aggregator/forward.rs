@@ -6,30 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, LOCATION, UPGRADE};
+use http::header::{HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version};
-use hyper_util::rt::TokioIo;
 
 use super::resolve;
 use super::routes::ApiService;
+use crate::proxy::hop::{self, wants_upgrade};
 use crate::request::UserInfo;
 use crate::response::{self, Response};
 use crate::server::walk::Context;
 
 /// Discovery is cheap and every client waits for it.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Headers that belong to one connection.
-const HOP_BY_HOP: [&str; 8] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-];
 
 const USER: HeaderName = HeaderName::from_static("x-remote-user");
 const UID: HeaderName = HeaderName::from_static("x-remote-uid");
@@ -82,32 +70,6 @@ fn escaped(key: &str) -> String {
     out
 }
 
-fn wants_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE)
-        && headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case("upgrade")))
-}
-
-/// Takes out what belongs to one connection, and what its `Connection` header names.
-fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-}
-
 /// Passes a request on and gives the answer back as it comes.
 pub async fn forward(cx: &mut Context, remote: &Arc<ApiService>, body: Body) -> Response {
     if !remote.available {
@@ -157,7 +119,8 @@ pub async fn forward(cx: &mut Context, remote: &Arc<ApiService>, body: Body) -> 
         }
     };
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return join(cx, answer);
+        let refused = "request connection cannot be hijacked: an upgrade needs HTTP/1.1";
+        return hop::join(cx, answer).unwrap_or_else(|| failure(StatusCode::SERVICE_UNAVAILABLE, refused));
     }
     if upgrade && !answer.status().is_client_error() && !answer.status().is_server_error() {
         let text = format!("invalid upgrade response: status code {}", answer.status().as_u16());
@@ -172,7 +135,7 @@ pub async fn forward(cx: &mut Context, remote: &Arc<ApiService>, body: Body) -> 
         *refused.status_mut() = StatusCode::BAD_GATEWAY;
         return refused;
     }
-    strip(answer.headers_mut());
+    hop::strip(answer.headers_mut());
     let (parts, body) = answer.into_parts();
     let mut reply = Response::new(Body::new(body));
     *reply.status_mut() = parts.status;
@@ -181,23 +144,8 @@ pub async fn forward(cx: &mut Context, remote: &Arc<ApiService>, body: Body) -> 
 }
 
 fn headers(cx: &Context, authority: &str, upgrade: bool) -> HeaderMap {
-    let mut headers = cx.headers.clone();
-    let protocol = headers.get(UPGRADE).cloned();
-    strip(&mut headers);
-    headers.remove(UPGRADE);
-    headers.remove(HOST);
-    // Credentials end here: the other server is told who it is, not how we know.
-    headers.remove(AUTHORIZATION);
-    let impersonation: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
-    for name in impersonation {
-        headers.remove(name);
-    }
+    let mut headers = hop::forwarded(&cx.headers, upgrade);
     identify(&mut headers, &cx.user);
-    if upgrade && let Some(protocol) = protocol {
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, protocol);
-    }
     if let Some(peer) = &cx.peer {
         let own = peer.address().ip().to_string();
         let before: Vec<&str> =
@@ -221,37 +169,6 @@ fn headers(cx: &Context, authority: &str, upgrade: bool) -> HeaderMap {
     headers
 }
 
-/// Joins both connections once both sides have changed the protocol.
-fn join(cx: &mut Context, mut answer: http::Response<hyper::body::Incoming>) -> Response {
-    let Some(client) = cx.extensions.remove::<hyper::upgrade::OnUpgrade>() else {
-        return failure(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "request connection cannot be hijacked: an upgrade needs HTTP/1.1",
-        );
-    };
-    let server = hyper::upgrade::on(&mut answer);
-    let shutdown = cx.server.shutdown.clone();
-    tokio::spawn(async move {
-        let (client, server) = match tokio::try_join!(client, server) {
-            Ok(both) => both,
-            Err(error) => {
-                tracing::debug!(%error, "an upgrade did not happen");
-                return;
-            }
-        };
-        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-        tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-            () = shutdown.cancelled() => {}
-        }
-    });
-    let (parts, _) = answer.into_parts();
-    let mut reply = Response::new(Body::empty());
-    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    *reply.headers_mut() = parts.headers;
-    reply
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,16 +188,5 @@ mod tests {
         assert_eq!(all("x-remote-group"), ["dev", "system:authenticated"]);
         assert!(all("x-remote-extra-scope").is_empty() && all("x-remote-uid").is_empty());
         assert_eq!(all("x-remote-extra-authentication.kubernetes.io%2fpod%20name"), ["a"]);
-    }
-
-    #[test]
-    fn connection_headers_stay_behind() {
-        let mut headers = HeaderMap::new();
-        headers.insert("connection", HeaderValue::from_static("close, X-Private"));
-        headers.insert("x-private", HeaderValue::from_static("1"));
-        headers.insert("te", HeaderValue::from_static("trailers"));
-        headers.insert("accept", HeaderValue::from_static("application/json"));
-        strip(&mut headers);
-        assert_eq!(headers.len(), 1);
     }
 }

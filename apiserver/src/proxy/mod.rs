@@ -3,6 +3,7 @@
 //! The server checks who asks and for what, finds the node, and then only moves bytes: an upgrade
 //! (WebSocket, SPDY) is passed on as it came, and both connections are joined.
 
+pub(crate) mod hop;
 mod rewrite;
 mod target;
 mod transport;
@@ -12,9 +13,8 @@ use std::sync::Arc;
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
 use axum::body::Body;
-use http::header::{CONNECTION, HOST, HeaderName, UPGRADE};
+use http::header::{HOST, HeaderName};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
 use crate::cache::Freshness;
@@ -22,45 +22,8 @@ use crate::handlers::get;
 use crate::registry::Served;
 use crate::response::Response;
 use crate::server::walk::Context;
+use hop::{forwarded, wants_upgrade};
 pub use transport::{Error, KubeletClient};
-
-/// Headers that belong to one connection, and credentials that must not travel on.
-const NOT_FORWARDED: [&str; 9] = [
-    "authorization",
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "host",
-];
-
-fn forwarded(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
-    let mut out = HeaderMap::new();
-    for (name, value) in headers {
-        let skip = NOT_FORWARDED.contains(&name.as_str())
-            || name.as_str().starts_with("impersonate-")
-            || (!upgrade && name == UPGRADE);
-        if !skip {
-            out.append(name.clone(), value.clone());
-        }
-    }
-    if upgrade {
-        out.insert(CONNECTION, http::HeaderValue::from_static("Upgrade"));
-    }
-    out
-}
-
-fn wants_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE)
-        && headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case("upgrade")))
-}
 
 /// The pod of a request, and where its kubelet listens.
 async fn pod_and_kubelet(cx: &Context, served: &Served) -> Result<(Value, target::Target), Status> {
@@ -364,36 +327,11 @@ async fn forward(cx: &mut Context, target: &target::Target, path: &str, body: Bo
         headers.append(HeaderName::from_static("x-forwarded-for"), value);
     }
     let request = request(cx.method.clone(), target, path, headers, body)?;
-    let mut answer = cx.server.kubelet.send(target, request).await?;
+    let answer = cx.server.kubelet.send(target, request).await?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (mut parts, body) = answer.into_parts();
-        for name in NOT_FORWARDED {
-            parts.headers.remove(name);
-        }
+        hop::strip(&mut parts.headers);
         return Ok(Response::from_parts(parts, Body::new(body)));
     }
-    let Some(client) = cx.extensions.remove::<hyper::upgrade::OnUpgrade>() else {
-        return Err(Status::bad_request("this connection cannot be upgraded; use HTTP/1.1"));
-    };
-    let server = hyper::upgrade::on(&mut answer);
-    let shutdown = cx.server.shutdown.clone();
-    tokio::spawn(async move {
-        let (client, server) = match tokio::try_join!(client, server) {
-            Ok(both) => both,
-            Err(error) => {
-                tracing::debug!(%error, "an upgrade did not happen");
-                return;
-            }
-        };
-        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-        tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-            () = shutdown.cancelled() => {}
-        }
-    });
-    let (parts, _) = answer.into_parts();
-    let mut reply = Response::new(Body::empty());
-    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    *reply.headers_mut() = parts.headers;
-    Ok(reply)
+    hop::join(cx, answer).ok_or_else(|| Status::bad_request("this connection cannot be upgraded; use HTTP/1.1"))
 }
