@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::worker::{self, Error, Requeue};
 
 pub const NAME: &str = "clusterrole-aggregation-controller";
@@ -83,32 +83,26 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
             }
         });
     }
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        if !synced(&shutdown, roles.wait_synced()).await {
-            return;
+    let followed = [roles.synced()];
+    let store = roles.store();
+    worker::start(NAME, queue, WORKERS, &context.shutdown, followed, move |key| {
+        let (client, store) = (client.clone(), store.clone());
+        async move {
+            let Some(role) = store.get(&key) else { return Ok(Requeue::Never) };
+            let Some(rules) = decide(&role, &store.list()).map_err(Error::Other)? else {
+                return Ok(Requeue::Never);
+            };
+            let patch = Patch::Apply {
+                body: json!({
+                    "apiVersion": CLUSTER_ROLES.api_version(), "kind": "ClusterRole",
+                    "metadata": { "name": key.name }, "rules": rules,
+                }),
+                manager: NAME.to_owned(),
+                force: true,
+            };
+            client.patch::<IgnoredAny>(&CLUSTER_ROLES, None, &key.name, None, &patch).await?;
+            Ok(Requeue::Never)
         }
-        let store = roles.store();
-        worker::run(NAME, queue, WORKERS, shutdown, move |key| {
-            let (client, store) = (client.clone(), store.clone());
-            async move {
-                let Some(role) = store.get(&key) else { return Ok(Requeue::Never) };
-                let Some(rules) = decide(&role, &store.list()).map_err(Error::Other)? else {
-                    return Ok(Requeue::Never);
-                };
-                let patch = Patch::Apply {
-                    body: json!({
-                        "apiVersion": CLUSTER_ROLES.api_version(), "kind": "ClusterRole",
-                        "metadata": { "name": key.name }, "rules": rules,
-                    }),
-                    manager: NAME.to_owned(),
-                    force: true,
-                };
-                client.patch::<IgnoredAny>(&CLUSTER_ROLES, None, &key.name, None, &patch).await?;
-                Ok(Requeue::Never)
-            }
-        })
-        .await;
     })
 }
 

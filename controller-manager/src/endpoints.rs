@@ -13,7 +13,7 @@ use client::{Client, DeleteOptions, ObjectKey, ObjectMeta};
 use futures::future::BoxFuture;
 use serde::de::IgnoredAny;
 
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::pod_endpoints as common;
 use crate::types::{EndpointAddress, EndpointSubset, Endpoints, Pod, Service, SubsetPort};
 use crate::worker::{self, Requeue};
@@ -63,21 +63,10 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         endpoints: endpoints.store(),
     });
     let workers = context.config.concurrent_endpoint_syncs;
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let informers = async {
-            services.wait_synced().await;
-            pods.wait_synced().await;
-            endpoints.wait_synced().await;
-        };
-        if !synced(&shutdown, informers).await {
-            return;
-        }
-        worker::run(NAME, queue, workers, shutdown, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(&key).await }
-        })
-        .await;
+    let followed = [services.synced(), pods.synced(), endpoints.synced()];
+    worker::start(NAME, queue, workers, &context.shutdown, followed, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
     })
 }
 

@@ -19,7 +19,7 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 
 use crate::config::Config;
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::types::Node;
 use crate::worker::{self, Error, Requeue};
 
@@ -176,17 +176,11 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
             }
         });
     }
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        // Every range in use must be known before the first is given out.
-        if !synced(&shutdown, nodes.wait_synced()).await {
-            return;
-        }
-        worker::run(NAME, queue, 8, shutdown, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(&key).await }
-        })
-        .await;
+    let followed = [nodes.synced()];
+    // Every range in use must be known before the first is given out.
+    worker::start(NAME, queue, 8, &context.shutdown, followed, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
     })
 }
 

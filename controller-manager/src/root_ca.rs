@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::types::Namespace;
 use crate::worker::{self, Requeue};
 
@@ -86,54 +86,44 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         let queue = queue.clone();
         maps.on_event(move |event| queue.add(ObjectKey::cluster(event.object().metadata.namespace.clone())));
     }
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let informers = async {
-            namespaces.wait_synced().await;
-            maps.wait_synced().await;
-        };
-        if !synced(&shutdown, informers).await {
-            return;
-        }
-        let (namespaces, maps) = (namespaces.store(), maps.store());
-        worker::run(NAME, queue, 1, shutdown, move |key| {
-            let (client, namespaces, maps, ca) = (client.clone(), namespaces.clone(), maps.clone(), ca.clone());
-            async move {
-                let Some(namespace) = namespaces.get(&key) else { return Ok(Requeue::Never) };
-                let known = maps.get_named(&key.name, CONFIG_MAP);
-                let annotations = json!({ DESCRIPTION: DESCRIPTION_TEXT });
-                let result = match decide(&namespace, known.as_deref(), &ca) {
-                    Decision::Nothing => return Ok(Requeue::Never),
-                    Decision::Create => {
-                        let map = json!({
-                            "apiVersion": "v1", "kind": "ConfigMap",
-                            "metadata": { "name": CONFIG_MAP, "namespace": key.name, "annotations": annotations },
-                            "data": { "ca.crt": ca },
-                        });
-                        client.create::<IgnoredAny>(&CONFIG_MAPS, Some(&key.name), &map).await
-                    }
-                    Decision::Correct => {
-                        // A whole update: the controller's role allows no patch of config maps.
-                        let mut metadata = known.as_deref().map(|known| known.metadata.clone()).unwrap_or_default();
-                        metadata.annotations.insert(DESCRIPTION.into(), DESCRIPTION_TEXT.into());
-                        let map = json!({
-                            "apiVersion": "v1", "kind": "ConfigMap",
-                            "metadata": metadata, "data": { "ca.crt": ca },
-                        });
-                        client.update::<IgnoredAny>(&CONFIG_MAPS, Some(&key.name), CONFIG_MAP, &map).await
-                    }
-                };
-                match result {
-                    Err(error)
-                        if !error.is_already_exists() && !error.is_namespace_terminating() && !error.is_not_found() =>
-                    {
-                        Err(error.into())
-                    }
-                    _ => Ok(Requeue::Never),
+    let followed = [namespaces.synced(), maps.synced()];
+    let (namespaces, maps) = (namespaces.store(), maps.store());
+    worker::start(NAME, queue, 1, &context.shutdown, followed, move |key| {
+        let (client, namespaces, maps, ca) = (client.clone(), namespaces.clone(), maps.clone(), ca.clone());
+        async move {
+            let Some(namespace) = namespaces.get(&key) else { return Ok(Requeue::Never) };
+            let known = maps.get_named(&key.name, CONFIG_MAP);
+            let annotations = json!({ DESCRIPTION: DESCRIPTION_TEXT });
+            let result = match decide(&namespace, known.as_deref(), &ca) {
+                Decision::Nothing => return Ok(Requeue::Never),
+                Decision::Create => {
+                    let map = json!({
+                        "apiVersion": "v1", "kind": "ConfigMap",
+                        "metadata": { "name": CONFIG_MAP, "namespace": key.name, "annotations": annotations },
+                        "data": { "ca.crt": ca },
+                    });
+                    client.create::<IgnoredAny>(&CONFIG_MAPS, Some(&key.name), &map).await
                 }
+                Decision::Correct => {
+                    // A whole update: the controller's role allows no patch of config maps.
+                    let mut metadata = known.as_deref().map(|known| known.metadata.clone()).unwrap_or_default();
+                    metadata.annotations.insert(DESCRIPTION.into(), DESCRIPTION_TEXT.into());
+                    let map = json!({
+                        "apiVersion": "v1", "kind": "ConfigMap",
+                        "metadata": metadata, "data": { "ca.crt": ca },
+                    });
+                    client.update::<IgnoredAny>(&CONFIG_MAPS, Some(&key.name), CONFIG_MAP, &map).await
+                }
+            };
+            match result {
+                Err(error)
+                    if !error.is_already_exists() && !error.is_namespace_terminating() && !error.is_not_found() =>
+                {
+                    Err(error.into())
+                }
+                _ => Ok(Requeue::Never),
             }
-        })
-        .await;
+        }
     })
 }
 

@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::types::{MetadataOnly, Namespace};
 use crate::worker::{self, Requeue};
 
@@ -47,39 +47,29 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     }
     let client = context.client("service-account-controller");
     let workers = 1;
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let informers = async {
-            namespaces.wait_synced().await;
-            accounts.wait_synced().await;
-        };
-        if !synced(&shutdown, informers).await {
-            return;
-        }
-        let (namespaces, accounts) = (namespaces.store(), accounts.store());
-        worker::run(NAME, queue, workers, shutdown, move |key| {
-            let (client, namespaces, accounts) = (client.clone(), namespaces.clone(), accounts.clone());
-            async move {
-                let Some(namespace) = namespaces.get(&key) else { return Ok(Requeue::Never) };
-                let known = accounts.get_named(&key.name, DEFAULT).is_some();
-                if !is_wanted(&namespace, known) {
-                    return Ok(Requeue::Never);
-                }
-                let account = json!({
-                    "apiVersion": "v1", "kind": "ServiceAccount",
-                    "metadata": { "name": DEFAULT, "namespace": key.name },
-                });
-                match client.create::<IgnoredAny>(&SERVICE_ACCOUNTS, Some(&key.name), &account).await {
-                    Err(error)
-                        if !error.is_already_exists() && !error.is_namespace_terminating() && !error.is_not_found() =>
-                    {
-                        Err(error.into())
-                    }
-                    _ => Ok(Requeue::Never),
-                }
+    let followed = [namespaces.synced(), accounts.synced()];
+    let (namespaces, accounts) = (namespaces.store(), accounts.store());
+    worker::start(NAME, queue, workers, &context.shutdown, followed, move |key| {
+        let (client, namespaces, accounts) = (client.clone(), namespaces.clone(), accounts.clone());
+        async move {
+            let Some(namespace) = namespaces.get(&key) else { return Ok(Requeue::Never) };
+            let known = accounts.get_named(&key.name, DEFAULT).is_some();
+            if !is_wanted(&namespace, known) {
+                return Ok(Requeue::Never);
             }
-        })
-        .await;
+            let account = json!({
+                "apiVersion": "v1", "kind": "ServiceAccount",
+                "metadata": { "name": DEFAULT, "namespace": key.name },
+            });
+            match client.create::<IgnoredAny>(&SERVICE_ACCOUNTS, Some(&key.name), &account).await {
+                Err(error)
+                    if !error.is_already_exists() && !error.is_namespace_terminating() && !error.is_not_found() =>
+                {
+                    Err(error.into())
+                }
+                _ => Ok(Requeue::Never),
+            }
+        }
     })
 }
 

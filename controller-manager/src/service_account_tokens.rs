@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::types::MetadataOnly;
 use crate::worker::{self, Requeue};
 
@@ -155,26 +155,16 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
             }
         });
     }
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let informers = async {
-            secrets.wait_synced().await;
-            accounts.wait_synced().await;
-        };
-        if !synced(&shutdown, informers).await {
-            return;
-        }
-        let secrets = secrets.store();
-        worker::run(NAME, queue, 1, shutdown, move |key| {
-            let (client, secrets, ca, signer) = (client.clone(), secrets.clone(), ca.clone(), signer.clone());
-            async move {
-                if let Some(secret) = secrets.get(&key).filter(|secret| !secret.metadata.is_deleting()) {
-                    sync(&client, &secret, ca.as_deref(), &signer).await?;
-                }
-                Ok(Requeue::Never)
+    let followed = [secrets.synced(), accounts.synced()];
+    let secrets = secrets.store();
+    worker::start(NAME, queue, 1, &context.shutdown, followed, move |key| {
+        let (client, secrets, ca, signer) = (client.clone(), secrets.clone(), ca.clone(), signer.clone());
+        async move {
+            if let Some(secret) = secrets.get(&key).filter(|secret| !secret.metadata.is_deleting()) {
+                sync(&client, &secret, ca.as_deref(), &signer).await?;
             }
-        })
-        .await;
+            Ok(Requeue::Never)
+        }
     })
 }
 

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::types::{Condition, condition, whole_seconds};
 use crate::worker::{self, Requeue};
 
@@ -138,20 +138,10 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         ranges: ranges.store(),
         addresses: addresses.store(),
     });
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let informers = async {
-            ranges.wait_synced().await;
-            addresses.wait_synced().await;
-        };
-        if !synced(&shutdown, informers).await {
-            return;
-        }
-        worker::run(NAME, queue, WORKERS, shutdown, move |key| {
-            let controller = controller.clone();
-            async move { controller.sync(&key).await }
-        })
-        .await;
+    let followed = [ranges.synced(), addresses.synced()];
+    worker::start(NAME, queue, WORKERS, &context.shutdown, followed, move |key| {
+        let controller = controller.clone();
+        async move { controller.sync(&key).await }
     })
 }
 

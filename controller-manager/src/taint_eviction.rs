@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::node_lifecycle::taints::NO_EXECUTE;
 use crate::node_lifecycle::{BY_NODE, index_by_node};
 use crate::types::{Node, Pod, Taint, Toleration, whole_seconds};
@@ -81,20 +81,10 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         pods: pods.store(),
         waiting: Mutex::default(),
     });
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let informers = async {
-            nodes.wait_synced().await;
-            pods.wait_synced().await;
-        };
-        if !synced(&shutdown, informers).await {
-            return;
-        }
-        worker::run(NAME, queue, 8, shutdown, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(&key).await }
-        })
-        .await;
+    let followed = [nodes.synced(), pods.synced()];
+    worker::start(NAME, queue, 8, &context.shutdown, followed, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
     })
 }
 

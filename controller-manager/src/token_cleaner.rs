@@ -18,7 +18,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::worker::{self, Requeue};
 
 pub const NAME: &str = "token-cleaner-controller";
@@ -59,31 +59,26 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
             }
         });
     }
-    let (shutdown, clock) = (context.shutdown.clone(), context.clock.clone());
-    Box::pin(async move {
-        if !synced(&shutdown, secrets.wait_synced()).await {
-            return;
-        }
-        let store = secrets.store();
-        worker::run(NAME, queue, 1, shutdown, move |key| {
-            let (client, store, now) = (client.clone(), store.clone(), clock.now());
-            async move {
-                let Some(secret) = store.get(&key) else { return Ok(Requeue::Never) };
-                match left(&secret, now) {
-                    None => Ok(Requeue::Never),
-                    Some(left) if left.is_zero() => {
-                        tracing::info!(secret = key.name, "Deleting expired secret");
-                        let options = DeleteOptions::uid(&secret.metadata.uid);
-                        match client.delete(&SECRETS, Some(NAMESPACE), &key.name, &options).await {
-                            Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error.into()),
-                            _ => Ok(Requeue::Never),
-                        }
+    let clock = context.clock.clone();
+    let followed = [secrets.synced()];
+    let store = secrets.store();
+    worker::start(NAME, queue, 1, &context.shutdown, followed, move |key| {
+        let (client, store, now) = (client.clone(), store.clone(), clock.now());
+        async move {
+            let Some(secret) = store.get(&key) else { return Ok(Requeue::Never) };
+            match left(&secret, now) {
+                None => Ok(Requeue::Never),
+                Some(left) if left.is_zero() => {
+                    tracing::info!(secret = key.name, "Deleting expired secret");
+                    let options = DeleteOptions::uid(&secret.metadata.uid);
+                    match client.delete(&SECRETS, Some(NAMESPACE), &key.name, &options).await {
+                        Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error.into()),
+                        _ => Ok(Requeue::Never),
                     }
-                    Some(left) => Ok(Requeue::After(left)),
                 }
+                Some(left) => Ok(Requeue::After(left)),
             }
-        })
-        .await;
+        }
     })
 }
 

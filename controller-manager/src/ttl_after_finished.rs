@@ -12,7 +12,7 @@ use client::{Client, DeleteOptions, ObjectKey, Propagation, Timestamp};
 use component_base::clock::SharedClock;
 use futures::future::BoxFuture;
 
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::types::Job;
 use crate::worker::{self, Requeue};
 
@@ -56,17 +56,11 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     }
     let (client, clock) = (context.client(NAME), context.clock.clone());
     let workers = context.config.concurrent_ttl_after_finished_syncs;
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        if !synced(&shutdown, jobs.wait_synced()).await {
-            return;
-        }
-        let store = jobs.store();
-        worker::run(NAME, queue, workers, shutdown, move |key| {
-            let (client, clock, store) = (client.clone(), clock.clone(), store.clone());
-            async move { reconcile(&client, &clock, &store, &key).await }
-        })
-        .await;
+    let followed = [jobs.synced()];
+    let store = jobs.store();
+    worker::start(NAME, queue, workers, &context.shutdown, followed, move |key| {
+        let (client, clock, store) = (client.clone(), clock.clone(), store.clone());
+        async move { reconcile(&client, &clock, &store, &key).await }
     })
 }
 

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::worker::{self, Error, Requeue};
 
 pub const NAME: &str = "validatingadmissionpolicy-status-controller";
@@ -150,38 +150,32 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
             }
         });
     }
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        if !synced(&shutdown, policies.wait_synced()).await {
-            return;
-        }
-        let store = policies.store();
-        worker::run(NAME, queue, WORKERS, shutdown, move |key| {
-            let (client, store) = (client.clone(), store.clone());
-            async move {
-                let Some(policy) = store.get(&key).filter(|policy| !is_checked(policy)) else {
-                    return Ok(Requeue::Never);
-                };
-                let warnings = check(&client, &policy).await?;
-                let mut checking = json!({});
-                if !warnings.is_empty() {
-                    checking["expressionWarnings"] = warnings.into();
-                }
-                let resource = &VALIDATING_ADMISSION_POLICIES;
-                let patch = Patch::Apply {
-                    body: json!({
-                        "apiVersion": resource.api_version(), "kind": "ValidatingAdmissionPolicy",
-                        "metadata": { "name": key.name },
-                        "status": { "observedGeneration": policy.metadata.generation, "typeChecking": checking },
-                    }),
-                    manager: NAME.to_owned(),
-                    force: true,
-                };
-                client.patch::<IgnoredAny>(resource, None, &key.name, Some("status"), &patch).await?;
-                Ok(Requeue::Never)
+    let followed = [policies.synced()];
+    let store = policies.store();
+    worker::start(NAME, queue, WORKERS, &context.shutdown, followed, move |key| {
+        let (client, store) = (client.clone(), store.clone());
+        async move {
+            let Some(policy) = store.get(&key).filter(|policy| !is_checked(policy)) else {
+                return Ok(Requeue::Never);
+            };
+            let warnings = check(&client, &policy).await?;
+            let mut checking = json!({});
+            if !warnings.is_empty() {
+                checking["expressionWarnings"] = warnings.into();
             }
-        })
-        .await;
+            let resource = &VALIDATING_ADMISSION_POLICIES;
+            let patch = Patch::Apply {
+                body: json!({
+                    "apiVersion": resource.api_version(), "kind": "ValidatingAdmissionPolicy",
+                    "metadata": { "name": key.name },
+                    "status": { "observedGeneration": policy.metadata.generation, "typeChecking": checking },
+                }),
+                manager: NAME.to_owned(),
+                force: true,
+            };
+            client.patch::<IgnoredAny>(resource, None, &key.name, Some("status"), &patch).await?;
+            Ok(Requeue::Never)
+        }
     })
 }
 

@@ -5,9 +5,13 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::informer::Synced;
 use client::workqueue::WorkQueue;
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
+
+use crate::context;
 
 /// When a key should come again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +49,37 @@ impl Error {
 }
 
 pub type Result<T = Requeue> = std::result::Result<T, Error>;
+
+/// The end of a controller's start: once all that it reads has been received, `workers` workers reconcile the keys of
+/// its queue until `shutdown`.
+pub fn start<K, F, Fut, const N: usize>(
+    controller: &'static str,
+    queue: WorkQueue<K>,
+    workers: usize,
+    shutdown: &CancellationToken,
+    followed: [Synced; N],
+    reconcile: F,
+) -> BoxFuture<'static, ()>
+where
+    K: Hash + Eq + Clone + Display + Send + Sync + 'static,
+    F: Fn(K) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result> + Send,
+{
+    let shutdown = shutdown.clone();
+    Box::pin(async move {
+        let informers = async {
+            for mut synced in followed {
+                if synced.wait_for(|synced| *synced).await.is_err() {
+                    // The informer is gone, and with it the component: only its shutdown is still to come.
+                    return std::future::pending().await;
+                }
+            }
+        };
+        if context::synced(&shutdown, informers).await {
+            run(controller, queue, workers, shutdown, reconcile).await;
+        }
+    })
+}
 
 /// Runs `workers` workers over a queue until `shutdown`, then lets them finish what they have.
 pub async fn run<K, F, Fut>(

@@ -90,6 +90,9 @@ impl<T> Event<T> {
 
 type Handler<T> = Box<dyn Fn(&Event<T>) + Send + Sync>;
 
+/// Turns true when an informer has handed its first full state to all handlers.
+pub type Synced = watch::Receiver<bool>;
+
 /// Follows one collection. Made by a [`SharedInformerFactory`].
 pub struct Informer<T> {
     client: Client,
@@ -151,6 +154,11 @@ impl<T: Meta + DeserializeOwned> Informer<T> {
     /// Whether the first full state has been handed to all handlers.
     pub fn has_synced(&self) -> bool {
         *self.synced.borrow()
+    }
+
+    /// Tells when the first full state has been handed out, to somebody who waits for several informers.
+    pub fn synced(&self) -> Synced {
+        self.synced.subscribe()
     }
 
     /// Waits for the first full state.

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::{
     ACCOUNT, KUBELET_CLIENT, KUBELET_SERVING, SigningRequest, check_kubelet_client, check_kubelet_serving, follow,
 };
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::worker::{self, Error, Requeue};
 
 pub const NAME: &str = "certificatesigningrequest-approving-controller";
@@ -124,45 +124,40 @@ fn question(request: &SigningRequest, subresource: &str) -> Value {
 pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     let client = context.client(ACCOUNT);
     let (requests, queue) = follow(context);
-    let (shutdown, clock) = (context.shutdown.clone(), context.clock.clone());
-    Box::pin(async move {
-        if !synced(&shutdown, requests.wait_synced()).await {
-            return;
-        }
-        let store = requests.store();
-        worker::run(NAME, queue, 5, shutdown, move |key| {
-            let (client, store, now) = (client.clone(), store.clone(), clock.now());
-            async move {
-                let Some(request) = store.get(&key) else { return Ok(Requeue::Never) };
-                let recognized = recognize(&request)
-                    .map_err(|error| Error::Other(format!("unable to parse csr {:?}: {error}", key.name)))?;
-                for kind in recognized {
-                    let question = question(&request, kind.subresource);
-                    let review: Review = client.create(&SUBJECT_ACCESS_REVIEWS, None, &question).await?;
-                    if !review.status.allowed {
-                        continue;
-                    }
-                    if kind == SERVER {
-                        let facts = request.facts().map_err(Error::Other)?;
-                        if !has_names(&client, &facts).await? {
-                            tracing::info!(csr = key.name, names = ?facts.names, "not the node's own names (yet)");
-                            return Ok(Requeue::After(ADDRESSES));
-                        }
-                    }
-                    let condition = json!({
-                        "type": "Approved", "status": "True", "reason": "AutoApproved", "message": kind.message,
-                        "lastUpdateTime": apimachinery::time::format(now),
-                    });
-                    let body = request.updated(Some(condition), None);
-                    client
-                        .update_sub::<IgnoredAny>(&CERTIFICATE_SIGNING_REQUESTS, None, &key.name, "approval", &body)
-                        .await?;
-                    return Ok(Requeue::Never);
+    let clock = context.clock.clone();
+    let followed = [requests.synced()];
+    let store = requests.store();
+    worker::start(NAME, queue, 5, &context.shutdown, followed, move |key| {
+        let (client, store, now) = (client.clone(), store.clone(), clock.now());
+        async move {
+            let Some(request) = store.get(&key) else { return Ok(Requeue::Never) };
+            let recognized = recognize(&request)
+                .map_err(|error| Error::Other(format!("unable to parse csr {:?}: {error}", key.name)))?;
+            for kind in recognized {
+                let question = question(&request, kind.subresource);
+                let review: Review = client.create(&SUBJECT_ACCESS_REVIEWS, None, &question).await?;
+                if !review.status.allowed {
+                    continue;
                 }
-                Ok(Requeue::Never)
+                if kind == SERVER {
+                    let facts = request.facts().map_err(Error::Other)?;
+                    if !has_names(&client, &facts).await? {
+                        tracing::info!(csr = key.name, names = ?facts.names, "not the node's own names (yet)");
+                        return Ok(Requeue::After(ADDRESSES));
+                    }
+                }
+                let condition = json!({
+                    "type": "Approved", "status": "True", "reason": "AutoApproved", "message": kind.message,
+                    "lastUpdateTime": apimachinery::time::format(now),
+                });
+                let body = request.updated(Some(condition), None);
+                client
+                    .update_sub::<IgnoredAny>(&CERTIFICATE_SIGNING_REQUESTS, None, &key.name, "approval", &body)
+                    .await?;
+                return Ok(Requeue::Never);
             }
-        })
-        .await;
+            Ok(Requeue::Never)
+        }
     })
 }
 

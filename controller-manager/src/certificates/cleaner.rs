@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{ACCOUNT, SigningRequest, follow};
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::worker::{self, Requeue};
 
 pub const NAME: &str = "certificatesigningrequest-cleaner-controller";
@@ -57,30 +57,25 @@ fn expiry(certificate: &str) -> Option<Timestamp> {
 pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     let client = context.client(ACCOUNT);
     let (requests, queue) = follow(context);
-    let (shutdown, clock) = (context.shutdown.clone(), context.clock.clone());
-    Box::pin(async move {
-        if !synced(&shutdown, requests.wait_synced()).await {
-            return;
-        }
-        let store = requests.store();
-        worker::run(NAME, queue, 1, shutdown, move |key| {
-            let (client, store, now) = (client.clone(), store.clone(), clock.now());
-            async move {
-                let Some(request) = store.get(&key) else { return Ok(Requeue::Never) };
-                match decide(&request, now) {
-                    None => Ok(Requeue::Never),
-                    Some(left) if left.is_zero() => {
-                        let options = DeleteOptions::uid(&request.metadata.uid);
-                        match client.delete(&CERTIFICATE_SIGNING_REQUESTS, None, &key.name, &options).await {
-                            Err(error) if !error.is_not_found() => Err(error.into()),
-                            _ => Ok(Requeue::Never),
-                        }
+    let clock = context.clock.clone();
+    let followed = [requests.synced()];
+    let store = requests.store();
+    worker::start(NAME, queue, 1, &context.shutdown, followed, move |key| {
+        let (client, store, now) = (client.clone(), store.clone(), clock.now());
+        async move {
+            let Some(request) = store.get(&key) else { return Ok(Requeue::Never) };
+            match decide(&request, now) {
+                None => Ok(Requeue::Never),
+                Some(left) if left.is_zero() => {
+                    let options = DeleteOptions::uid(&request.metadata.uid);
+                    match client.delete(&CERTIFICATE_SIGNING_REQUESTS, None, &key.name, &options).await {
+                        Err(error) if !error.is_not_found() => Err(error.into()),
+                        _ => Ok(Requeue::Never),
                     }
-                    Some(left) => Ok(Requeue::After(left)),
                 }
+                Some(left) => Ok(Requeue::After(left)),
             }
-        })
-        .await;
+        }
     })
 }
 

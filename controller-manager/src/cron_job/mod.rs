@@ -20,7 +20,7 @@ use jiff::tz::TimeZone;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::ownership::controller_reference;
 use crate::types::{CronJob, Job};
 use crate::worker::{self, Error, Requeue};
@@ -95,20 +95,10 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         jobs: jobs.store(),
     });
     let workers = context.config.concurrent_cron_job_syncs;
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let informers = async {
-            jobs.wait_synced().await;
-            cron_jobs.wait_synced().await;
-        };
-        if !synced(&shutdown, informers).await {
-            return;
-        }
-        worker::run(NAME, queue, workers, shutdown, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(&key).await }
-        })
-        .await;
+    let followed = [jobs.synced(), cron_jobs.synced()];
+    worker::start(NAME, queue, workers, &context.shutdown, followed, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
     })
 }
 

@@ -26,7 +26,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use self::plan::{HASH, Place};
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::expectations::Expectations;
 use crate::history::History;
 use crate::ownership::{Claimer, controller_reference};
@@ -107,22 +107,10 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         backoff: Mutex::default(),
     });
     let workers = context.config.concurrent_daemonset_syncs;
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let informers = async {
-            sets.wait_synced().await;
-            pods.wait_synced().await;
-            nodes.wait_synced().await;
-            revisions.wait_synced().await;
-        };
-        if !synced(&shutdown, informers).await {
-            return;
-        }
-        worker::run(NAME, queue, workers, shutdown, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(&key).await }
-        })
-        .await;
+    let followed = [sets.synced(), pods.synced(), nodes.synced(), revisions.synced()];
+    worker::start(NAME, queue, workers, &context.shutdown, followed, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
     })
 }
 

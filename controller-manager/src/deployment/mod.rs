@@ -27,7 +27,7 @@ use component_base::clock::SharedClock;
 use futures::future::BoxFuture;
 use serde_json::json;
 
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::ownership::Claimer;
 use crate::pod_control;
 use crate::types::{Deployment, Pod, ReplicaSet};
@@ -92,21 +92,10 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         pods: pods.store(),
     });
     let workers = context.config.concurrent_deployment_syncs;
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let informers = async {
-            deployments.wait_synced().await;
-            sets.wait_synced().await;
-            pods.wait_synced().await;
-        };
-        if !synced(&shutdown, informers).await {
-            return;
-        }
-        worker::run(NAME, queue, workers, shutdown, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(&key).await }
-        })
-        .await;
+    let followed = [deployments.synced(), sets.synced(), pods.synced()];
+    worker::start(NAME, queue, workers, &context.shutdown, followed, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
     })
 }
 

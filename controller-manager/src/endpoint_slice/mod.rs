@@ -20,7 +20,7 @@ use client::workqueue::{Limits, WorkQueue};
 use client::{Client, DeleteOptions, ObjectKey};
 use futures::future::BoxFuture;
 
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::pod_endpoints as common;
 use crate::types::{EndpointSlice, Node, Pod, Service};
 use crate::worker::{self, Error, Requeue};
@@ -118,22 +118,10 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         max_per_slice: context.config.max_endpoints_per_slice,
     });
     let workers = context.config.concurrent_service_endpoint_syncs;
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let informers = async {
-            services.wait_synced().await;
-            pods.wait_synced().await;
-            nodes.wait_synced().await;
-            slices.wait_synced().await;
-        };
-        if !synced(&shutdown, informers).await {
-            return;
-        }
-        worker::run(NAME, queue, workers, shutdown, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(&key).await }
-        })
-        .await;
+    let followed = [services.synced(), pods.synced(), nodes.synced(), slices.synced()];
+    worker::start(NAME, queue, workers, &context.shutdown, followed, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
     })
 }
 

@@ -15,7 +15,7 @@ use client::workqueue::{Limits, WorkQueue};
 use client::{Client, DeleteOptions, ObjectKey};
 use futures::future::BoxFuture;
 
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::endpoint_slice::Tracker;
 use crate::types::{EndpointSlice, Endpoints, Service};
 use crate::worker::{self, Error, Requeue};
@@ -123,21 +123,10 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         max_per_subset: context.config.mirroring_max_endpoints_per_subset,
     });
     let workers = context.config.mirroring_concurrent_service_endpoint_syncs;
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let informers = async {
-            services.wait_synced().await;
-            endpoints.wait_synced().await;
-            slices.wait_synced().await;
-        };
-        if !synced(&shutdown, informers).await {
-            return;
-        }
-        worker::run(NAME, queue, workers, shutdown, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(&key).await }
-        })
-        .await;
+    let followed = [services.synced(), endpoints.synced(), slices.synced()];
+    worker::start(NAME, queue, workers, &context.shutdown, followed, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
     })
 }
 

@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 use serde::de::IgnoredAny;
 
 use self::conditions::Findings;
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::types::{MetadataOnly, Namespace};
 use crate::worker::{self, Error, Requeue};
 
@@ -62,16 +62,10 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         clock: context.clock.clone(),
     });
     let workers = context.config.concurrent_namespace_syncs;
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        if !synced(&shutdown, namespaces.wait_synced()).await {
-            return;
-        }
-        worker::run(NAME, queue, workers, shutdown, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(&key).await }
-        })
-        .await;
+    let followed = [namespaces.synced()];
+    worker::start(NAME, queue, workers, &context.shutdown, followed, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
     })
 }
 

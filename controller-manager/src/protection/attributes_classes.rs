@@ -10,7 +10,7 @@ use client::{Client, ObjectKey};
 use futures::future::BoxFuture;
 
 use super::{Decision, decide, set_finalizer};
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::types::{MetadataOnly, PersistentVolume, PersistentVolumeClaim};
 use crate::worker::{self, Requeue};
 
@@ -68,21 +68,10 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     }
     let client = context.client(NAME);
     let stores = Arc::new(Stores { classes: classes.store(), claims: claims.store(), volumes: volumes.store() });
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let informers = async {
-            classes.wait_synced().await;
-            claims.wait_synced().await;
-            volumes.wait_synced().await;
-        };
-        if !synced(&shutdown, informers).await {
-            return;
-        }
-        worker::run(NAME, queue, 1, shutdown, move |key| {
-            let (client, stores) = (client.clone(), stores.clone());
-            async move { reconcile(&client, &stores, &key).await }
-        })
-        .await;
+    let followed = [classes.synced(), claims.synced(), volumes.synced()];
+    worker::start(NAME, queue, 1, &context.shutdown, followed, move |key| {
+        let (client, stores) = (client.clone(), stores.clone());
+        async move { reconcile(&client, &stores, &key).await }
     })
 }
 

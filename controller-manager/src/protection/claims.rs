@@ -10,7 +10,7 @@ use client::{Client, ListParams, ObjectKey};
 use futures::future::BoxFuture;
 
 use super::{Decision, decide, set_finalizer};
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::types::{PersistentVolumeClaim, Pod};
 use crate::worker::{self, Requeue};
 
@@ -58,21 +58,11 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         });
     }
     let client = context.client("pvc-protection-controller");
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let informers = async {
-            claims.wait_synced().await;
-            pods.wait_synced().await;
-        };
-        if !synced(&shutdown, informers).await {
-            return;
-        }
-        let stores = (claims.store(), pods.store());
-        worker::run(NAME, queue, 1, shutdown, move |key| {
-            let (client, stores) = (client.clone(), stores.clone());
-            async move { reconcile(&client, &stores.0, &stores.1, &key).await }
-        })
-        .await;
+    let followed = [claims.synced(), pods.synced()];
+    let stores = (claims.store(), pods.store());
+    worker::start(NAME, queue, 1, &context.shutdown, followed, move |key| {
+        let (client, stores) = (client.clone(), stores.clone());
+        async move { reconcile(&client, &stores.0, &stores.1, &key).await }
     })
 }
 

@@ -10,7 +10,7 @@ use client::workqueue::WorkQueue;
 use futures::future::BoxFuture;
 
 use super::{Decision, decide, set_finalizer};
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::types::PersistentVolume;
 use crate::worker::{self, Requeue};
 
@@ -39,24 +39,18 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         });
     }
     let client = context.client("pv-protection-controller");
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        if !synced(&shutdown, volumes.wait_synced()).await {
-            return;
-        }
-        let store = volumes.store();
-        worker::run(NAME, queue, 1, shutdown, move |key| {
-            let (client, store) = (client.clone(), store.clone());
-            async move {
-                if let Some(volume) = store.get(&key)
-                    && let Some(on) = wanted(&volume)
-                {
-                    set_finalizer(&client, &PERSISTENT_VOLUMES, &volume.metadata, FINALIZER, on).await?;
-                }
-                Ok(Requeue::Never)
+    let followed = [volumes.synced()];
+    let store = volumes.store();
+    worker::start(NAME, queue, 1, &context.shutdown, followed, move |key| {
+        let (client, store) = (client.clone(), store.clone());
+        async move {
+            if let Some(volume) = store.get(&key)
+                && let Some(on) = wanted(&volume)
+            {
+                set_finalizer(&client, &PERSISTENT_VOLUMES, &volume.metadata, FINALIZER, on).await?;
             }
-        })
-        .await;
+            Ok(Requeue::Never)
+        }
     })
 }
 

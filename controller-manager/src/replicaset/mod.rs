@@ -23,7 +23,7 @@ use futures::future::BoxFuture;
 use http::Method;
 use serde_json::Value;
 
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::expectations::Expectations;
 use crate::ownership::{Claimer, controller_reference};
 use crate::pod_control;
@@ -109,20 +109,10 @@ fn start_variant(context: &Arc<Context>, variant: &'static Variant, workers: usi
         sets: sets.store(),
         expectations,
     });
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let informers = async {
-            pods.wait_synced().await;
-            sets.wait_synced().await;
-        };
-        if !synced(&shutdown, informers).await {
-            return;
-        }
-        worker::run(variant.name, queue, workers, shutdown, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(&key).await }
-        })
-        .await;
+    let followed = [pods.synced(), sets.synced()];
+    worker::start(variant.name, queue, workers, &context.shutdown, followed, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
     })
 }
 

@@ -23,7 +23,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use self::plan::{POD_INDEX, POD_NAME, REVISION, Revisions, Step};
-use crate::context::{Context, synced};
+use crate::context::Context;
 use crate::history::{self, History};
 use crate::ownership::{Claimer, controller_reference};
 use crate::pod_control;
@@ -70,22 +70,10 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         claims: claims.store(),
     });
     let workers = context.config.concurrent_statefulset_syncs;
-    let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let informers = async {
-            sets.wait_synced().await;
-            pods.wait_synced().await;
-            revisions.wait_synced().await;
-            claims.wait_synced().await;
-        };
-        if !synced(&shutdown, informers).await {
-            return;
-        }
-        worker::run(NAME, queue, workers, shutdown, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(&key).await }
-        })
-        .await;
+    let followed = [sets.synced(), pods.synced(), revisions.synced(), claims.synced()];
+    worker::start(NAME, queue, workers, &context.shutdown, followed, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
     })
 }
 
