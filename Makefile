@@ -5,7 +5,7 @@ PROFILE ?= release
 NODES ?= 2
 STORE ?= embedded
 OUT := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
-BINARIES := apiserver controller-manager scheduler kubelet proxy kubectl deploy
+BINARIES := apiserver controller-manager scheduler kubelet proxy dns kubectl deploy
 PROGRAMS := pause serve-hostname
 
 .PHONY: up down build images sample test unit e2e bench fmt lint packages help

@@ -131,6 +131,17 @@ impl Client {
         Self::from_config(config)
     }
 
+    /// For a component of this name, as its flags say: with a kubeconfig, which is followed; without, inside the
+    /// cluster, unless a server is named.
+    pub async fn for_component(name: &str, kubeconfig: Option<&Path>, server: Option<&str>) -> Result<Self> {
+        let client = match kubeconfig {
+            None if server.is_none() => Self::in_cluster()?,
+            None => Self::from_kubeconfig_with_server(None, server).await?,
+            Some(path) => Self::following_kubeconfig(path, server, None).await?,
+        };
+        Ok(client.with_user_agent(&component_base::version::user_agent(name)))
+    }
+
     /// From the environment of a pod: service-account token and cluster address.
     pub fn in_cluster() -> Result<Self> {
         let config = kube::Config::incluster().map_err(|error| Error::Config(chain(&error)))?;

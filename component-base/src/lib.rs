@@ -13,6 +13,7 @@ pub mod logging;
 pub mod memory;
 pub mod metrics;
 pub mod pki;
+pub mod program;
 mod server_verifier;
 pub mod serving;
 pub mod signals;

@@ -7,7 +7,9 @@
 use std::path::Path;
 
 use crate::command::{self, Error, undo, words};
-use crate::state::{BRIDGE, CLUSTER_CIDR, HOST_ADDRESS, NODE_NETWORK, NODE_PREFIX, NodeName, SERVICE_CIDR};
+use crate::state::{
+    BRIDGE, CLUSTER_CIDR, DNS_ADDRESS, HOST_ADDRESS, NODE_NETWORK, NODE_PREFIX, NodeName, SERVICE_CIDR,
+};
 
 /// Comment on every host rule that is ours: `down` deletes by it.
 const COMMENT: &str = "keelson";
@@ -61,6 +63,8 @@ pub async fn make_node(node: &NodeName) -> Result<(), Error> {
     words(&format!("ip link set {veth} master {BRIDGE} up")).await?;
     for line in [
         "ip link set lo up".to_owned(),
+        // Where cluster DNS answers, on every node itself. The loopback device needs no kernel module.
+        format!("ip address replace {DNS_ADDRESS}/32 dev lo"),
         format!("ip address replace {address}/{NODE_PREFIX} dev eth0"),
         "ip link set eth0 up".to_owned(),
         format!("ip route replace default via {HOST_ADDRESS}"),

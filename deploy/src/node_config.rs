@@ -1,14 +1,14 @@
 //! The configuration files of a node's kubelet and kube-proxy: upstream's own kinds, so that upstream's
 //! binaries start with them just as well.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use apimachinery::yaml;
 use serde_json::json;
 
 use crate::kubeconfig::{self, Access};
 use crate::pki::Pki;
-use crate::state::{API_PORT, CLUSTER_CIDR, HOST_ADDRESS, NodeName, State};
+use crate::state::{API_PORT, CLUSTER_CIDR, CLUSTER_DOMAIN, DNS_ADDRESS, HOST_ADDRESS, NodeName, State};
 
 /// What could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -21,14 +21,37 @@ pub enum Error {
     Write { path: PathBuf, source: std::io::Error },
 }
 
+/// The resolver configuration of nodes and of who asks for them.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// systemd-resolved's own list of who it asks; [`RESOLV_CONF`] names only itself then, at an address of the host.
+const SYSTEMD_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
+
+/// The resolver configuration that means something inside a node.
+pub fn resolv_conf() -> &'static str {
+    let own = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+    if names_only_this_machine(&own) && Path::new(SYSTEMD_RESOLV_CONF).exists() {
+        return SYSTEMD_RESOLV_CONF;
+    }
+    RESOLV_CONF
+}
+
+fn names_only_this_machine(resolv_conf: &str) -> bool {
+    let mut servers =
+        resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).map(str::trim).peekable();
+    servers.peek().is_some()
+        && servers.all(|server| server.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback()))
+}
+
 /// Writes everything that the node's components read.
 pub fn write(state: &State, node: &NodeName, pki: &Pki) -> Result<(), Error> {
     let server = format!("https://{HOST_ADDRESS}:{API_PORT}");
     let identity = pki.node(&node.name, &node.address().to_string())?;
-    let proxy_identity = pki.client("kube-proxy")?;
+    let (proxy_identity, dns_identity) = (pki.client("kube-proxy")?, pki.client("keelson-dns")?);
     let kubelet_kubeconfig = state.kubeconfig(&format!("kubelet-{}", node.name));
-    let proxy_kubeconfig = state.kubeconfig("kube-proxy");
-    for (path, pair) in [(&kubelet_kubeconfig, &identity), (&proxy_kubeconfig, &proxy_identity)] {
+    let (proxy_kubeconfig, dns_kubeconfig) = (state.kubeconfig("kube-proxy"), state.kubeconfig("keelson-dns"));
+    for (path, pair) in
+        [(&kubelet_kubeconfig, &identity), (&proxy_kubeconfig, &proxy_identity), (&dns_kubeconfig, &dns_identity)]
+    {
         let access =
             Access { server: &server, ca_pem: pki.ca_pem(), certificate_pem: &pair.cert_pem, key_pem: &pair.key_pem };
         kubeconfig::write(path, &kubeconfig::document(&access))?;
@@ -44,7 +67,8 @@ pub fn write(state: &State, node: &NodeName, pki: &Pki) -> Result<(), Error> {
         "authorization": {"mode": "Webhook"},
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": format!("/{}/{}", crate::cgroup::GROUP, node.name),
-        "clusterDomain": "cluster.local",
+        "clusterDNS": [DNS_ADDRESS],
+        "clusterDomain": CLUSTER_DOMAIN,
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
         "enforceNodeAllocatable": ["pods"],
         // The disk is the machine's, shared with everything else on it: how full it is says nothing about
@@ -53,6 +77,7 @@ pub fn write(state: &State, node: &NodeName, pki: &Pki) -> Result<(), Error> {
         "imageGCHighThresholdPercent": 100,
         "failCgroupV1": false,
         "failSwapOn": false,
+        "resolvConf": resolv_conf(),
         "rotateCertificates": true,
         "staticPodPath": state.node(&node.name).join("manifests"),
         "tlsCertFile": pki.path(&format!("kubelet-{}.crt", node.name)),
@@ -76,4 +101,17 @@ pub fn write(state: &State, node: &NodeName, pki: &Pki) -> Result<(), Error> {
         std::fs::write(&path, yaml::emit(&document)).map_err(|source| Error::Write { path, source })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resolver_of_this_machine_alone_is_told_from_others() {
+        assert!(names_only_this_machine("search x\nnameserver 127.0.0.53\noptions edns0\n"));
+        for other in ["", "search x\n", "nameserver 127.0.0.53\nnameserver 10.0.0.2\n", "nameserver 10.0.0.2\n"] {
+            assert!(!names_only_this_machine(other), "{other}");
+        }
+    }
 }

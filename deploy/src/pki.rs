@@ -14,6 +14,7 @@ const CLIENTS: &[(&str, &str, &[&str])] = &[
     ("controller-manager", "system:kube-controller-manager", &[]),
     ("scheduler", "system:kube-scheduler", &[]),
     ("kube-proxy", "system:kube-proxy", &[]),
+    ("keelson-dns", "system:coredns", &[]),
 ];
 
 /// The certificate, and the name in it, with which the API server is the front proxy of extension servers.

@@ -4,10 +4,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::node;
 use crate::server::Store;
-use crate::state::{API_PORT, CLUSTER_CIDR, HOST_ADDRESS, KUBERNETES_SERVICE_ADDRESS, NodeName, SERVICE_CIDR, State};
+use crate::state::{
+    API_PORT, CLUSTER_CIDR, CLUSTER_DOMAIN, DNS_ADDRESS, HOST_ADDRESS, KUBERNETES_SERVICE_ADDRESS, NodeName,
+    SERVICE_CIDR, State,
+};
 use crate::supervisor::Process;
+use crate::{node, node_config};
 
 /// Where a cluster's own etcd listens: etcd's customary client port, on the loopback address only.
 pub const ETCD_CLIENT: &str = "http://127.0.0.1:2379";
@@ -57,6 +60,7 @@ impl Plan {
             format!("--advertise-address={HOST_ADDRESS}"),
             format!("--service-cluster-ip-range={SERVICE_CIDR}"),
             format!("--cluster-cidr={CLUSTER_CIDR}"),
+            format!("--cluster-dns={DNS_ADDRESS}"),
             format!("--store={}", self.store),
         ];
         if self.store == Store::Etcd {
@@ -100,10 +104,23 @@ fn node_processes(state: &State, programs: &Path, node: &NodeName) -> Vec<Proces
         ],
     );
     let proxy = within(&ours("kube-proxy"), vec![format!("--config={}", disk.join("kube-proxy.yaml").display())]);
+    let dns = within(
+        &ours("keelson-dns"),
+        vec![
+            format!("--kubeconfig={}", state.kubeconfig("keelson-dns").display()),
+            format!("--bind-addresses={DNS_ADDRESS}"),
+            format!("--cluster-domain={CLUSTER_DOMAIN}"),
+            format!("--resolv-conf={}", node_config::resolv_conf()),
+            // A pod on the node's network may want these at every address; health is at the metrics' port, too.
+            "--health-port=0".to_owned(),
+            "--ready-port=0".to_owned(),
+        ],
+    );
     vec![
         Process { name: format!("{}-containerd", node.name), argv: containerd },
         Process { name: format!("{}-kubelet", node.name), argv: kubelet },
         Process { name: format!("{}-kube-proxy", node.name), argv: proxy },
+        Process { name: format!("{}-dns", node.name), argv: dns },
     ]
 }
 
@@ -121,8 +138,8 @@ mod tests {
     fn processes_follow_from_nodes_and_store() {
         let plan = Plan { nodes: 2, store: Store::Embedded };
         let found = names(&plan);
-        assert_eq!(found.len(), 7);
-        assert_eq!(found.iter().collect::<HashSet<_>>().len(), 7);
+        assert_eq!(found.len(), 9);
+        assert_eq!(found.iter().collect::<HashSet<_>>().len(), 9);
         assert!(names(&Plan { nodes: 2, store: Store::Etcd }).contains(&"etcd".to_owned()));
     }
 

@@ -69,6 +69,9 @@ pub struct ServerFlags {
     /// Addresses of pods; every node gets a part of them [default: nodes get none]
     #[arg(long)]
     pub cluster_cidr: Option<ipnet::IpNet>,
+    /// Address of the cluster DNS that runs on the nodes; its Service and its rights are made [default: there is none]
+    #[arg(long)]
+    pub cluster_dns: Option<IpAddr>,
     /// Verbosity of the log
     #[arg(short = 'v', long = "v", default_value_t = 0)]
     pub verbosity: i64,
@@ -176,7 +179,7 @@ pub async fn run(flags: ServerFlags, shutdown: CancellationToken) -> anyhow::Res
     write_admin(&flags.data_dir, &pki, &format!("https://{host}:{}", handle.addr.port()))?;
     let identities = handle.identities();
     let client = |user: &str| client::Client::from_service(identities.user(user));
-    grants::create(&client::Client::from_service(handle.admin_router())).await;
+    grants::create(&client::Client::from_service(handle.admin_router()), flags.cluster_dns).await;
     let accounts = identities.clone();
     let controllers = client("system:kube-controller-manager")
         .with_accounts(move |namespace, name| client::Client::from_service(accounts.service_account(namespace, name)));

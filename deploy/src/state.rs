@@ -20,6 +20,8 @@ pub const SERVICE_CIDR: &str = "10.96.0.0/16";
 pub const KUBERNETES_SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// Where cluster DNS answers, by upstream's convention (kubeadm: tenth address of the range).
 pub const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+/// The domain of the cluster's names, by upstream's convention.
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
 /// kube-apiserver's default secure port.
 pub const API_PORT: u16 = 6443;
 /// Name of the context, cluster and user entries in kubeconfig files.

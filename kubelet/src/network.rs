@@ -98,8 +98,9 @@ pub fn pod_dns(pod: &Pod, settings: &DnsSettings) -> DnsConfig {
     };
     let mut config = match pod.pod_spec().dns_policy.as_deref().unwrap_or("ClusterFirst") {
         "None" => DnsConfig::default(),
-        "ClusterFirst" if pod.host_network() => host(),
-        "ClusterFirst" | "ClusterFirstWithHostNet" if !settings.cluster_dns.is_empty() => {
+        policy @ ("ClusterFirst" | "ClusterFirstWithHostNet")
+            if !settings.cluster_dns.is_empty() && (policy != "ClusterFirst" || !pod.host_network()) =>
+        {
             let domain = &settings.cluster_domain;
             let mut searches = Vec::new();
             if !domain.is_empty() {
@@ -224,5 +225,40 @@ mod tests {
             (config.servers, config.options),
             (vec!["1.1.1.1".to_owned()], vec!["ndots:2".to_owned(), "edns0".to_owned()])
         );
+    }
+
+    #[test]
+    fn who_is_asked_by_policy_and_network() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("resolv.conf");
+        std::fs::write(&file, "nameserver 9.9.9.9\n").unwrap();
+        let none = (vec!["127.0.0.1"], vec!["."]);
+        let node = (vec!["9.9.9.9"], vec![]);
+        let cluster = (vec!["10.96.0.10"], vec!["prod.svc.cluster.local", "svc.cluster.local", "cluster.local"]);
+        for (policy, host_network, with_cluster, with_file, want) in [
+            ("ClusterFirst", false, true, true, &cluster),
+            ("ClusterFirst", false, false, true, &node),
+            ("ClusterFirst", true, true, true, &node),
+            ("ClusterFirst", true, true, false, &none),
+            ("ClusterFirst", false, false, false, &none),
+            ("ClusterFirstWithHostNet", true, true, true, &cluster),
+            ("ClusterFirstWithHostNet", false, true, true, &cluster),
+            ("Default", false, true, true, &node),
+            ("Default", false, true, false, &none),
+            ("None", false, true, true, &(vec![], vec![])),
+        ] {
+            let settings = DnsSettings {
+                cluster_dns: if with_cluster { vec!["10.96.0.10".into()] } else { Vec::new() },
+                cluster_domain: "cluster.local".into(),
+                resolv_conf: if with_file { file.to_str().unwrap().into() } else { String::new() },
+            };
+            let spec = json!({"containers": [], "dnsPolicy": policy, "hostNetwork": host_network});
+            let config = pod_dns(&pod(spec), &settings);
+            let found: (Vec<&str>, Vec<&str>) = (
+                config.servers.iter().map(String::as_str).collect(),
+                config.searches.iter().map(String::as_str).collect(),
+            );
+            assert_eq!(&found, want, "{policy} {host_network} {with_cluster} {with_file}");
+        }
     }
 }

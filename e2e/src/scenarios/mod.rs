@@ -1,8 +1,9 @@
-//! Every scenario, in the order in which they run. A file each for samples and workloads, kubectl, streams,
-//! other clients, operators, bad input, and failures.
+//! Every scenario, in the order in which they run. A file each for samples and workloads, cluster DNS, kubectl,
+//! streams, other clients, operators, bad input, and failures.
 
 mod bad_input;
 mod clients;
+mod dns;
 mod failures;
 mod kubectl;
 mod operators;
@@ -26,6 +27,9 @@ pub const ALL: &[Scenario] = &[
     scenario!("samples/a-deleted-replica-comes-back", Needs::Api, samples::a_deleted_replica_comes_back),
     scenario!("samples/edit-to-5-0-3", Needs::Api, samples::edit_replicas),
     scenario!("samples/a-new-image-rolls", Needs::Api, samples::a_new_image_rolls),
+    scenario!("dns/names-of-services-and-pods", Needs::Api, dns::names_of_services_and_pods),
+    scenario!("dns/names-that-do-not-exist", Needs::Api, dns::names_that_do_not_exist),
+    scenario!("dns/resolver-files", Needs::Api, dns::resolver_files),
     scenario!("kubectl/output-formats", Needs::Api, kubectl::output_formats),
     scenario!("kubectl/logs-and-exec", Needs::Api, kubectl::logs_and_exec),
     scenario!("kubectl/describe-explain-and-discovery", Needs::Api, kubectl::describe_explain_and_discovery),
