@@ -68,13 +68,18 @@ fn stem(file: &Path) -> String {
 pub fn find(place: &Place) -> anyhow::Result<Vec<Found>> {
     let mut found = Vec::new();
     let files = entries(&place.pki).into_iter().filter(|file| file.extension().is_some_and(|e| e == "crt"));
-    let nodes = entries(&place.root.join("nodes")).into_iter().flat_map(|node| entries(&node.join("pki")));
-    let nodes = nodes.filter(|file| stem(file).ends_with("-current"));
-    for file in files.chain(nodes) {
+    let files = files.map(|file| (stem(&file), file));
+    let nodes = entries(&place.root.join("nodes")).into_iter().flat_map(|node| {
+        // What a kubelet was given is below its own folder, and has the same name on every node.
+        let current = entries(&node.join("kubelet").join("pki")).into_iter();
+        let current = current.filter(|file| stem(file).ends_with("-current"));
+        current.map(move |file| (format!("{}/{}", stem(&node), stem(&file)), file))
+    });
+    for (name, file) in files.chain(nodes) {
         let pem = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
         // A kubelet keeps certificate and key in one file, in this order.
         let facts = facts(&pem).with_context(|| format!("reading {}", file.display()))?;
-        found.push(Found { name: stem(&file), file, facts, pem });
+        found.push(Found { name, file, facts, pem });
     }
     for file in place.kubeconfigs() {
         let config = read(&file)?;
@@ -291,6 +296,14 @@ mod tests {
         let kubeconfig = last.iter().find(|one| one.name == "admin (kubeconfig)").expect("there");
         let file = last.iter().find(|one| one.name == "admin").expect("there");
         assert_eq!(kubeconfig.pem, file.pem, "the kubeconfig has what the file has");
+        // What a kubelet was given is shown, and is the kubelet's to renew.
+        let kept = dir.path().join("nodes/node-1/kubelet/pki");
+        let given = pki.node("node-1", "172.30.0.11").expect("read");
+        let store = component_base::pki::Store::new(&kept, "kubelet-server");
+        store.update(&given, RealClock::new().now()).expect("written");
+        let shown = find(&place).expect("found");
+        assert!(shown.iter().any(|one| one.name == "node-1/kubelet-server-current"));
+        assert!(renew(&place, &["node-1/kubelet-server-current".to_owned()]).is_err());
         for one in last.iter().filter(|one| !one.facts.is_authority && one.file.starts_with(&place.pki)) {
             let pair = Pair::read(&place.pki, &one.name).expect("read").expect("there");
             component_base::tls::ClientCert::from_pair(&pair).expect("key and certificate fit");

@@ -75,7 +75,8 @@ enum Certs {
         #[arg(long)]
         json: bool,
     },
-    /// Make certificates anew, while everything runs: those that are named, or all
+    /// Make certificates anew, while everything runs: those that are named, or all. What kubelets were given
+    /// (NODE/kubelet-...-current) they renew themselves
     Renew { names: Vec<String> },
 }
 

@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use apimachinery::yaml;
+use component_base::clock::{Clock as _, RealClock};
+use component_base::pki::{Pair, Store};
 use serde_json::json;
 
 use crate::kubeconfig::{self, Access};
@@ -42,6 +44,21 @@ fn names_only_this_machine(resolv_conf: &str) -> bool {
         && servers.all(|server| server.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback()))
 }
 
+/// Where a node's kubelet keeps the certificates that it was given.
+pub fn node_pki(state: &State, node: &str) -> PathBuf {
+    state.node(node).join("kubelet").join("pki")
+}
+
+/// Gives a kubelet the certificate that it serves with until it asks for its own: before its first one ends, as it goes
+/// on to do for good. It need not wait for a first one to be signed, so the node is reached from its first moment on.
+fn seed_serving_certificate(dir: &Path, identity: &Pair) -> Result<(), Error> {
+    let (store, now) = (Store::new(dir, "kubelet-server"), RealClock::new().now());
+    if store.valid(now).is_none() {
+        store.update(identity, now).map_err(|source| Error::Write { path: dir.into(), source })?;
+    }
+    Ok(())
+}
+
 /// Writes everything that the node's components read.
 pub fn write(state: &State, node: &NodeName, pki: &Pki) -> Result<(), Error> {
     let server = format!("https://{HOST_ADDRESS}:{API_PORT}");
@@ -56,6 +73,7 @@ pub fn write(state: &State, node: &NodeName, pki: &Pki) -> Result<(), Error> {
             Access { server: &server, ca_pem: pki.ca_pem(), certificate_pem: &pair.cert_pem, key_pem: &pair.key_pem };
         kubeconfig::write(path, &kubeconfig::document(&access))?;
     }
+    seed_serving_certificate(&node_pki(state, &node.name), &identity)?;
     let kubelet = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -79,9 +97,8 @@ pub fn write(state: &State, node: &NodeName, pki: &Pki) -> Result<(), Error> {
         "failSwapOn": false,
         "resolvConf": resolv_conf(),
         "rotateCertificates": true,
+        "serverTLSBootstrap": true,
         "staticPodPath": state.node(&node.name).join("manifests"),
-        "tlsCertFile": pki.path(&format!("kubelet-{}.crt", node.name)),
-        "tlsPrivateKeyFile": pki.path(&format!("kubelet-{}.key", node.name)),
     });
     let proxy = json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
@@ -106,6 +123,23 @@ pub fn write(state: &State, node: &NodeName, pki: &Pki) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_serving_certificate_is_given_once() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let pki = Pki::open(&dir.path().join("pki"), &["127.0.0.1".to_owned()]).expect("made");
+        let kept = dir.path().join("kubelet/pki");
+        let store = Store::new(&kept, "kubelet-server");
+        let current = || store.current().expect("there").cert_pem.trim().to_owned();
+        let first = pki.node("node-1", "172.30.0.11").expect("issued");
+        seed_serving_certificate(&kept, &first).expect("written");
+        assert_eq!(current(), first.cert_pem.trim());
+        // What the kubelet has been given since is not taken away by another `up`.
+        let given = pki.node("node-2", "172.30.0.12").expect("issued");
+        store.update(&given, RealClock::new().now()).expect("written");
+        seed_serving_certificate(&kept, &first).expect("kept");
+        assert_eq!(current(), given.cert_pem.trim());
+    }
 
     #[test]
     fn a_resolver_of_this_machine_alone_is_told_from_others() {

@@ -4,6 +4,7 @@
 //! all, which would make a leaf look like its own issuer. Keys are ECDSA P-256 in PKCS#8 PEM.
 
 mod inspect;
+mod store;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -15,6 +16,7 @@ use rcgen::{
 };
 
 pub use inspect::{Facts, facts};
+pub use store::Store;
 
 /// What went wrong while making or reading certificates.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,8 @@
 //! Every scenario, in the order in which they run. A file each for samples and workloads, cluster DNS, kubectl,
-//! streams, other clients, operators, bad input, and failures.
+//! streams, other clients, operators, bad input, certificates, and failures.
 
 mod bad_input;
+mod certificates;
 mod clients;
 mod dns;
 mod failures;
@@ -49,6 +50,11 @@ pub const ALL: &[Scenario] = &[
     scenario!("operators/kube-rs", Needs::Api, operators::kube_rs),
     scenario!("operators/kopf", Needs::Api, operators::kopf),
     scenario!("bad-input/answers", Needs::Api, bad_input::answers),
+    scenario!(
+        "certificates/a-kubelet-rotates",
+        Needs::Machine,
+        certificates::a_kubelet_rotates_while_everything_goes_on
+    ),
     scenario!("failures/node-processes-disturb-no-pod", Needs::Machine, failures::node_processes_disturb_no_pod),
     scenario!("failures/any-process-killed-mid-rollout", Needs::Machine, failures::any_process_killed_mid_rollout),
 ];

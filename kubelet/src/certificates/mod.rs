@@ -7,11 +7,10 @@
 pub mod bootstrap;
 mod request;
 mod rotation;
-mod store;
 
+pub use component_base::pki::Store;
 pub use request::{Ask, Error, certificate};
 pub use rotation::Rotation;
-pub use store::Store;
 
 /// The signer of kubelets' client certificates.
 pub const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";

@@ -1,9 +1,11 @@
-//! Pairs of certificate and key on the disk, each in one file, and a link to the newest.
+//! Pairs of certificate and key on the disk, each in one file, and a link to the newest, as a kubelet keeps its own.
+//! Upstream: `client-go/util/certificate`.
 
 use std::path::{Path, PathBuf};
 
-use component_base::pki::{Facts, Pair, facts, write_file};
 use jiff::Timestamp;
+
+use super::{Facts, Pair, facts, write_file};
 
 /// The certificates of one purpose.
 #[derive(Clone, Debug)]
@@ -62,9 +64,8 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use component_base::pki::{Ca, Profile};
-
     use super::*;
+    use crate::pki::{Ca, Profile};
 
     #[test]
     fn the_newest_is_linked() {
@@ -77,9 +78,9 @@ mod tests {
             let pair = ca.issue(&Profile::client("system:node:a", &["system:nodes"])).unwrap();
             store.update(&pair, now + jiff::SignedDuration::from_secs(second)).unwrap();
             let read = store.current().unwrap();
-            component_base::tls::ClientCert::from_pair(&read).expect("they fit together");
+            crate::tls::ClientCert::from_pair(&read).expect("they fit together");
             assert_eq!(read.key_pem.trim(), pair.key_pem.trim());
-            component_base::tls::ClientCert::from_files(&store.current_path(), &store.current_path()).unwrap();
+            crate::tls::ClientCert::from_files(&store.current_path(), &store.current_path()).unwrap();
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3);
         assert_eq!(store.valid(now).unwrap().common_name, "system:node:a");
