@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus, Probe};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -66,13 +66,37 @@ pub(super) async fn run(
         if next == Next::Stop {
             break;
         }
-        tokio::select! {
-            () = shared.clock.sleep(period) => {}
-            () = wake.notified() => {}
-            () = stop.cancelled() => break,
+        let due = shared.clock.sleep(period);
+        tokio::pin!(due);
+        let again = loop {
+            tokio::select! {
+                () = &mut due => break true,
+                () = wake.notified() => if may_hurry(&shared, &pod, &container, kind, &memory) { break true },
+                () = stop.cancelled() => break false,
+            }
+        };
+        if !again {
+            break;
         }
     }
     shared.clear(kind, &memory.id);
+}
+
+/// Whether a look before its time is right. One that failed already counts towards the end of the container, which gets
+/// its full number of periods: statuses change many times while a container starts.
+fn may_hurry(shared: &Shared, pod: &Pod, container: &Container, kind: Kind, memory: &Memory) -> bool {
+    if kind == Kind::Readiness || memory.last.is_none() {
+        return true;
+    }
+    let status = shared.statuses.get(pod.uid());
+    status.as_ref().and_then(|status| own_status(status, container)).is_some_and(|own| bare_id(own) != memory.id)
+}
+
+/// The container's part of a status, once it has been made.
+fn own_status<'a>(status: &'a PodStatus, container: &Container) -> Option<&'a ContainerStatus> {
+    let list = [&status.container_statuses, &status.init_container_statuses];
+    let found = list.into_iter().flatten().flatten().find(|own| own.name == container.name);
+    found.filter(|own| !bare_id(own).is_empty())
 }
 
 async fn look(
@@ -87,9 +111,7 @@ async fn look(
     if crate::status::is_terminal_phase(status.phase.as_deref().unwrap_or_default()) {
         return Next::Stop;
     }
-    let list = [&status.container_statuses, &status.init_container_statuses];
-    let found = list.into_iter().flatten().flatten().find(|s| s.name == container.name);
-    let Some(own) = found.filter(|s| !bare_id(s).is_empty()) else { return Next::Again };
+    let Some(own) = own_status(&status, container) else { return Next::Again };
     let id = bare_id(own).to_owned();
     if memory.id != id {
         if !memory.id.is_empty() {

@@ -218,6 +218,37 @@ async fn pods_that_nobody_wants_are_removed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_container_that_is_slow_to_start_has_all_of_its_periods() {
+    let rig = Rig::new();
+    rig.fake.set_exec_exit_code(1);
+    let probe = json!({"exec": {"command": ["up"]}, "periodSeconds": 10, "failureThreshold": 3});
+    let container = json!([{"name": "a", "image": "i", "startupProbe": probe}]);
+    let began = tokio::time::Instant::now();
+    rig.workers.update(Arc::new(pod("Always", json!({"containers": container}))), None);
+    let looks = |r: &Rig| r.fake.calls().iter().filter(|call| call.as_str() == "ExecSync up").count();
+    rig.until("the first look", |r| looks(r) > 0).await;
+    // Whatever happens to the pod meanwhile is no reason to look again.
+    while began.elapsed() < Duration::from_secs(19) {
+        rig.workers.poke("u");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(looks(&rig) <= 2, "{} looks", looks(&rig));
+    assert_eq!(rig.fake.running(), ["a"]);
+    rig.until("the container is stopped", |r| r.fake.calls().iter().any(|c| c.starts_with("StopContainer a"))).await;
+    assert!(began.elapsed() >= Duration::from_secs(20));
+    let calls = rig.fake.calls();
+    let before = calls.iter().take_while(|call| !call.starts_with("StopContainer a"));
+    assert_eq!(before.filter(|call| call.as_str() == "ExecSync up").count(), 3);
+    // The next one is looked at as soon as it runs, whenever the next period begins.
+    rig.fake.set_exec_exit_code(0);
+    rig.until("the pod is ready", |r| {
+        let patches = r.api.patches.lock();
+        patches.iter().any(|patch| patch["status"]["containerStatuses"][0]["started"] == true)
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_runtime_that_is_down_is_waited_for() {
     let rig = Rig::new();
     rig.fake.set_down(true);
