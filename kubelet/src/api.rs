@@ -8,6 +8,8 @@ use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, ObjectReference, Pod, Secret, Service};
 use serde_json::Value;
 
+use crate::references::References;
+
 /// Why the API did not give what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -37,6 +39,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub trait Api: Send + Sync {
     async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>>;
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>>;
+    /// No pod uses any but these config maps and secrets of a namespace from now on: the others need not be followed.
+    fn keep_only(&self, namespace: &str, references: &References);
     /// Services of a namespace; an error until they have been listed once.
     fn services(&self, namespace: &str) -> Result<Vec<Arc<Service>>>;
     /// A token for a service account.

@@ -1,7 +1,7 @@
 //! [`crate::api::Api`] over the real client: services from an informer, config maps and secrets each
 //! followed by a watch of its own for as long as some pod asks for it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, Error, Events, Result};
+use crate::references::References;
 
 /// A published type as informers keep it.
 #[derive(Clone, Debug, Deserialize)]
@@ -125,6 +126,17 @@ impl<T: HasMetadata + DeserializeOwned> Watches<T> {
         Ok(Arc::new(found))
     }
 
+    /// Ends the watches of a namespace whose object is not among `names`.
+    fn keep_only(&self, namespace: &str, names: &BTreeSet<String>) {
+        self.entries.lock().retain(|(of, name), watched| {
+            let keep = of != namespace || names.contains(name);
+            if !keep {
+                watched.stop.cancel();
+            }
+            keep
+        });
+    }
+
     fn watch(&self, key: (String, String), now: Duration) {
         let mut entries = self.entries.lock();
         if entries.contains_key(&key) {
@@ -182,6 +194,11 @@ impl Api for ApiClient {
 
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>> {
         self.secrets.get(namespace, name).await
+    }
+
+    fn keep_only(&self, namespace: &str, references: &References) {
+        self.config_maps.keep_only(namespace, &references.config_maps);
+        self.secrets.keep_only(namespace, &references.secrets);
     }
 
     fn services(&self, namespace: &str) -> Result<Vec<Arc<Service>>> {

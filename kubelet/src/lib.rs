@@ -19,6 +19,7 @@ pub mod node;
 pub mod pleg;
 pub mod pod;
 pub mod probe;
+pub mod references;
 pub mod resources;
 pub mod runtime;
 pub mod server;

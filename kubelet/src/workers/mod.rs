@@ -26,6 +26,7 @@ use crate::allocation::Allocations;
 use crate::api::{Api, Events};
 use crate::cgroup::Cgroups;
 use crate::pod::{PodExt, Uid};
+use crate::references::References;
 use crate::settings::Settings;
 use crate::{probe, runtime, status, volume};
 
@@ -163,17 +164,32 @@ impl Workers {
         let worker = worker::Worker::new(self.parts.clone(), uid.clone(), receiver, poke.clone(), finished.clone());
         handles.insert(uid.clone(), Handle { desired: sender, poke, finished });
         drop(handles);
-        let all = self.handles.clone();
+        let (all, api) = (self.handles.clone(), self.parts.api.clone());
         let shutdown = self.shutdown.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = worker.run() => {
-                    all.lock().remove(&uid);
+                    release(&uid, &mut all.lock(), api.as_ref());
                 }
                 () = shutdown.cancelled() => {}
             }
         });
     }
+}
+
+/// Forgets a pod that is gone, and what only it used of the API: the server shows a node no more than its pods use, so a
+/// watch that outlived them would be refused for ever.
+fn release(uid: &str, handles: &mut HashMap<Uid, Handle>, api: &dyn Api) {
+    let Some(pod) = handles.remove(uid).and_then(|handle| handle.desired.borrow().pod.clone()) else { return };
+    let mut references = References::default();
+    for handle in handles.values() {
+        let other = handle.desired.borrow();
+        if let Some(other) = other.pod.as_ref().filter(|other| other.pod_namespace() == pod.pod_namespace()) {
+            references.add(other);
+        }
+    }
+    // With the handles locked: a pod that comes meanwhile would lose its watches.
+    api.keep_only(pod.pod_namespace(), &references);
 }
 
 /// Whether a change of a pod is news to its worker. Most are the echo of the worker's own status.

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::api::{Api, Error, Result};
+use crate::references::References;
 use crate::settings::Settings;
 
 /// Settings whose every path is below `directory`.
@@ -53,6 +54,8 @@ pub struct FakeApi {
     pub secrets: Mutex<HashMap<String, Secret>>,
     /// Status patches in order.
     pub patches: Mutex<Vec<Value>>,
+    /// What was said to be in use still, by namespace, in order.
+    pub kept: Mutex<Vec<(String, References)>>,
     /// Names of pods deleted.
     pub deleted: Mutex<Vec<String>>,
     /// How many of the next status patches fail.
@@ -70,6 +73,10 @@ impl Api for FakeApi {
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>> {
         let found = self.secrets.lock().get(&format!("{namespace}/{name}")).cloned();
         found.map(Arc::new).ok_or_else(|| Error::NotFound(format!("secret {name:?} not found")))
+    }
+
+    fn keep_only(&self, namespace: &str, references: &References) {
+        self.kept.lock().push((namespace.to_owned(), references.clone()));
     }
 
     fn services(&self, _: &str) -> Result<Vec<Arc<Service>>> {

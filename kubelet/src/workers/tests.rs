@@ -249,6 +249,30 @@ async fn a_container_that_is_slow_to_start_has_all_of_its_periods() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_is_gone_releases_what_only_it_used() {
+    let rig = Rig::new();
+    let using = |uid: &str, namespace: &str, secrets: Value| {
+        let mut pod = pod("Always", json!({"imagePullSecrets": secrets}));
+        pod.metadata.uid = Some(uid.into());
+        pod.metadata.name = Some(uid.into());
+        pod.metadata.namespace = Some(namespace.into());
+        Arc::new(pod)
+    };
+    rig.workers.update(using("first", "n", json!([{"name": "own"}, {"name": "shared"}])), None);
+    rig.workers.update(using("second", "n", json!([{"name": "shared"}])), None);
+    rig.workers.update(using("third", "elsewhere", json!([{"name": "own"}])), None);
+    rig.until("the pods run", |r| r.fake.running().len() == 3).await;
+    rig.workers.remove("first");
+    rig.until("the pod is gone", |r| !r.workers.knows("first")).await;
+    let secrets = std::collections::BTreeSet::from(["shared".to_owned()]);
+    let left = References { secrets, ..References::default() };
+    assert_eq!(*rig.api.kept.lock(), [("n".to_owned(), left)]);
+    rig.workers.remove("second");
+    rig.until("the other is gone", |r| !r.workers.knows("second")).await;
+    assert_eq!(rig.api.kept.lock().last(), Some(&("n".to_owned(), References::default())));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_runtime_that_is_down_is_waited_for() {
     let rig = Rig::new();
     rig.fake.set_down(true);
