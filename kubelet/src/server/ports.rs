@@ -1,16 +1,16 @@
-//! Port-forward over plain WebSocket channels (`v4.channel.k8s.io`), which client libraries use: two
+//! Port-forward over plain WebSocket channels (`v4.channel.k8s.io` and its kin), which client libraries use: two
 //! channels per port, data and error, each opened by the server with the port's number.
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use proto::remotecommand::Message;
+use proto::remotecommand::{Message, Protocol};
 use proto::spdy::{self, Headers, Role, Session, Stream};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite;
 
-use super::streaming::Socket;
+use super::streaming::{Socket, framed};
 
 /// The channels of the port at `index`: data and error.
 fn channels(index: usize) -> Option<(u8, u8)> {
@@ -19,7 +19,7 @@ fn channels(index: usize) -> Option<(u8, u8)> {
 }
 
 /// Joins the channels of a client with a runtime's port-forward session, until either side is done.
-pub(super) async fn translate(socket: Socket, runtime: Upgraded, ports: Vec<u16>) {
+pub(super) async fn translate(socket: Socket, protocol: Protocol, runtime: Upgraded, ports: Vec<u16>) {
     let (session, _) = Session::start(TokioIo::new(runtime), Role::Client);
     let (mut sink, mut source) = socket.split();
     let (out, mut queue) = mpsc::channel::<Message>(64);
@@ -41,10 +41,11 @@ pub(super) async fn translate(socket: Socket, runtime: Upgraded, ports: Vec<u16>
         while let Some(Ok(message)) = source.next().await {
             let data = match message {
                 tungstenite::Message::Binary(data) => data,
+                tungstenite::Message::Text(text) => text.into(),
                 tungstenite::Message::Close(_) => return,
                 _ => continue,
             };
-            if let Some(Message::Data(channel, data)) = Message::decode(data) {
+            if let Some(Message::Data(channel, data)) = protocol.decode(data) {
                 let index = usize::from(channel / 2);
                 if let Some(writer) = writers.get(index).filter(|_| channel % 2 == 0) {
                     // A port whose other end has closed swallows what is still sent to it.
@@ -55,7 +56,7 @@ pub(super) async fn translate(socket: Socket, runtime: Upgraded, ports: Vec<u16>
     };
     let writing = async {
         while let Some(message) = queue.recv().await {
-            if sink.send(tungstenite::Message::Binary(message.encode())).await.is_err() {
+            if sink.send(framed(protocol, &message)).await.is_err() {
                 return;
             }
         }

@@ -2,7 +2,7 @@
 //! stands between.
 //!
 //! Runtimes speak SPDY/3.1. A client that speaks it too gets bytes passed through. A WebSocket client
-//! (`v5.channel.k8s.io`, `v4.channel.k8s.io`) gets its channels translated to SPDY streams; a
+//! gets its channels translated to SPDY streams, in whichever protocol of channels it asked for; a
 //! port-forward tunnel (`SPDY/3.1+portforward.k8s.io`) gets its messages unwrapped; plain port-forward
 //! channels are `ports`' work.
 
@@ -20,7 +20,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use proto::cri;
-use proto::remotecommand::{self as channels, Message};
+use proto::remotecommand::{self as channels, Message, Protocol};
 use proto::spdy::{self, Headers, Role, Session, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -188,7 +188,7 @@ async fn running_container(server: &Server, params: &HashMap<String, String>) ->
 /// Which way a client wants to be served.
 enum Upgrade {
     Spdy,
-    WebSocket(&'static str),
+    WebSocket(Protocol),
 }
 
 fn upgrade_of(headers: &HeaderMap, port_forward: bool) -> Result<Upgrade, Box<Response>> {
@@ -199,15 +199,18 @@ fn upgrade_of(headers: &HeaderMap, port_forward: bool) -> Result<Upgrade, Box<Re
     if token.eq_ignore_ascii_case("websocket") {
         let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
         let offered = offered.flat_map(|v| v.split(',')).map(str::trim);
-        let known: &[&'static str] =
-            if port_forward { &[channels::SPDY_TUNNEL, channels::V4] } else { &[channels::V5, channels::V4] };
-        return match channels::negotiate(offered, known) {
-            Some(protocol) => Ok(Upgrade::WebSocket(protocol)),
-            None => Err(Box::new(refuse(
-                StatusCode::FORBIDDEN,
-                format!("unable to negotiate protocol: server supports {known:?}"),
-            ))),
+        let offered: Vec<&str> = offered.filter(|name| !name.is_empty()).collect();
+        let protocol = if port_forward && offered.contains(&channels::SPDY_TUNNEL) {
+            Some(Protocol::TUNNEL)
+        } else if port_forward {
+            Protocol::negotiate(offered.iter().copied(), &Protocol::PORT_FORWARD)
+        } else {
+            Protocol::negotiate(offered.iter().copied(), &Protocol::COMMAND)
         };
+        return protocol.map(Upgrade::WebSocket).ok_or_else(|| {
+            let text = format!("requested protocol(s) are not supported: [{}]", offered.join(" "));
+            Box::new(refuse(StatusCode::FORBIDDEN, text))
+        });
     }
     Err(Box::new(refuse(
         StatusCode::BAD_REQUEST,
@@ -257,15 +260,17 @@ async fn connect(mut request: Request, address: &str, wanted: Option<Wanted>) ->
             let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
             response = response
                 .header(header::UPGRADE, "websocket")
-                .header(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key))
-                .header(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+                .header(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key));
+            if !protocol.name.is_empty() {
+                response = response.header(header::SEC_WEBSOCKET_PROTOCOL, protocol.name);
+            }
             tokio::spawn(async move {
                 let Ok(client) = client.await else { return };
                 let socket = WebSocketStream::from_raw_socket(TokioIo::new(client), WebSocketRole::Server, None).await;
                 match wanted {
-                    Some(wanted) => translate(socket, TokioIo::new(runtime), wanted).await,
-                    None if protocol == channels::SPDY_TUNNEL => tunnel(socket, runtime).await,
-                    None => super::ports::translate(socket, runtime, ports).await,
+                    Some(wanted) => translate(socket, protocol, TokioIo::new(runtime), wanted).await,
+                    None if protocol == Protocol::TUNNEL => tunnel(socket, runtime).await,
+                    None => super::ports::translate(socket, protocol, runtime, ports).await,
                 }
             });
         }
@@ -324,7 +329,7 @@ async fn open(session: &Session, kind: &str) -> Result<Stream, spdy::Closed> {
 }
 
 /// WebSocket channels on one side, SPDY streams on the other.
-async fn translate<C, R>(socket: WebSocketStream<C>, runtime: R, wanted: Wanted)
+async fn translate<C, R>(socket: WebSocketStream<C>, protocol: Protocol, runtime: R, wanted: Wanted)
 where
     C: AsyncRead + AsyncWrite + Unpin,
     R: AsyncRead + AsyncWrite + Send + 'static,
@@ -359,10 +364,11 @@ where
         while let Some(Ok(message)) = source.next().await {
             let data: Bytes = match message {
                 tungstenite::Message::Binary(data) => data,
+                tungstenite::Message::Text(text) => text.into(),
                 tungstenite::Message::Close(_) => break,
                 _ => continue,
             };
-            let sent = match Message::decode(data) {
+            let sent = match protocol.decode(data) {
                 Some(Message::Data(channels::STDIN, data)) => match &stdin {
                     Some(stdin) => stdin.writer().send(data).await,
                     None => Ok(()),
@@ -386,11 +392,18 @@ where
     let forwarding = async {
         tokio::join!(forward(stdout, channels::STDOUT, out.clone()), forward(stderr, channels::STDERR, out.clone()),);
         // The status comes last: clients stop reading when they have it.
-        forward(Some(error), channels::ERROR, out).await;
+        if protocol.json_status {
+            forward(Some(error), channels::ERROR, out).await;
+        } else {
+            if let Some(text) = failure(error).await {
+                let _ = out.send(Message::Data(channels::ERROR, text.into())).await;
+            }
+            drop(out);
+        }
     };
     let writing = async {
         while let Some(message) = queue.recv().await {
-            if sink.send(tungstenite::Message::Binary(message.encode())).await.is_err() {
+            if sink.send(framed(protocol, &message)).await.is_err() {
                 return;
             }
         }
@@ -401,6 +414,30 @@ where
     }
     drop(session);
     hang_up(&mut sink).await;
+}
+
+/// A message as the client's protocol has it.
+pub(super) fn framed(protocol: Protocol, message: &Message) -> tungstenite::Message {
+    let bytes = protocol.encode(message);
+    if !protocol.base64 {
+        return tungstenite::Message::Binary(bytes);
+    }
+    tungstenite::Utf8Bytes::try_from(bytes.clone())
+        .map_or(tungstenite::Message::Binary(bytes), tungstenite::Message::Text)
+}
+
+/// What the `Status` on an error stream says of a command that failed.
+async fn failure(mut error: Stream) -> Option<String> {
+    let mut text = Vec::new();
+    while let Some(data) = error.recv().await {
+        text.extend_from_slice(&data);
+    }
+    let status: serde_json::Value = match serde_json::from_slice(&text) {
+        Ok(status) => status,
+        Err(_) => return Some(String::from_utf8_lossy(&text).into_owned()).filter(|text| !text.is_empty()),
+    };
+    let failed = status["status"] != "Success";
+    failed.then(|| status["message"].as_str().unwrap_or_default().to_owned())
 }
 
 /// Ends a WebSocket with a normal closure. A close frame without a code is an error to upstream's
@@ -480,10 +517,18 @@ mod tests {
 
     /// A client and a runtime with [`translate`] between them.
     async fn session(wanted: Wanted) -> (WebSocketStream<tokio::io::DuplexStream>, mpsc::Receiver<Stream>, Session) {
+        session_in(channels::V5, wanted).await
+    }
+
+    async fn session_in(
+        protocol: &'static str,
+        wanted: Wanted,
+    ) -> (WebSocketStream<tokio::io::DuplexStream>, mpsc::Receiver<Stream>, Session) {
+        let protocol = Protocol::negotiate([protocol], &Protocol::COMMAND).unwrap();
         let (near, far) = tokio::io::duplex(1 << 16);
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let server = WebSocketStream::from_raw_socket(far, WebSocketRole::Server, None).await;
-        tokio::spawn(translate(server, ours, wanted));
+        tokio::spawn(translate(server, protocol, ours, wanted));
         let (runtime, streams) = Session::start(theirs, Role::Server);
         (WebSocketStream::from_raw_socket(near, WebSocketRole::Client, None).await, streams, runtime)
     }
@@ -531,6 +576,42 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn before_version_4_failures_are_told_in_words() {
+        let wanted = Wanted { stdin: true, stdout: true, stderr: false, tty: false };
+        let ends: [(&[u8], Option<&'static str>); 3] = [
+            (br#"{"status":"Success"}"#, None),
+            (br#"{"status":"Failure","message":"exit code 3"}"#, Some("exit code 3")),
+            (b"not a status", Some("not a status")),
+        ];
+        for (status, expected) in ends {
+            let (mut client, mut streams, _runtime) = session_in(channels::V1_BASE64, wanted).await;
+            let mut opened = HashMap::new();
+            for _ in 0..3 {
+                let stream = streams.recv().await.unwrap();
+                opened.insert(stream.header("streamtype").unwrap().to_owned(), stream);
+            }
+            assert_eq!(next(&mut client).await, tungstenite::Message::text("1"));
+            // Neither of these two is a message.
+            client.send(tungstenite::Message::text("0???")).await.unwrap();
+            client.send(tungstenite::Message::text("")).await.unwrap();
+            client.send(tungstenite::Message::text("0aW4=")).await.unwrap();
+            assert_eq!(opened.get_mut("stdin").unwrap().recv().await.as_deref(), Some(&b"in"[..]));
+            for (name, bytes) in [("stdout", &b"foo\n"[..]), ("error", status)] {
+                let writer = opened[name].writer();
+                writer.send(Bytes::copy_from_slice(bytes)).await.unwrap();
+                writer.close().await.unwrap();
+            }
+            assert_eq!(next(&mut client).await, tungstenite::Message::text("1Zm9vCg=="));
+            if let Some(words) = expected {
+                let protocol = Protocol::negotiate([channels::V1_BASE64], &Protocol::COMMAND).unwrap();
+                let message = Message::Data(channels::ERROR, Bytes::from_static(words.as_bytes()));
+                assert_eq!(next(&mut client).await, framed(protocol, &message));
+            }
+            assert!(matches!(next(&mut client).await, tungstenite::Message::Close(Some(_))));
+        }
+    }
+
+    #[tokio::test]
     async fn a_client_that_leaves_ends_the_session() {
         let wanted = Wanted { stdin: true, stdout: true, stderr: false, tty: true };
         let (mut client, mut streams, _runtime) = session(wanted).await;
@@ -558,8 +639,17 @@ mod tests {
         assert!(matches!(upgrade_of(&spdy, false), Ok(Upgrade::Spdy)));
         let socket =
             headers(&[("upgrade", "websocket"), ("sec-websocket-protocol", "v5.channel.k8s.io, v4.channel.k8s.io")]);
-        assert!(matches!(upgrade_of(&socket, false), Ok(Upgrade::WebSocket(channels::V5))));
-        assert!(matches!(upgrade_of(&socket, true), Ok(Upgrade::WebSocket(channels::V4))));
+        let chosen = |headers: &HeaderMap, port_forward| match upgrade_of(headers, port_forward) {
+            Ok(Upgrade::WebSocket(protocol)) => Some(protocol.name),
+            _ => None,
+        };
+        assert_eq!(chosen(&socket, false), Some(channels::V5));
+        assert_eq!(chosen(&socket, true), Some(channels::V4));
+        let asks = |protocols| headers(&[("upgrade", "websocket"), ("sec-websocket-protocol", protocols)]);
+        assert_eq!(chosen(&asks("v4.channel.k8s.io, SPDY/3.1+portforward.k8s.io"), true), Some(channels::SPDY_TUNNEL));
+        assert_eq!(chosen(&asks("channel.k8s.io"), false), Some(channels::V1));
+        assert_eq!(chosen(&headers(&[("upgrade", "websocket")]), false), Some(""));
+        assert_eq!(chosen(&asks("v6.channel.k8s.io"), false), None);
         assert!(upgrade_of(&HeaderMap::new(), false).is_err());
     }
 }
