@@ -43,6 +43,8 @@ pub async fn dispatch(cx: &mut Context, served: &Arc<Served>, body: Body) -> Res
         Method::PATCH => "patch",
         Method::POST => "create",
         Method::DELETE => "delete",
+        // Whatever the server behind may be asked.
+        Method::HEAD | Method::OPTIONS if name == "proxy" => "get",
         _ => return Err(method_not_allowed()),
     };
     if !subresource.verbs.iter().any(|known| known == verb) {

@@ -239,3 +239,20 @@ async fn every_resource_lists_in_every_form() {
     }
     assert!(seen > 80, "only {seen} resources");
 }
+
+#[tokio::test]
+async fn every_method_reaches_what_is_behind_a_proxy() {
+    let server = Fixture::new().await;
+    let service = json!({"metadata": {"name": "lonely"}, "spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}});
+    let services = "/api/v1/namespaces/default/services";
+    assert_eq!(server.post(services, &service).await.code, 201);
+    for path in ["proxy", "proxy/some/where"] {
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+            let answer = server.ask(method, &format!("{services}/lonely/{path}"), "", Body::empty()).await;
+            // Nobody is there, which is found out once the request has gone all the way.
+            assert_eq!(answer.code, 503, "{method} {path}: {}", answer.text);
+        }
+    }
+    let other = server.ask("OPTIONS", &format!("{services}/lonely/status"), "", Body::empty()).await;
+    assert_eq!(other.code, 405, "{}", other.text);
+}
