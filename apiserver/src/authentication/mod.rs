@@ -9,6 +9,7 @@ pub mod configuration;
 pub mod front_proxy;
 pub mod oidc;
 pub mod service_account;
+pub mod subprotocol;
 pub mod token_file;
 pub mod webhook;
 

@@ -7,7 +7,7 @@ use apimachinery::status::Status;
 use axum::body::Body;
 use bytes::Bytes;
 use component_base::metrics::{Counter, Histogram};
-use futures::{StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, stream};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ use crate::cache::{Entry, Event, EventType, Freshness, Item, Snapshot, Start, Wa
 use crate::registry::Served;
 use crate::request::accept::{Allowed, Encoding, Format, ROUTE_LIST, Transform};
 use crate::request::options::ListOptions;
-use crate::response::{self, Response, encode, table};
+use crate::response::{self, Response, encode, table, websocket};
 use crate::server::walk::Context;
 
 /// How often bookmarks are sent to those who want them; upstream's figure.
@@ -71,7 +71,7 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
         Err(error @ crate::cache::Error::TooOld { .. }) => {
             let status = errors::of_read(error);
             let frame = encode::value_frame("ERROR", &status.to_value(), format)?;
-            return Ok(answer(format, Body::from(frame)));
+            return Ok(answer(cx, format, stream::iter([Ok(frame)])));
         }
         Err(error) => return Err(errors::of_read(error)),
     };
@@ -106,17 +106,24 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
         drop(counted);
     };
     let stream = stream::unfold(running, Running::chunk).take_until(end);
-    Ok(answer(format, Body::from_stream(stream)))
+    Ok(answer(cx, format, stream))
 }
 
-fn answer(format: Format, body: Body) -> Response {
+fn answer(
+    cx: &Context,
+    format: Format,
+    chunks: impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static,
+) -> Response {
+    if websocket::is_wanted(&cx.headers) {
+        return websocket::watch(cx, format, chunks);
+    }
     let content_type = match format.encoding {
         Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         _ if format.stream => "application/json;stream=watch",
         _ => "application/json",
     };
     let mut answer = response::bytes(StatusCode::OK, content_type, Bytes::new());
-    *answer.body_mut() = body;
+    *answer.body_mut() = Body::from_stream(chunks);
     answer
 }
 

@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::cache::Freshness;
 use crate::handlers::get;
 use crate::registry::Served;
-use crate::response::Response;
+use crate::response::{Response, websocket};
 use crate::server::walk::Context;
 use hop::{forwarded, wants_upgrade};
 pub use transport::{Error, KubeletClient};
@@ -113,6 +113,9 @@ pub async fn log(cx: &mut Context, served: &Arc<Served>) -> Result<Response, Sta
         return Err(kubelet_error(answer).await);
     }
     let (parts, body) = answer.into_parts();
+    if websocket::is_wanted(&cx.headers) {
+        return Ok(websocket::log(cx, Body::new(body)));
+    }
     let mut answer = Response::new(Body::new(body));
     let content_type =
         parts.headers.get(http::header::CONTENT_TYPE).cloned().unwrap_or(http::HeaderValue::from_static("text/plain"));

@@ -6,6 +6,7 @@ pub mod indent;
 pub mod list;
 pub mod members;
 pub mod table;
+pub mod websocket;
 
 use apimachinery::status::Status;
 use axum::body::Body;

@@ -16,13 +16,13 @@ use http::{HeaderName, HeaderValue, Request, StatusCode};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Server, impersonation};
-use crate::authentication::{Outcome, bearer, blank_before_token};
+use crate::authentication::{Outcome, bearer, blank_before_token, subprotocol};
 use crate::authorization::{Attributes, Decision};
 use crate::request::accept::{self, Allowed, Format};
 use crate::request::notes::{Annotations, Warnings};
 use crate::request::user::APISERVER;
 use crate::request::{Query, RequestInfo, UserInfo};
-use crate::response::{self, Response};
+use crate::response::{self, Response, websocket};
 use crate::{aggregator, endpoints, handlers};
 
 /// Names a request in logs, here and at the client.
@@ -261,6 +261,12 @@ async fn authenticate(cx: &mut Context) -> Option<Response> {
     if let Some(InProcessUser(user)) = cx.extensions.get::<InProcessUser>() {
         cx.user = user.clone();
         return None;
+    }
+    if websocket::is_wanted(&cx.headers)
+        && let Err(error) = subprotocol::take_token(&mut cx.headers)
+    {
+        tracing::debug!(%error, "unable to authenticate the request");
+        return Some(response::status(&Status::unauthorized("Unauthorized"), cx.plain_format()));
     }
     let server = cx.server.clone();
     let authenticator = &server.authenticator;

@@ -20,14 +20,16 @@ use tokio_util::sync::CancellationToken;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-struct Running {
-    handle: Handle,
+/// A server that listens.
+pub struct Running {
+    pub handle: Handle,
     stop: CancellationToken,
-    address: SocketAddr,
-    pem: String,
+    pub address: SocketAddr,
+    pub pem: String,
 }
 
-async fn start(storage: &Arc<Embedded>, dir: &std::path::Path, change: impl FnOnce(&mut Config)) -> Running {
+/// Starts a server whose administrator has the token `secret`.
+pub async fn start(storage: &Arc<Embedded>, dir: &std::path::Path, change: impl FnOnce(&mut Config)) -> Running {
     let tokens = dir.join("tokens");
     std::fs::write(&tokens, "secret,admin,1,system:masters\n").unwrap();
     let mut config = Config {

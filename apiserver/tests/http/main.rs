@@ -18,6 +18,7 @@ mod hostile_webhooks;
 mod lifecycle;
 mod oidc;
 mod reload;
+mod websocket;
 
 use std::sync::Arc;
 
