@@ -13,7 +13,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -30,11 +30,13 @@ use super::{
     Watch, WriteOptions,
 };
 
+mod company;
 mod index;
 mod journal;
 mod record;
 mod writer;
 
+use company::Company;
 use index::{Index, Version};
 use record::{Record, number};
 use writer::{Action, Commits, Operation, Queue, RELAXED_WRITES, Writer};
@@ -115,8 +117,7 @@ struct Shared {
     delivered: Delivered,
     queue: Queue,
     commits: Mutex<Commits>,
-    /// Writes under way, from their first moment to their answer.
-    writing: AtomicUsize,
+    company: Company,
     sinks: Sinks,
     /// Bytes of tables after the last full compaction, or at the start.
     settled: AtomicU64,
@@ -190,7 +191,7 @@ impl Embedded {
             meta,
             queue: Queue::default(),
             commits: Mutex::default(),
-            writing: AtomicUsize::new(0),
+            company: Company::default(),
             sinks: Sinks::default(),
             settled: AtomicU64::new(0),
             failure: Mutex::new(None),
@@ -234,12 +235,8 @@ impl Embedded {
         let (reply, answer) = oneshot::channel();
         let key: Arc<str> = key.into();
         let mut operation = Some(Operation { key, action, durability, attachment, reply: Some(reply) });
-        let _under_way = UnderWay::new(&self.shared.writing);
-        if may_block() && self.shared.writing.load(Ordering::Relaxed) == 1 {
-            // Whoever is about to write beside this one, be it from the same task, gets to say so first.
-            tokio::task::yield_now().await;
-        }
-        if may_block() && self.shared.writing.load(Ordering::Relaxed) == 1 {
+        let _under_way = self.shared.company.enter();
+        if may_block() && self.shared.company.is_missing().await {
             operation = operation.and_then(|operation| self.shared.commit_alone(operation));
         }
         if let Some(operation) = operation {
@@ -266,22 +263,6 @@ fn run(writer: Writer) {
     if std::panic::catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
         shared.fail_after_panic();
         shared.closed.send_replace(true);
-    }
-}
-
-/// Counts a write for as long as it lives, however it ends.
-struct UnderWay<'a>(&'a AtomicUsize);
-
-impl<'a> UnderWay<'a> {
-    fn new(count: &'a AtomicUsize) -> UnderWay<'a> {
-        count.fetch_add(1, Ordering::Relaxed);
-        UnderWay(count)
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -490,13 +471,13 @@ impl Storage for Embedded {
 
     async fn create(&self, key: &str, value: Bytes, options: WriteOptions) -> Result<Revision> {
         check_size(&value)?;
-        let action = Action::Create { value, ttl: options.ttl };
+        let action = Action::Create { value: value.into(), ttl: options.ttl };
         self.write(key, action, options.durability, options.attachment).await
     }
 
     async fn update(&self, key: &str, expected: Revision, value: Bytes, options: WriteOptions) -> Result<Revision> {
         check_size(&value)?;
-        let action = Action::Update { expected, value, ttl: options.ttl };
+        let action = Action::Update { expected, value: value.into(), ttl: options.ttl };
         self.write(key, action, options.durability, options.attachment).await
     }
 

@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use bytes::Bytes;
-use fjall::PersistMode;
+use fjall::{PersistMode, UserValue};
 use parking_lot::{Condvar, Mutex};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::index::Version;
@@ -46,10 +47,25 @@ const LONGEST_GATHER: Duration = Duration::from_millis(1);
 const RELAXED_FOR: Duration = Duration::from_millis(500);
 pub(super) const RELAXED_WRITES: u64 = 1000;
 
+/// The bytes of a write, and the copy of them that the tree keeps until it has written its tables.
+///
+/// The copy is made by whoever asks for the write. Made by whoever commits, it would lie among what the cache keeps for
+/// good, and leave holes there when it goes; and others would wait for it.
+pub(super) struct Value {
+    bytes: Bytes,
+    copy: UserValue,
+}
+
+impl From<Bytes> for Value {
+    fn from(bytes: Bytes) -> Value {
+        Value { copy: UserValue::from(&bytes[..]), bytes }
+    }
+}
+
 /// What a request wants done to a key.
 pub(super) enum Action {
-    Create { value: Bytes, ttl: Option<Duration> },
-    Update { expected: Revision, value: Bytes, ttl: Option<Duration> },
+    Create { value: Value, ttl: Option<Duration> },
+    Update { expected: Revision, value: Value, ttl: Option<Duration> },
     Delete { expected: Revision },
 }
 
@@ -65,7 +81,7 @@ pub(super) struct Operation {
 impl Operation {
     fn size(&self) -> usize {
         match &self.action {
-            Action::Create { value, .. } | Action::Update { value, .. } => value.len() + 128,
+            Action::Create { value, .. } | Action::Update { value, .. } => value.bytes.len() + 128,
             Action::Delete { .. } => 128,
         }
     }
@@ -351,7 +367,8 @@ impl Writer {
 impl Shared {
     /// Commits one operation on the caller's thread, if nobody else writes; gives it back otherwise.
     ///
-    /// Blocks for a sync: the runtime's other tasks go on meanwhile, on another thread.
+    /// Blocks for a sync. The runtime's other tasks go on meanwhile: on its other threads where syncs are short and it
+    /// has others, on one that takes over otherwise.
     pub fn commit_alone(&self, operation: Operation) -> Option<Operation> {
         let ttl = match &operation.action {
             Action::Create { ttl, .. } | Action::Update { ttl, .. } => ttl.is_some(),
@@ -367,8 +384,13 @@ impl Shared {
         if commits.in_flight > 1 || !self.queue.is_idle() {
             return Some(operation);
         }
+        let in_place = self.company.syncs_are_short() && Handle::current().metrics().num_workers() > 1;
         let work = AssertUnwindSafe(|| self.commit(&mut commits, vec![operation]));
-        if std::panic::catch_unwind(|| tokio::task::block_in_place(work)).is_err() {
+        let done = match in_place {
+            true => std::panic::catch_unwind(work),
+            false => std::panic::catch_unwind(|| tokio::task::block_in_place(work)),
+        };
+        if done.is_err() {
             self.fail_after_panic();
         }
         None
@@ -415,12 +437,12 @@ impl Shared {
                         expires_at,
                     };
                     batch.insert(&shared.log, revision.to_be_bytes(), record.encode());
-                    let version = match &value {
-                        Some(value) => {
-                            batch.insert(&shared.values, revision.to_be_bytes(), &value[..]);
-                            Version::put(revision, created)
+                    let (version, value) = match value {
+                        Some(Value { bytes, copy }) => {
+                            batch.insert(&shared.values, revision.to_be_bytes(), copy);
+                            (Version::put(revision, created), Some(bytes))
                         }
-                        None => Version::deleted(revision),
+                        None => (Version::deleted(revision), None),
                     };
                     pending.insert(key.clone(), version);
                     writes.push((key.clone(), version, expires_at));
@@ -481,6 +503,7 @@ impl Shared {
         if sync {
             commits.unsynced = None;
             commits.sync_time = (commits.sync_time * 7 + start.elapsed()) / 8;
+            self.company.synced(commits.sync_time);
         } else if self.options.sync {
             let (_, count) = commits.unsynced.get_or_insert((Instant::now(), 0));
             *count += writes;
