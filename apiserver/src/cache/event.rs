@@ -1,5 +1,6 @@
 //! One change as watchers share it: the new object, the old one, and each frame encoded once.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -54,6 +55,8 @@ pub struct Event {
     pub(super) at: Instant,
     gone: OnceLock<Arc<Entry>>,
     frames: Encodings,
+    /// Frames are not kept any more.
+    old: AtomicBool,
 }
 
 impl std::fmt::Debug for Event {
@@ -73,7 +76,7 @@ impl Event {
         at: Instant,
     ) -> Event {
         debug_assert!(object.is_some() || previous.is_some());
-        Event { revision, object, previous, at, gone: OnceLock::new(), frames: Encodings::default() }
+        Event { revision, object, previous, at, gone: OnceLock::new(), frames: Encodings::default(), old: AtomicBool::new(false) }
     }
 
     /// Any of the two objects, for what does not change: key, namespace, name.
@@ -105,12 +108,16 @@ impl Event {
         }
     }
 
-    /// A frame of this event as sent to watchers, made once per (`kind`, `encoding`).
+    /// A frame of this event as sent to watchers, made once per (`kind`, `encoding`) while the event is new. For those who
+    /// come late it is made again: what was kept for one of them would stay for as long as the event.
     ///
     /// `encoding` is the caller's number for a media type and form; it must be above zero (zero is
     /// [`Event::json_frame`]) and below 2^30.
     pub fn frame(&self, kind: EventType, encoding: u32, make: impl FnOnce(&Entry) -> Bytes) -> Bytes {
         let entry = self.entry(kind);
+        if self.old.load(Ordering::Relaxed) {
+            return make(entry);
+        }
         self.frames.get_or_make((encoding << 2) | kind as u32, || make(entry))
     }
 
@@ -119,7 +126,9 @@ impl Event {
         self.frame(kind, JSON, |entry| json_frame(kind, entry.json()))
     }
 
+    /// Drops the frames made so far, and keeps none from now on.
     pub(super) fn forget_frames(&self) {
+        self.old.store(true, Ordering::Relaxed);
         self.frames.clear();
     }
 

@@ -236,6 +236,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::cache::event::EventType;
     use crate::cache::spec::SelectableField;
 
     fn spec() -> Arc<ResourceSpec> {
@@ -301,6 +302,29 @@ mod tests {
         assert!(state.map_at(4).is_none());
         assert!(state.map_at(5).is_some());
         assert_eq!(state.position_after(7), Some(1));
+    }
+
+    #[test]
+    fn frames_are_kept_on_the_newest_events_only() {
+        let spec = spec();
+        let mut state = State::new(&spec);
+        for revision in 1..=FRAMES_KEPT as Revision + 2 {
+            let entry = pod(&spec, "a", "", revision);
+            state.apply(entry.key(), revision, Some(entry.clone()), Instant::now()).unwrap();
+        }
+        let frame = |at: usize| state.ring[at].json_frame(EventType::Modified);
+        // Both are held at once, so that one cannot take the place of the other.
+        let is_kept = |at: usize| {
+            let (one, two) = (frame(at), frame(at));
+            assert_eq!(one, two);
+            one.as_ptr() == two.as_ptr()
+        };
+        let newest = state.ring.len() - 1;
+        assert!(is_kept(newest) && is_kept(newest + 1 - FRAMES_KEPT));
+        assert!(!is_kept(newest - FRAMES_KEPT) && !is_kept(0), "made again for a watcher who comes late");
+        let kept = state.ring[newest].json_frame(EventType::Modified);
+        state.ring[newest].forget_frames();
+        assert_ne!(state.ring[newest].json_frame(EventType::Modified).as_ptr(), kept.as_ptr());
     }
 
     #[test]
