@@ -9,7 +9,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
-use futures::FutureExt as _;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -237,7 +238,9 @@ impl Serving {
         I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
         let peer = Peer(Arc::new(peer));
-        let leave = peer.0.leave.clone();
+        // Looked at when it has something to say: a connection is polled for each event of a watch, and the token's lock
+        // would be taken for each.
+        let mut leave: FuturesUnordered<_> = std::iter::once(peer.0.leave.clone().cancelled_owned()).collect();
         let router = self.router.clone();
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
@@ -245,8 +248,9 @@ impl Serving {
         });
         let mut connection = std::pin::pin!(self.builder.serve_connection_with_upgrades(io, service));
         let mut result = tokio::select! {
+            biased;
             result = connection.as_mut() => Some(result),
-            () = leave.cancelled() => None,
+            _ = leave.next() => None,
         };
         if result.is_none() {
             connection.as_mut().graceful_shutdown();

@@ -7,7 +7,8 @@ use apimachinery::status::Status;
 use axum::body::Body;
 use bytes::Bytes;
 use component_base::metrics::{Counter, Histogram};
-use futures::{Stream, StreamExt as _, stream};
+use futures::stream::{self, FuturesUnordered};
+use futures::{Stream, StreamExt as _};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -92,7 +93,6 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
     };
     let running = Running::new(watch, selection, sender, initial, sent);
     // The connection's own task runs the watch: with one of its own, every event would wake two.
-    // Two branches only end it, and need no poll of their own while events come.
     let deadline = tokio::time::sleep(timeout);
     let shutdown = cx.server.lifecycle.clone().watch();
     // Rows of a definition end when it changes or goes: upstream closes their watches, too.
@@ -105,6 +105,10 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
         }
         drop(counted);
     };
+    // What ends a watch is shared by all of them, so that looking at it takes locks that all of them take. In a set of
+    // its own it is looked at when it has something to say, not at every event.
+    let mut end: FuturesUnordered<_> = std::iter::once(end).collect();
+    let end = async move { end.next().await };
     let stream = stream::unfold(running, Running::chunk).take_until(end);
     Ok(answer(cx, format, stream))
 }
