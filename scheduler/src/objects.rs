@@ -68,7 +68,8 @@ pub struct PodSpec {
     pub resources: Option<ResourceRequirements>,
     #[serde(deserialize_with = "nullable")]
     pub node_selector: BTreeMap<String, String>,
-    pub affinity: Option<Affinity>,
+    /// Few pods have one, and it is large.
+    pub affinity: Option<Box<Affinity>>,
     #[serde(deserialize_with = "nullable")]
     pub tolerations: Interned<Vec<Toleration>>,
     #[serde(deserialize_with = "nullable")]

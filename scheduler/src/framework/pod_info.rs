@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 use apimachinery::labels::Selector;
+use client::Interned;
 
 use super::resource::{Resource, pod_requests, pod_requests_non_zero};
 use super::selector::{RequiredNodeAffinity, Term};
@@ -87,14 +88,14 @@ pub struct PodInfo {
     /// Pods it should not be with.
     pub preferred_anti_affinity: Vec<(i64, AffinityTerm)>,
     /// Its images, as nodes list them.
-    pub images: Vec<String>,
+    pub images: Interned<Vec<String>>,
     signature: OnceLock<u64>,
 }
 
 impl PodInfo {
     /// Computes everything.
     pub fn new(pod: Arc<Pod>) -> Self {
-        let affinity = pod.spec.affinity.as_ref();
+        let affinity = pod.spec.affinity.as_deref();
         let pod_affinity = affinity.and_then(|a| a.pod_affinity.as_ref());
         let anti_affinity = affinity.and_then(|a| a.pod_anti_affinity.as_ref());
         let required = |a: Option<&crate::objects::PodAffinity>| {
