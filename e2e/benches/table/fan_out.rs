@@ -4,12 +4,14 @@
 //! out of order: a server that loses one is told apart from one that is late.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use futures::future::join_all;
 use serde_json::json;
+use tokio::sync::Notify;
 
 use crate::load::{Ask, Connection, Stream};
 use crate::subject::Endpoint;
@@ -60,6 +62,20 @@ struct Course {
     sent: Cell<Vec<Duration>>,
     /// When to give up, whatever comes.
     end: Instant,
+    /// Given up.
+    over: Notify,
+}
+
+/// Ends the watchers when there is nothing to wait for any more. One timer for all of them: one for each read would cost
+/// as much as the read.
+async fn give_up(course: Rc<Course>) {
+    loop {
+        let until = course.end.min(course.heard.get() + SILENCE);
+        if Instant::now() >= until {
+            return course.over.notify_waiters();
+        }
+        tokio::time::sleep_until(until.into()).await;
+    }
 }
 
 /// Watches a collection with `watchers` connections while events are written into it.
@@ -83,10 +99,12 @@ pub async fn fan_out(endpoint: &Endpoint, watchers: usize, per_second: u32, time
         heard: Cell::new(started),
         sent: Cell::default(),
         end: started + time + LONGEST,
+        over: Notify::new(),
     });
     // Each watcher is a task of its own, so that an event wakes those it came for and nobody else.
     let local = tokio::task::LocalSet::new();
     let readers: Vec<_> = streams.into_iter().map(|stream| local.spawn_local(delays(stream, course.clone()))).collect();
+    local.spawn_local(give_up(course.clone()));
     local
         .run_until(async move {
             let rate = write(endpoint, per_second, &course).await?;
@@ -144,17 +162,16 @@ struct Seen {
 async fn delays(mut stream: Stream, course: Rc<Course>) -> anyhow::Result<Seen> {
     let mut delays = Vec::with_capacity(course.events);
     let mut cut_off = false;
+    let mut over = pin!(course.over.notified());
     while delays.len() < course.events {
-        let until = course.end.min(course.heard.get() + SILENCE);
-        let bytes = match tokio::time::timeout_at(until.into(), stream.more()).await {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(_)) => {
-                cut_off = true;
-                break;
-            }
-            // Somebody else may have heard something meanwhile.
-            Err(_) if Instant::now() < course.end.min(course.heard.get() + SILENCE) => continue,
-            Err(_) => break,
+        let read = tokio::select! {
+            biased;
+            read = stream.more() => read,
+            () = over.as_mut() => break,
+        };
+        let Ok(bytes) = read else {
+            cut_off = true;
+            break;
         };
         let arrived = course.started.elapsed();
         course.heard.set(course.started + arrived);

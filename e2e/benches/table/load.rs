@@ -290,8 +290,11 @@ pub struct Arrivals {
     pub times: Vec<Duration>,
 }
 
-/// Watches a collection until `count` objects have appeared, or for `patience` at most. The watch has begun when
-/// this returns; the future it gives reads it.
+/// Longest wait for the first object of [`arrivals`].
+const FIRST: Duration = Duration::from_secs(30);
+
+/// Watches a collection until `count` objects have appeared, or for `patience` at most from the first on. The watch has
+/// begun when this returns; the future it gives reads it.
 pub async fn arrivals(
     endpoint: &Endpoint,
     path: &str,
@@ -303,9 +306,10 @@ pub async fn arrivals(
     let started = Instant::now();
     Ok(Box::pin(async move {
         const ADDED: &[u8] = br#""type":"ADDED""#;
-        let mut times = Vec::with_capacity(count);
+        let mut times: Vec<Duration> = Vec::with_capacity(count);
         while times.len() < count {
-            let left = patience.saturating_sub(started.elapsed());
+            let until = times.first().map_or(FIRST, |first| *first + patience);
+            let left = until.saturating_sub(started.elapsed());
             let Ok(bytes) = tokio::time::timeout(left, stream.more()).await else { break };
             let bytes = bytes?;
             let mut used = bytes.len().saturating_sub(ADDED.len() - 1);

@@ -54,7 +54,7 @@ async fn deployment(plane: &ControlPlane) -> anyhow::Result<f64> {
     let mut connection = Connection::open(&plane.endpoint).await?;
     connection.send(&Ask::post("/apis/apps/v1/namespaces/default/deployments", &deployment)).await?;
     let times = pods.await?.times;
-    anyhow::ensure!(!times.is_empty(), "no pod was created");
-    let last = times[times.len() - 1].as_secs_f64();
-    Ok(last * REPLICAS as f64 / times.len() as f64)
+    anyhow::ensure!(times.len() > 1, "hardly a pod was created");
+    let (first, last) = (times[0].as_secs_f64(), times[times.len() - 1].as_secs_f64());
+    Ok(first + (last - first) * (REPLICAS - 1) as f64 / (times.len() - 1) as f64)
 }
