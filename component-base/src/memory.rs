@@ -86,7 +86,8 @@ mod tests {
     fn code_is_given_back_once_after_each_time_of_work() {
         let mut mapped = Mapped { at_work: true, used: Duration::ZERO };
         let mut used = 0;
-        let looks = [(900, false), (150, false), (10, true), (10, false), (150, false), (10, false), (500, false), (0, true)];
+        let looks =
+            [(900, false), (150, false), (10, true), (10, false), (150, false), (10, false), (500, false), (0, true)];
         for (at, (spent, over)) in looks.into_iter().enumerate() {
             used += spent;
             assert_eq!(mapped.rests(Duration::from_millis(used)), over, "look {at}");

@@ -76,7 +76,15 @@ impl Event {
         at: Instant,
     ) -> Event {
         debug_assert!(object.is_some() || previous.is_some());
-        Event { revision, object, previous, at, gone: OnceLock::new(), frames: Encodings::default(), old: AtomicBool::new(false) }
+        Event {
+            revision,
+            object,
+            previous,
+            at,
+            gone: OnceLock::new(),
+            frames: Encodings::default(),
+            old: AtomicBool::new(false),
+        }
     }
 
     /// Any of the two objects, for what does not change: key, namespace, name.
