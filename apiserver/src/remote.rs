@@ -18,6 +18,35 @@ use tokio_rustls::TlsConnector;
 const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_DOCUMENT: usize = 1 << 20;
 
+/// How long one request to a webhook may take, its answer included; upstream's figure.
+const REQUEST: Duration = Duration::from_secs(30);
+
+/// Why there is no answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    pub message: String,
+    /// It may be over at the next attempt: the connection was reset, or the server said so.
+    pub transient: bool,
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self { message, transient: false }
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(message: &str) -> Self {
+        message.to_string().into()
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 /// Takes a document and answers with one.
 #[async_trait]
 pub trait Remote: Send + Sync {
@@ -25,7 +54,58 @@ pub trait Remote: Send + Sync {
     ///
     /// # Errors
     /// Why there is no answer.
-    async fn ask(&self, document: &Value) -> Result<Value, String>;
+    async fn ask(&self, document: &Value) -> Result<Value, Failure>;
+
+    /// Sends a document that is text already; the answer does not matter.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    async fn send(&self, document: Bytes) -> Result<(), Failure> {
+        let document = serde_json::from_slice(&document).map_err(|error| error.to_string())?;
+        self.ask(&document).await.map(|_| ())
+    }
+}
+
+/// Growing pauses between attempts. Upstream: `apiserver/pkg/util/webhook`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Backoff {
+    first: Duration,
+    factor: f64,
+    /// At most so much of a pause is added to it.
+    jitter: f64,
+    /// Attempts, the first one included.
+    steps: u32,
+}
+
+impl Backoff {
+    /// Upstream's for webhooks.
+    pub const fn webhook(first: Duration) -> Self {
+        Self { first, factor: 1.5, jitter: 0.2, steps: 5 }
+    }
+
+    /// Attempts until one succeeds, fails for good, or there were enough.
+    ///
+    /// # Errors
+    /// The last attempt's.
+    pub async fn run<T, F>(
+        &self,
+        retry: impl Fn(&Failure) -> bool,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let mut pause = self.first;
+        for _ in 1..self.steps {
+            match attempt().await {
+                Err(error) if retry(&error) => tracing::debug!(%error, "a webhook is asked again"),
+                done => return done,
+            }
+            tokio::time::sleep(pause.mul_f64(1.0 + self.jitter * rand::random::<f64>())).await;
+            pause = pause.mul_f64(self.factor);
+        }
+        attempt().await
+    }
 }
 
 /// The server that a kubeconfig file names; without a file, the cluster this process runs in.
@@ -54,19 +134,59 @@ impl Kubeconfig {
     }
 }
 
-#[async_trait]
-impl Remote for Kubeconfig {
-    async fn ask(&self, document: &Value) -> Result<Value, String> {
-        let client = self.client.get_or_try_init(|| self.client()).await.map_err(|error| error.chain())?;
+impl Kubeconfig {
+    async fn post(&self, document: Bytes) -> Result<Bytes, Failure> {
+        let client = self.client.get_or_try_init(|| self.client()).await.map_err(|error| failure(&error))?;
         // A URI without a path: the one of the kubeconfig's server is taken.
         let request = http::Request::post("webhook")
             .header(http::header::CONTENT_TYPE, "application/json")
             .header(http::header::ACCEPT, "application/json")
-            .body(Bytes::from(document.to_string()))
+            .body(document)
             .map_err(|error| error.to_string())?;
-        let answer = client.send_ok(request).await.map_err(|error| error.chain())?;
-        let bytes = answer.into_body().collect().await.map_err(|error| error.to_string())?;
-        Ok(serde_json::from_slice(&bytes.to_bytes()).unwrap_or_default())
+        let exchange = async {
+            let answer = client.send_ok(request).await.map_err(|error| failure(&error))?;
+            let bytes = answer.into_body().collect().await.map_err(|error| error.to_string())?;
+            Ok(bytes.to_bytes())
+        };
+        tokio::time::timeout(REQUEST, exchange).await.unwrap_or_else(|_| Err("context deadline exceeded".into()))
+    }
+}
+
+/// Which failures upstream tries again (`DefaultShouldRetry`).
+fn failure(error: &client::Error) -> Failure {
+    let message = error.chain();
+    let transient = match error.status() {
+        Some(status) => {
+            let later = status.details.as_ref().and_then(|details| details.retry_after_seconds);
+            matches!(status.code, 429 | 500 | 504) || later.is_some_and(|seconds| seconds > 0)
+        }
+        None => reset(error),
+    };
+    Failure { message, transient }
+}
+
+/// Whether the other side cut the connection.
+fn reset(error: &client::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if io == Some(std::io::ErrorKind::ConnectionReset) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[async_trait]
+impl Remote for Kubeconfig {
+    async fn ask(&self, document: &Value) -> Result<Value, Failure> {
+        let answer = self.post(Bytes::from(document.to_string())).await?;
+        Ok(serde_json::from_slice(&answer).unwrap_or_default())
+    }
+
+    async fn send(&self, document: Bytes) -> Result<(), Failure> {
+        self.post(document).await.map(|_| ())
     }
 }
 
@@ -101,4 +221,34 @@ async fn fetch(url: &str, tls: &Arc<ClientConfig>) -> Result<Value, Box<dyn std:
     let bytes = Limited::new(answer.into_body(), MAX_DOCUMENT).collect().await?.to_bytes();
     connection.abort();
     Ok(serde_json::from_slice(&bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_be_over_is_tried_again() {
+        let transient = |failure: &Failure| failure.transient;
+        for (fails, is_transient, attempts, good) in
+            [(0, true, 1, true), (4, true, 5, true), (9, true, 5, false), (9, false, 1, false)]
+        {
+            let (asked, begun) = (Cell::new(0), tokio::time::Instant::now());
+            let attempt = || {
+                asked.set(asked.get() + 1);
+                let failed = asked.get() <= fails;
+                let failure = Failure { message: "no".to_string(), transient: is_transient };
+                async move { if failed { Err(failure) } else { Ok(()) } }
+            };
+            let outcome = Backoff::webhook(Duration::from_secs(10)).run(transient, attempt).await;
+            assert_eq!((asked.get(), outcome.is_ok()), (attempts, good), "{fails} {is_transient}");
+            if attempts == 5 {
+                // 10 + 15 + 22.5 + 33.75 seconds, and up to a fifth more.
+                let waited = begun.elapsed().as_secs_f64();
+                assert!((81.25..97.6).contains(&waited), "{waited}");
+            }
+        }
+    }
 }

@@ -25,7 +25,23 @@ impl AsRawFd for Fd {
     }
 }
 
-/// Notices changes of some files.
+/// What a file has in it; of a folder, what all its files have, by name.
+fn content(path: &Path) -> Option<Vec<u8>> {
+    let Ok(entries) = std::fs::read_dir(path) else { return std::fs::read(path).ok() };
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    files.sort();
+    let mut all = Vec::new();
+    for file in files {
+        all.extend_from_slice(file.as_os_str().as_encoded_bytes());
+        all.push(0);
+        let bytes = std::fs::read(&file).unwrap_or_default();
+        all.extend_from_slice(&bytes.len().to_le_bytes());
+        all.extend(bytes);
+    }
+    Some(all)
+}
+
+/// Notices changes of some files, or of the files of some folders.
 pub struct Watch {
     paths: Vec<PathBuf>,
     seen: Vec<Option<Vec<u8>>>,
@@ -39,6 +55,9 @@ fn existing(directory: &Path) -> &Path {
 
 /// The directories whose entries decide what a path leads to: its own, and those of every link on the way.
 fn directories(path: &Path, into: &mut BTreeSet<PathBuf>) {
+    if path.is_dir() {
+        into.insert(path.to_path_buf());
+    }
     let mut path = path.to_path_buf();
     // As many links as the kernel itself follows.
     for _ in 0..40 {
@@ -70,7 +89,7 @@ impl Watch {
         let paths: Vec<PathBuf> = paths.iter().map(|path| path.as_ref().to_path_buf()).collect();
         let inotify = Self::register(&paths);
         // Read after the watch stands, so that nothing falls between.
-        let seen = paths.iter().map(|path| std::fs::read(path).ok()).collect();
+        let seen = paths.iter().map(|path| content(path)).collect();
         Self { paths, seen, inotify }
     }
 
@@ -121,7 +140,7 @@ impl Watch {
             tokio::time::sleep(SETTLE).await;
             // Links may lead elsewhere now. What happens in between is seen by the comparison.
             self.inotify = Self::register(&self.paths);
-            let now: Vec<_> = self.paths.iter().map(|path| std::fs::read(path).ok()).collect();
+            let now: Vec<_> = self.paths.iter().map(|path| content(path)).collect();
             if now != self.seen {
                 self.seen = now;
                 return;
@@ -153,6 +172,18 @@ mod tests {
         // The same content again is no change.
         std::fs::write(&file, "3").unwrap();
         assert!(tokio::time::timeout(Duration::from_millis(300), watch.changed()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn files_of_a_folder_come_and_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut watch = Watch::new(&[dir.path()]);
+        std::fs::write(dir.path().join("a"), "1").unwrap();
+        soon(&mut watch).await;
+        std::fs::rename(dir.path().join("a"), dir.path().join("b")).unwrap();
+        soon(&mut watch).await;
+        std::fs::remove_file(dir.path().join("b")).unwrap();
+        soon(&mut watch).await;
     }
 
     #[tokio::test]

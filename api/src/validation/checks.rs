@@ -377,7 +377,7 @@ pub(super) fn path_segment(name: &str, path: &Path, errors: &mut ErrorList) {
 }
 
 /// `acme.io/foo`, required.
-pub(super) fn domain_prefixed_path(text: &str, path: &Path, errors: &mut ErrorList) {
+pub fn domain_prefixed_path(text: &str, path: &Path, errors: &mut ErrorList) {
     const PATH: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
     if text.is_empty() {
         errors.push(field::required(path, ""));

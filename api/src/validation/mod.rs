@@ -63,6 +63,7 @@ const RESOURCE: &str = "resource.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 pub use capabilities::allow_privileged;
+pub use checks::domain_prefixed_path;
 pub(crate) use checks::sloppy_ip;
 pub use object_meta::field_manager;
 

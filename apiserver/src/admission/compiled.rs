@@ -14,15 +14,23 @@ pub struct Compiled<T> {
     /// Of the resources, in the order asked for: built in, so they stay.
     caches: OnceLock<Vec<Option<Arc<ResourceCache>>>>,
     made: RwLock<Option<(Vec<Revision>, Arc<T>)>>,
+    /// Objects that come from files, by resource; they are before all others.
+    fixed: RwLock<Vec<Vec<serde_json::Value>>>,
 }
 
 impl<T> Default for Compiled<T> {
     fn default() -> Self {
-        Compiled { caches: OnceLock::new(), made: RwLock::new(None) }
+        Compiled { caches: OnceLock::new(), made: RwLock::new(None), fixed: RwLock::default() }
     }
 }
 
 impl<T> Compiled<T> {
+    /// Other objects from files, in the order of the resources.
+    pub fn fix(&self, objects: Vec<Vec<serde_json::Value>>) {
+        *self.fixed.write() = objects;
+        *self.made.write() = None;
+    }
+
     /// What `make` makes of the present objects of the resources of a group, in their order.
     ///
     /// # Errors
@@ -50,10 +58,15 @@ impl<T> Compiled<T> {
         let revisions: Vec<Revision> = caches.iter().map(changed).collect();
         // Of two that compile at once the later one is kept; a change in between is seen next time, because the
         // revisions were read first.
+        // Held until the end: what is fixed meanwhile must not be overwritten by what is made of less.
+        let fixed = self.fixed.read();
         let objects: Vec<Vec<serde_json::Value>> = caches
             .iter()
-            .map(|cache| {
-                cache.as_ref().map_or_else(Vec::new, |cache| cache.present().iter().map(|e| e.tree()).collect())
+            .enumerate()
+            .map(|(at, cache)| {
+                let mut objects = fixed.get(at).cloned().unwrap_or_default();
+                objects.extend(cache.iter().flat_map(|cache| cache.present()).map(|entry| entry.tree()));
+                objects
             })
             .collect();
         let made = Arc::new(make(&objects));

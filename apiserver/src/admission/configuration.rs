@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::chain::is_known;
 use super::pod_security::policy::{Level, Policy, Standard, Version};
-use super::{Settings, event_rate_limit, pod_security};
+use super::{Settings, event_rate_limit, manifests, pod_security};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -59,6 +59,14 @@ struct Exemptions {
 #[serde(deny_unknown_fields)]
 struct EventRateLimit {
     limits: Vec<event_rate_limit::Limit>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+struct Manifests {
+    /// Of webhooks only: how the server shows them who it is.
+    kube_config_file: String,
+    static_manifests_dir: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -145,6 +153,17 @@ fn plugin_settings(settings: &mut Settings, name: &str, value: Value, folder: &P
             let selectors = value.get("podNodeSelectorPluginConfig").cloned().unwrap_or_default();
             settings.pod_node_selector = serde_json::from_value(selectors).map_err(|error| error.to_string())?;
         }
+        _ if manifests::configuration_of(name).is_some() => {
+            let kind = manifests::configuration_of(name).unwrap_or_default();
+            let config: Manifests = fields(value, "apiserver.config.k8s.io", kind)?;
+            if !config.kube_config_file.is_empty() {
+                tracing::info!(plugin = name, "kubeConfigFile has no effect here yet");
+            }
+            if !config.static_manifests_dir.is_empty() {
+                manifests::check_folder(&config.static_manifests_dir)?;
+                settings.manifests.insert(name.to_string(), config.static_manifests_dir.into());
+            }
+        }
         _ => tracing::info!(plugin = name, "this plugin's configuration has no effect here yet"),
     }
     Ok(())
@@ -190,6 +209,20 @@ mod tests {
         assert_eq!(settings.pod_security.namespaces, ["kube-system"]);
         file("events.yaml", &events.replace("qps: 5", "qps: 0"));
         assert!(load(&dir.path().join("main.yaml")).unwrap_err().starts_with("EventRateLimit: limits: Invalid"));
+        let webhooks = |folder: &str| {
+            format!(
+                "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n- name: ValidatingAdmissionWebhook\n  \
+                 configuration: {{apiVersion: apiserver.config.k8s.io/v1, kind: WebhookAdmissionConfiguration, staticManifestsDir: {folder}}}\n"
+            )
+        };
+        file("main.yaml", &webhooks(&dir.path().display().to_string()));
+        let settings = load(&dir.path().join("main.yaml")).unwrap();
+        assert_eq!(settings.manifests["ValidatingAdmissionWebhook"], dir.path());
+        file("main.yaml", &webhooks("here"));
+        assert_eq!(
+            load(&dir.path().join("main.yaml")).unwrap_err(),
+            "ValidatingAdmissionWebhook: staticManifestsDir: Invalid value: \"here\": must be an absolute file path"
+        );
         file("main.yaml", "apiVersion: v1\nkind: AdmissionConfiguration\n");
         assert!(load(&dir.path().join("main.yaml")).is_err());
     }

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Attributes, Plugin};
-use crate::remote::{Kubeconfig, Remote};
+use crate::remote::{Backoff, Kubeconfig, Remote};
 use crate::server::Server;
 
 pub const NAME: &str = "ImagePolicyWebhook";
@@ -26,10 +26,6 @@ const AUDIT_PREFIX: &str = "imagepolicywebhook.image-policy.k8s.io/";
 /// No more verdicts are kept.
 const MOST: usize = 1024;
 
-/// How often a backend that does not answer is asked, and how much longer each wait is.
-const ATTEMPTS: u32 = 5;
-const FACTOR: f64 = 1.5;
-
 /// The plugin; what it asks is in the server's settings.
 pub struct ImagePolicyWebhook;
 
@@ -38,7 +34,7 @@ pub struct ImagePolicy {
     remote: Box<dyn Remote>,
     allow_ttl: Duration,
     deny_ttl: Duration,
-    backoff: Duration,
+    backoff: Backoff,
     default_allow: bool,
     kept: Mutex<HashMap<String, (Duration, Value)>>,
 }
@@ -113,7 +109,7 @@ impl ImagePolicy {
         deny_ttl: Duration,
         backoff: Duration,
     ) -> Self {
-        Self { remote, allow_ttl, deny_ttl, backoff, default_allow, kept: Mutex::default() }
+        Self { remote, allow_ttl, deny_ttl, backoff: Backoff::webhook(backoff), default_allow, kept: Mutex::default() }
     }
 
     /// The status of a review: kept, or asked for.
@@ -125,19 +121,8 @@ impl ImagePolicy {
             return Ok(status.clone());
         }
         let review = json!({"kind": "ImageReview", "apiVersion": "imagepolicy.k8s.io/v1alpha1", "spec": spec, "status": {"allowed": false}});
-        let mut wait = self.backoff;
-        let mut attempt = 1;
-        let answer = loop {
-            match self.remote.ask(&review).await {
-                Ok(answer) => break answer,
-                Err(error) if attempt == ATTEMPTS => return Err(error),
-                Err(_) => {
-                    tokio::time::sleep(wait).await;
-                    wait = wait.mul_f64(FACTOR);
-                    attempt += 1;
-                }
-            }
-        };
+        let asked = self.backoff.run(|error| error.transient, || self.remote.ask(&review)).await;
+        let answer = asked.map_err(|error| error.message)?;
         let status = answer.get("status").cloned().unwrap_or_default();
         let ttl = if status.bool_at(&["allowed"]) == Some(true) { self.allow_ttl } else { self.deny_ttl };
         let mut kept = self.kept.lock();
@@ -220,10 +205,12 @@ mod tests {
 
     #[async_trait]
     impl Remote for Backend {
-        async fn ask(&self, document: &Value) -> Result<Value, String> {
+        async fn ask(&self, document: &Value) -> Result<Value, crate::remote::Failure> {
             self.0.fetch_add(1, Ordering::SeqCst);
             match document.str_at(&["spec", "namespace"]) {
-                Some("broken") => Err("connection refused".to_string()),
+                Some("broken") => {
+                    Err(crate::remote::Failure { message: "connection reset".to_string(), transient: true })
+                }
                 _ => Ok(json!({"status": {"allowed": document["spec"]["containers"][0]["image"] == "good"}})),
             }
         }
@@ -248,7 +235,7 @@ mod tests {
             assert_eq!(calls.load(Ordering::SeqCst), asked, "{image} at {at}");
         }
         let broken = json!({"containers": [], "namespace": "broken"});
-        assert_eq!(policy.status(&broken, seconds(0)).await.unwrap_err(), "connection refused");
+        assert_eq!(policy.status(&broken, seconds(0)).await.unwrap_err(), "connection reset");
         assert_eq!(calls.load(Ordering::SeqCst), 9, "five attempts");
     }
 

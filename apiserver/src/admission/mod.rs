@@ -20,6 +20,7 @@ pub mod image_policy;
 pub mod limit_pod_hard_anti_affinity_topology;
 pub mod limit_ranger;
 pub mod lookup;
+pub mod manifests;
 pub mod namespace_auto_provision;
 pub mod namespace_lifecycle;
 pub mod node_declared_features;
@@ -82,6 +83,8 @@ pub struct Settings {
     pub event_rate_limit: event_rate_limit::Settings,
     /// `None` without a configuration, which the plugin cannot do without.
     pub image_policy: Option<Arc<image_policy::ImagePolicy>>,
+    /// Folders of webhooks and policies, by plugin.
+    pub manifests: manifests::Settings,
     pub pod_node_selector: pod_node_selector::Settings,
     pub pod_security: pod_security::Settings,
     pub pod_toleration_restriction: pod_toleration_restriction::Settings,

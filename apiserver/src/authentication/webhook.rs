@@ -13,13 +13,13 @@ use ring::hmac;
 use serde_json::{Value, json};
 
 use crate::answers::{Answers, Key};
-use crate::remote::Remote;
+use crate::remote::{Backoff, Failure, Remote};
 use crate::request::UserInfo;
 
 /// Answers kept at a time; upstream's figure.
 const CACHED: usize = 32 * 1024;
-/// How often and after which pauses a webhook that fails is asked.
-const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(750)];
+/// Pauses of a webhook that is asked again.
+const BACKOFF: Backoff = Backoff::webhook(Duration::from_millis(500));
 /// How long a question may take with all its attempts.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -119,15 +119,8 @@ impl Webhook {
     }
 }
 
-async fn attempts(remote: &dyn Remote, review: &Value) -> Result<Value, String> {
-    for pause in PAUSES {
-        match remote.ask(review).await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => tracing::debug!(error, "the authentication webhook is asked again"),
-        }
-        tokio::time::sleep(pause).await;
-    }
-    remote.ask(review).await
+async fn attempts(remote: &dyn Remote, review: &Value) -> Result<Value, Failure> {
+    BACKOFF.run(|error| error.transient, || remote.ask(review)).await
 }
 
 fn judge(status: &Value, wanted: &[String], implicit: &[String]) -> Option<(UserInfo, Vec<String>)> {
@@ -174,11 +167,14 @@ mod tests {
 
     #[async_trait]
     impl Remote for Knows {
-        async fn ask(&self, review: &Value) -> Result<Value, String> {
+        async fn ask(&self, review: &Value) -> Result<Value, Failure> {
             self.0.fetch_add(1, Ordering::SeqCst);
             assert_eq!(review["apiVersion"], "authentication.k8s.io/v1");
             tokio::task::yield_now().await;
             if review["spec"]["token"] == "down" {
+                return Err(Failure { message: "connection reset by peer".into(), transient: true });
+            }
+            if review["spec"]["token"] == "off" {
                 return Err("connection refused".into());
             }
             let known = review["spec"]["token"] == "good";
@@ -211,7 +207,9 @@ mod tests {
         assert_eq!(remote.0.load(Ordering::SeqCst), 3);
         assert!(webhook.user("down", None).await.is_none());
         assert!(webhook.user("down", None).await.is_none());
-        assert_eq!(remote.0.load(Ordering::SeqCst), 9, "three attempts each time");
+        assert_eq!(remote.0.load(Ordering::SeqCst), 13, "five attempts each time");
+        assert!(webhook.user("off", None).await.is_none());
+        assert_eq!(remote.0.load(Ordering::SeqCst), 14, "nobody there is nobody there");
     }
 
     #[tokio::test]

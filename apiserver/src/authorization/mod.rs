@@ -88,7 +88,7 @@ impl Attributes {
 }
 
 /// Keeps error texts from being read as HTML, as upstream does.
-fn sanitize(text: &str) -> String {
+pub(crate) fn sanitize(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

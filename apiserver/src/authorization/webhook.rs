@@ -15,13 +15,16 @@ use apimachinery::labels;
 
 use super::{Asks, Attributes, Authorizer, Decision, Found};
 use crate::answers::{Answers, Key};
-use crate::remote::Remote;
+use crate::remote::{Backoff, Remote};
 use crate::request::UserInfo;
 
 /// Decisions kept at a time; upstream's figure.
 const CACHED: usize = 8192;
 /// Requests whose attributes are longer than this are not kept: a stranger could fill the memory.
 const MAX_KEY: usize = 10_000;
+
+/// Pauses of a webhook that is asked again.
+const BACKOFF: Backoff = Backoff::webhook(Duration::from_millis(500));
 
 /// What the cost of a condition is estimated with.
 const MAX_GROUPS: u64 = 1000;
@@ -254,9 +257,10 @@ impl Asks for Webhook {
 }
 
 async fn ask(remote: &dyn Remote, review: &Value, timeout: Duration) -> Result<Decision, Arc<str>> {
-    let status = match tokio::time::timeout(timeout, remote.ask(review)).await {
+    let attempts = BACKOFF.run(|error| error.transient, || remote.ask(review));
+    let status = match tokio::time::timeout(timeout, attempts).await {
         Ok(Ok(answer)) => answer.get("status").cloned().unwrap_or_default(),
-        Ok(Err(error)) => return Err(error.into()),
+        Ok(Err(error)) => return Err(error.message.into()),
         Err(_) => return Err("it did not answer in time".into()),
     };
     let flag = |name: &str| status.get(name).and_then(Value::as_bool) == Some(true);
@@ -279,10 +283,10 @@ mod tests {
 
     #[async_trait]
     impl Remote for Answers {
-        async fn ask(&self, review: &Value) -> Result<Value, String> {
+        async fn ask(&self, review: &Value) -> Result<Value, crate::remote::Failure> {
             self.0.fetch_add(1, Ordering::Relaxed);
             if self.1.is_null() {
-                return Err("down".to_string());
+                return Err("down".into());
             }
             assert_eq!(review["kind"], "SubjectAccessReview");
             Ok(json!({"status": self.1}))

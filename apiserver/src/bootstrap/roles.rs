@@ -29,7 +29,7 @@ const ATTEMPTS: usize = 4;
 /// # Errors
 /// The first object's that could not be written.
 pub async fn reconcile(server: &Arc<Server>) -> Result<(), Status> {
-    futures::stream::iter(policy::objects())
+    futures::stream::iter(policy::objects(&server.features))
         .map(|object| async move { one(server, &object).await })
         .buffer_unordered(AT_ONCE)
         .try_collect()
@@ -154,7 +154,8 @@ mod tests {
     use super::*;
 
     fn expected(kind: &str, name: &str) -> Value {
-        let found = policy::objects().into_iter().find(|object| object.kind() == kind && object.name() == name);
+        let gates = crate::config::features::defaults();
+        let found = policy::objects(&gates).into_iter().find(|object| object.kind() == kind && object.name() == name);
         found.unwrap_or_else(|| panic!("{kind} {name} is in no table"))
     }
 

@@ -1,5 +1,6 @@
 //! What a kube-apiserver is started with: built from flags, or by `deploy` in code.
 
+pub mod features;
 pub mod flags;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -112,12 +113,10 @@ pub struct Config {
     pub bootstrap_token_auth: bool,
     /// `--audit-policy-file`.
     pub audit_policy_file: Option<PathBuf>,
-    /// `--audit-log-path`, `-maxsize`, `-maxbackup`.
+    /// `--audit-log-*`.
     pub audit_log: Option<crate::audit::LogOptions>,
-    /// `--audit-webhook-config-file`: a kubeconfig whose server takes the events.
-    pub audit_webhook_config_file: Option<PathBuf>,
-    /// `--audit-webhook-batch-max-size` and `-wait`.
-    pub audit_webhook_batch: (usize, Duration),
+    /// `--audit-webhook-*`.
+    pub audit_webhook: Option<crate::audit::WebhookOptions>,
     /// `--authentication-config`, or what `--oidc-*` say.
     pub authentication: crate::authentication::configuration::Settings,
     /// `--anonymous-auth`.
@@ -222,8 +221,7 @@ impl Default for Config {
             bootstrap_token_auth: false,
             audit_policy_file: None,
             audit_log: None,
-            audit_webhook_config_file: None,
-            audit_webhook_batch: (400, Duration::from_secs(30)),
+            audit_webhook: None,
             authentication: crate::authentication::configuration::Settings::default(),
             anonymous_auth: true,
             authorization_modes: vec![AuthorizationMode::AlwaysAllow],

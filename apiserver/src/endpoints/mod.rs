@@ -47,6 +47,10 @@ pub async fn dispatch(cx: &mut Context, _body: Body) -> Result<Response, Status>
                 Some(response::text(StatusCode::OK, cx.server.flow_control.dump_priority_levels()))
             }
             "dump_queues" => Some(response::text(StatusCode::OK, cx.server.flow_control.dump_queues())),
+            "dump_requests" => {
+                let details = cx.query.get("includeRequestDetails").is_some_and(|text| !text.is_empty());
+                Some(response::text(StatusCode::OK, cx.server.flow_control.dump_requests(details)))
+            }
             _ => None,
         },
         [".well-known", "openid-configuration"] => {

@@ -1,6 +1,6 @@
-//! `/debug/api_priority_and_fairness/dump_priority_levels` and `dump_queues`: the state of the moment, as tables.
+//! `/debug/api_priority_and_fairness/dump_{priority_levels,queues,requests}`: the state of the moment, as tables.
 
-use std::sync::atomic::Ordering;
+use component_base::duration;
 
 use super::FlowControl;
 
@@ -46,25 +46,20 @@ impl FlowControl {
             "TimedoutRequests",
             "CancelledRequests",
         ])];
-        let queues = self.0.levels.queues();
-        let mut names: Vec<_> = self.0.known.lock().levels.keys().cloned().collect();
-        names.sort();
-        for name in names {
-            let counts = self.0.metrics.counts(&name);
-            let count = |of: &std::sync::atomic::AtomicU64| of.load(Ordering::Relaxed).to_string();
-            let active = queues.iter().filter(|queue| queue.level == name && queue.pending > 0).count();
-            let busy = counts.waiting.load(Ordering::Relaxed) + counts.executing.load(Ordering::Relaxed) > 0;
+        for (name, queues, quiescing) in self.0.levels.all() {
+            let counts = queues.counts();
+            let active = queues.queues().iter().filter(|queue| queue.pending > 0).count();
             rows.push(vec![
                 name.to_string(),
                 active.to_string(),
-                (!busy).to_string(),
-                "false".to_string(),
-                count(&counts.waiting),
-                count(&counts.executing),
-                count(&counts.dispatched),
-                count(&counts.rejected),
-                count(&counts.timed_out),
-                count(&counts.cancelled),
+                queues.is_idle().to_string(),
+                quiescing.to_string(),
+                counts.waiting.to_string(),
+                counts.executing.to_string(),
+                counts.dispatched.to_string(),
+                counts.rejected.to_string(),
+                counts.timed_out.to_string(),
+                counts.cancelled.to_string(),
             ]);
         }
         table(&rows)
@@ -83,18 +78,83 @@ impl FlowControl {
             "MaxSeatsSum",
             "TotalWorkSum",
         ])];
-        for queue in self.0.levels.queues() {
-            rows.push(vec![
-                queue.level.to_string(),
-                queue.index.to_string(),
-                queue.pending.to_string(),
-                queue.executing.0.to_string(),
-                queue.executing.1.to_string(),
-                format!("{:.8}ss", queue.start),
-                queue.seats.to_string(),
-                queue.seats.to_string(),
-                format!("{:.8}ss", f64::from(queue.seats)),
-            ]);
+        for (name, queues, _) in self.0.levels.all() {
+            for (index, queue) in queues.queues().iter().enumerate() {
+                let (initial, most, work) = queue.sums;
+                rows.push(vec![
+                    name.to_string(),
+                    index.to_string(),
+                    queue.pending.to_string(),
+                    queue.executing.to_string(),
+                    queue.seats_in_use.to_string(),
+                    format!("{:.8}ss", queue.next_r),
+                    initial.to_string(),
+                    most.to_string(),
+                    format!("{work:.8}ss"),
+                ]);
+            }
+        }
+        table(&rows)
+    }
+
+    /// A row for each request that waits or is served; `details` adds what it is about.
+    pub fn dump_requests(&self, details: bool) -> String {
+        let mut names = header(&[
+            "PriorityLevelName",
+            "FlowSchemaName",
+            "QueueIndex",
+            "RequestIndexInQueue",
+            "FlowDistingsher",
+            "ArriveTime",
+            "InitialSeats",
+            "FinalSeats",
+            "AdditionalLatency",
+            "StartTime",
+        ]);
+        if details {
+            names.extend(header(&[
+                "UserName",
+                "Verb",
+                "APIPath",
+                "Namespace",
+                "Name",
+                "APIVersion",
+                "Resource",
+                "SubResource",
+            ]));
+        }
+        let mut rows = vec![names];
+        for (name, queues, _) in self.0.levels.all() {
+            for request in queues.requests() {
+                let started = request.started.map_or("0001-01-01T00:00:00Z".to_string(), |time| time.to_string());
+                let mut row = vec![
+                    name.to_string(),
+                    request.schema.to_string(),
+                    request.queue.to_string(),
+                    request.index.to_string(),
+                    request.distinguisher,
+                    request.arrived.to_string(),
+                    request.work.initial.to_string(),
+                    request.work.last.to_string(),
+                    duration::format(request.work.linger),
+                    started,
+                ];
+                if details {
+                    let info = &request.details.info;
+                    let version = apimachinery::gvk::GroupVersion::new(info.group.clone(), info.version.clone());
+                    row.extend([
+                        request.details.user.clone(),
+                        info.verb.clone(),
+                        info.path.clone(),
+                        info.namespace.clone(),
+                        info.name.clone(),
+                        version.to_string(),
+                        info.resource.clone(),
+                        info.subresource.clone(),
+                    ]);
+                }
+                rows.push(row);
+            }
         }
         table(&rows)
     }

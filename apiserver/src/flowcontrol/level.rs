@@ -1,28 +1,38 @@
-//! Seats, queues and fairness of the priority levels.
+//! Priority levels: their seats, and what they lend each other.
 //!
-//! A level has a share of the server's seats. Whoever finds none free waits in one of the level's
-//! queues: a flow is dealt a small hand of queues by its hash and takes the shortest, so that a flow
-//! that floods can fill few of the queues of others. Queues are served by start-time fair queuing.
-//! Seats that a level does not use may be borrowed by others, up to what it lends.
+//! Each level has a nominal share of the server's seats. Every ten seconds the seats are divided anew by what
+//! the levels would have used, within the bounds that each level's configuration sets: what it keeps, and what
+//! it may borrow. Upstream: `util/flowcontrol/apf_controller.go`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use component_base::clock::SharedClock;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use tokio::sync::oneshot;
+
+use super::allocation::{Demand, Item, allocate};
+use super::metrics::FlowMetrics;
+use super::queue_set::{QueueSet, Rule};
+
+/// How often seats are divided anew.
+pub(super) const PERIOD: Duration = Duration::from_secs(10);
+/// Of a level's nominal seats, the part that one request may have.
+const WIDEST: f64 = 0.15;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Spec {
     #[serde(rename = "type")]
     pub kind: String,
-    pub limited: Option<Limited>,
+    limited: Option<Limited>,
+    exempt: Option<Exempt>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Limited {
+struct Limited {
     nominal_concurrency_shares: u32,
     lendable_percent: u32,
     borrowing_limit_percent: Option<u32>,
@@ -38,6 +48,13 @@ impl Default for Limited {
             limit_response: LimitResponse::default(),
         }
     }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Exempt {
+    nominal_concurrency_shares: u32,
+    lendable_percent: u32,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -60,455 +77,312 @@ impl Default for Queuing {
     }
 }
 
-/// The seats of a level: its own, those it keeps, and the most it may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    pub nominal: u32,
-    pub lower: u32,
-    pub upper: u32,
+impl Spec {
+    pub fn is_exempt(&self) -> bool {
+        self.kind == "Exempt"
+    }
+
+    /// Shares, lendable percent, and the most that may be borrowed in percent.
+    fn shares(&self) -> (u32, u32, Option<u32>) {
+        if self.is_exempt() {
+            let exempt = self.exempt.clone().unwrap_or_default();
+            return (exempt.nominal_concurrency_shares, exempt.lendable_percent, None);
+        }
+        let limited = self.limited.clone().unwrap_or_default();
+        (limited.nominal_concurrency_shares, limited.lendable_percent, limited.borrowing_limit_percent)
+    }
+
+    fn rule(&self) -> Rule {
+        if self.is_exempt() {
+            return Rule::Exempt;
+        }
+        match self.limited.as_ref().and_then(|limited| limited.limit_response.queuing.as_ref()) {
+            Some(queuing) => Rule::Queue {
+                queues: queuing.queues.max(1),
+                hand_size: queuing.hand_size.max(1),
+                length: queuing.queue_length_limit,
+            },
+            None => Rule::Reject,
+        }
+    }
 }
 
-/// A queue at some moment.
-#[derive(Clone, Debug)]
-pub(super) struct QueueState {
-    pub level: Arc<str>,
-    pub index: usize,
-    pub pending: usize,
-    /// What was served from it and still runs: requests and seats.
-    pub executing: (u32, u32),
-    pub start: f64,
-    /// Of those who wait.
-    pub seats: u32,
-}
-
-/// Why a request got no seat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Its queue is full.
-    QueueFull,
-    /// The level has no queues and no free seat.
-    ConcurrencyLimit,
-    /// It waited too long.
-    TimedOut,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Waiter>,
-    /// Virtual time at which the next of this queue would start; grows with what it was given.
-    start: f64,
-    /// What was served from it and still runs: requests and seats.
-    executing: (u32, u32),
-}
-
-struct Waiter {
-    id: u64,
-    seats: u32,
-    wake: oneshot::Sender<()>,
-}
-
-#[derive(Default)]
+/// One level.
 struct Level {
+    spec: Spec,
+    queues: QueueSet,
+    /// It is not there any more; what is in it is served.
+    quiescing: bool,
     nominal: u32,
-    /// What stays reserved even when idle.
     minimum: u32,
     maximum: u32,
-    queuing: Option<Queuing>,
-    queues: Vec<Queue>,
-    executing: u32,
-    /// The virtual start of what was served last.
-    clock: f64,
+    current: u32,
+    demand: Demand,
+    widest: u32,
 }
 
-#[derive(Default)]
-struct State {
-    total: u32,
-    executing: u32,
-    next: u64,
-    levels: HashMap<Arc<str>, Level>,
+/// A level, as requests need it.
+#[derive(Clone)]
+pub(super) struct Entrance {
+    pub queues: QueueSet,
+    /// The most seats that a request may have.
+    pub widest: u32,
+    /// Nobody waits here.
+    pub exempt: bool,
 }
 
 /// All levels of a server.
-#[derive(Clone, Default)]
-pub struct Levels(Arc<Mutex<State>>);
-
-/// A request's seats; dropping it gives them back.
-pub struct Seat {
-    levels: Levels,
-    level: Arc<str>,
-    seats: u32,
-    /// The queue that it was waited for in.
-    queue: Option<usize>,
+pub(super) struct Levels {
+    total: u32,
+    clock: SharedClock,
+    metrics: Arc<FlowMetrics>,
+    levels: Mutex<HashMap<Arc<str>, Level>>,
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if let Some(queue) = self.queue {
-            self.levels.served(&self.level, queue, |(requests, seats)| {
-                (requests.saturating_sub(1), seats.saturating_sub(self.seats))
-            });
-        }
-        self.levels.release(&self.level, self.seats);
-    }
-}
-
-/// A place in a queue; dropping it leaves the queue.
-struct Place<'a> {
-    levels: &'a Levels,
-    level: &'a Arc<str>,
-    queue: usize,
-    id: u64,
-    seats: u32,
-    served: bool,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        if self.served {
-            return;
-        }
-        let mut state = self.levels.0.lock();
-        let Some(level) = state.levels.get_mut(self.level) else { return };
-        let queue = level.queues.get_mut(self.queue);
-        let at = queue.as_ref().and_then(|queue| queue.waiting.iter().position(|waiter| waiter.id == self.id));
-        match (queue, at) {
-            (Some(queue), Some(at)) => {
-                queue.waiting.remove(at);
-            }
-            // It was served in the very moment it left: the seat goes to the next.
-            _ => {
-                drop(state);
-                self.levels.release(self.level, self.seats);
-            }
-        }
-    }
-}
-
-impl Level {
-    fn fits(&self, seats: u32, free: u32, reserved_by_others: u32) -> bool {
-        if self.executing == 0 && free >= 1 {
-            // A request that is wider than its level runs alone rather than never.
-            return free >= seats.min(self.nominal.max(1));
-        }
-        let wanted = self.executing + seats;
-        if wanted <= self.nominal {
-            return free >= seats;
-        }
-        wanted <= self.maximum && free >= seats + reserved_by_others
-    }
-
-    /// The queue from which to serve next: the one whose turn is earliest.
-    fn next_queue(&self) -> Option<usize> {
-        let candidates = self.queues.iter().enumerate().filter(|(_, queue)| !queue.waiting.is_empty());
-        candidates.min_by(|(_, a), (_, b)| a.start.total_cmp(&b.start)).map(|(at, _)| at)
-    }
-
-    /// Deals a hand of queues to a flow and answers the shortest of them.
-    fn deal(&self, flow: u64, queuing: &Queuing) -> usize {
-        let mut left: Vec<usize> = (0..self.queues.len()).collect();
-        let (mut value, mut best) = (flow, None);
-        for _ in 0..queuing.hand_size.clamp(1, self.queues.len()) {
-            let count = left.len() as u64;
-            let card = left.swap_remove((value % count) as usize);
-            value /= count;
-            let length = self.queues[card].waiting.len();
-            if best.is_none_or(|(_, shortest)| length < shortest) {
-                best = Some((card, length));
-            }
-        }
-        best.map_or(0, |(card, _)| card)
-    }
-}
-
-impl State {
-    /// Seats that others keep for themselves although they do not use them now.
-    fn reserved_besides(&self, name: &str) -> u32 {
-        let others = self.levels.iter().filter(|(have, _)| &***have != name);
-        others.map(|(_, level)| level.minimum.saturating_sub(level.executing)).sum()
-    }
-
-    fn take(&mut self, name: &Arc<str>, seats: u32) -> bool {
-        let free = self.total.saturating_sub(self.executing);
-        let reserved = self.reserved_besides(name);
-        let Some(level) = self.levels.get_mut(name) else { return false };
-        if !level.fits(seats, free, reserved) {
-            return false;
-        }
-        level.executing += seats;
-        self.executing += seats;
-        true
-    }
-
-    /// Gives free seats to those who wait: the level in which they became free first, then others.
-    fn serve(&mut self, first: &Arc<str>) {
-        let mut names: Vec<Arc<str>> = self.levels.keys().filter(|name| *name != first).cloned().collect();
-        names.insert(0, first.clone());
-        for name in names {
-            while let Some(level) = self.levels.get(&name) {
-                let Some(at) = level.next_queue() else { break };
-                let seats = level.queues[at].waiting.front().map_or(1, |waiter| waiter.seats);
-                if !self.take(&name, seats) {
-                    break;
-                }
-                let Some(level) = self.levels.get_mut(&name) else { break };
-                let queue = &mut level.queues[at];
-                level.clock = level.clock.max(queue.start);
-                queue.start = queue.start.max(level.clock) + f64::from(seats);
-                let gone = queue.waiting.pop_front().is_none_or(|waiter| waiter.wake.send(()).is_err());
-                if gone {
-                    level.executing -= seats;
-                    self.executing -= seats;
-                }
-            }
-        }
-    }
+fn percent(of: u32, percent: u32) -> u32 {
+    (f64::from(of) * f64::from(percent) / 100.0).round() as u32
 }
 
 impl Levels {
-    /// Divides `total` seats among the levels by their shares.
-    pub(super) fn configure(&self, total: u32, specs: &HashMap<Arc<str>, Spec>) {
-        let mut state = self.0.lock();
-        state.total = total;
-        let limited: Vec<(&Arc<str>, Limited)> = specs
-            .iter()
-            .filter(|(_, spec)| spec.kind != "Exempt")
-            .map(|(name, spec)| (name, spec.limited.clone().unwrap_or_default()))
-            .collect();
-        let shares: u64 = limited.iter().map(|(_, limited)| u64::from(limited.nominal_concurrency_shares)).sum();
-        // A level that is gone keeps what still runs or waits in it; it gets no new seats.
-        for level in state.levels.values_mut() {
-            (level.nominal, level.minimum, level.maximum) = (0, 0, 0);
+    pub fn new(total: u32, clock: SharedClock, metrics: Arc<FlowMetrics>) -> Self {
+        Self { total, clock, metrics, levels: Mutex::default() }
+    }
+
+    /// Other levels, or the same with other specs.
+    pub fn configure(&self, specs: &HashMap<Arc<str>, Spec>) -> HashMap<Arc<str>, Entrance> {
+        let mut levels = self.levels.lock();
+        for (name, level) in levels.iter_mut() {
+            level.quiescing = !specs.contains_key(name);
         }
-        for (name, limited) in limited {
-            let share = u64::from(limited.nominal_concurrency_shares);
-            let nominal = (u64::from(total) * share).div_ceil(shares.max(1)) as u32;
-            let lendable = (f64::from(nominal) * f64::from(limited.lendable_percent) / 100.0).round() as u32;
-            let level = state.levels.entry(name.clone()).or_default();
-            level.nominal = nominal;
-            level.minimum = nominal.saturating_sub(lendable);
-            level.maximum = match limited.borrowing_limit_percent {
-                Some(percent) => nominal + (f64::from(nominal) * f64::from(percent) / 100.0).round() as u32,
-                None => total,
+        levels.retain(|_, level| !(level.quiescing && level.queues.is_idle()));
+        for (name, spec) in specs {
+            let made = || Level {
+                spec: Spec::default(),
+                queues: QueueSet::new(self.clock.clone(), self.metrics.level(name)),
+                quiescing: false,
+                nominal: 0,
+                minimum: 0,
+                maximum: 0,
+                current: 0,
+                demand: Demand::default(),
+                widest: 0,
             };
-            let queuing = limited.limit_response.queuing;
-            let wanted = queuing.as_ref().map_or(0, |queuing| queuing.queues);
-            // Queues never go away while somebody waits in them.
-            while level.queues.len() < wanted {
-                level.queues.push(Queue::default());
+            levels.entry(name.clone()).or_insert_with(made).spec = spec.clone();
+        }
+        let sum: f64 = levels.values().map(|level| f64::from(level.spec.shares().0)).sum();
+        for (name, level) in levels.iter_mut() {
+            let (shares, lendable, borrowing) = level.spec.shares();
+            let nominal = (f64::from(self.total) * f64::from(shares) / sum.max(1.0)).ceil() as u32;
+            level.nominal = nominal;
+            level.minimum = nominal - percent(nominal, lendable).min(nominal);
+            level.maximum = nominal + borrowing.map_or(self.total, |limit| percent(nominal, limit));
+            if let Rule::Queue { hand_size, .. } = level.spec.rule() {
+                let part = (f64::from(nominal) * WIDEST).ceil() as u32;
+                level.widest = part.min(nominal / u32::try_from(hand_size).unwrap_or(u32::MAX)).max(1);
+            } else {
+                level.widest = u32::MAX;
             }
-            level.queuing = queuing;
+            self.metrics.limits(name, level.nominal, level.minimum, level.maximum);
         }
-        state.levels.retain(|_, level| {
-            level.nominal > 0 || level.executing > 0 || level.queues.iter().any(|queue| !queue.waiting.is_empty())
-        });
-    }
-
-    fn release(&self, name: &Arc<str>, seats: u32) {
-        let mut state = self.0.lock();
-        state.executing = state.executing.saturating_sub(seats);
-        if let Some(level) = state.levels.get_mut(name) {
-            level.executing = level.executing.saturating_sub(seats);
-        }
-        state.serve(name);
-    }
-
-    fn seat(&self, level: &Arc<str>, seats: u32, queue: Option<usize>) -> Seat {
-        if let Some(queue) = queue {
-            self.served(level, queue, |(requests, all)| (requests + 1, all + seats));
-        }
-        Seat { levels: self.clone(), level: level.clone(), seats, queue }
-    }
-
-    /// Changes what runs of a queue's requests.
-    fn served(&self, level: &Arc<str>, queue: usize, change: impl Fn((u32, u32)) -> (u32, u32)) {
-        let mut state = self.0.lock();
-        if let Some(queue) = state.levels.get_mut(level).and_then(|level| level.queues.get_mut(queue)) {
-            queue.executing = change(queue.executing);
-        }
-    }
-
-    /// The limits of levels, those of exempt ones too.
-    pub(super) fn limits(&self, specs: &HashMap<Arc<str>, Spec>) -> Vec<(Arc<str>, Limits)> {
-        let state = self.0.lock();
-        let of = |name: &Arc<str>| match state.levels.get(name) {
-            Some(level) => Limits {
-                nominal: level.nominal,
-                lower: level.minimum,
-                // Upstream's bound without a limit of its own: its share and all others.
-                upper: if level.maximum == state.total { level.nominal + state.total } else { level.maximum },
-            },
-            None => Limits { nominal: 0, lower: 0, upper: state.total },
+        self.divide(&mut levels);
+        let entrance = |level: &Level| Entrance {
+            queues: level.queues.clone(),
+            widest: level.widest,
+            exempt: level.spec.is_exempt(),
         };
-        specs.keys().map(|name| (name.clone(), of(name))).collect()
+        levels.iter().map(|(name, level)| (name.clone(), entrance(level))).collect()
     }
 
-    /// All queues, by level and index.
-    pub(super) fn queues(&self) -> Vec<QueueState> {
-        let state = self.0.lock();
-        let mut names: Vec<&Arc<str>> = state.levels.keys().collect();
+    /// Divides the seats by what was asked for since the last time.
+    pub fn adjust(&self) {
+        let mut levels = self.levels.lock();
+        levels.retain(|_, level| !(level.quiescing && level.queues.is_idle()));
+        self.divide(&mut levels);
+    }
+
+    fn divide(&self, levels: &mut HashMap<Arc<str>, Level>) {
+        // A lower bound is what was needed at most, but not more than the share; and what the level keeps anyway.
+        let least = |level: &Level| {
+            let watermark = level.demand.high_watermark as u32;
+            let needed = if level.spec.is_exempt() { watermark } else { watermark.min(level.nominal) };
+            level.minimum.max(needed)
+        };
+        let all: u32 = levels.values().map(|level| level.nominal).sum();
+        let mut names: Vec<Arc<str>> = levels.keys().cloned().collect();
         names.sort();
-        let mut found = Vec::new();
-        for name in names {
-            for (index, queue) in state.levels[name].queues.iter().enumerate() {
-                found.push(QueueState {
-                    level: name.clone(),
-                    index,
-                    pending: queue.waiting.len(),
-                    executing: queue.executing,
-                    start: queue.start,
-                    seats: queue.waiting.iter().map(|waiter| waiter.seats).sum(),
-                });
+        let (mut items, mut kept, mut needed, mut left) = (Vec::new(), 0_u32, 0_u32, i64::from(all));
+        for name in &names {
+            let Some(level) = levels.get_mut(name) else { continue };
+            level.demand.update(level.queues.observe());
+            let lower = least(level);
+            if level.spec.is_exempt() {
+                left -= i64::from(lower);
+                continue;
             }
+            let target = f64::from(lower).max(level.demand.smoothed);
+            items.push(Item { target, lower: f64::from(lower), upper: f64::from(level.maximum) });
+            kept += level.minimum;
+            needed += lower;
         }
+        // Exempt levels may leave too little for what others keep, or for what they need.
+        let shared = if left <= i64::from(kept) {
+            Some(0.0)
+        } else if left <= i64::from(needed) {
+            Some((left - i64::from(kept)) as f64 / f64::from(needed - kept))
+        } else {
+            None
+        };
+        let allocated = if shared.is_none() { allocate(f64::from(all), &items) } else { None };
+        self.metrics.fair(allocated.as_ref().map_or(0.0, |(_, fraction)| *fraction));
+        let mut next = 0;
+        for name in &names {
+            let Some(level) = levels.get_mut(name) else { continue };
+            let lower = least(level);
+            let mut target = f64::from(lower);
+            if level.spec.is_exempt() {
+                level.current = lower;
+            } else {
+                target = items[next].target;
+                if let Some(fraction) = shared {
+                    level.current = level.minimum + (f64::from(lower - level.minimum) * fraction).round() as u32;
+                } else if let Some((shares, _)) = &allocated {
+                    level.current = shares[next].round() as u32;
+                }
+                next += 1;
+            }
+            self.metrics.adjusted(name, level.demand, target, level.current);
+            level.queues.configure(level.spec.rule(), level.current);
+        }
+    }
+
+    /// Name, queues and whether it is going away, by name.
+    pub fn all(&self) -> Vec<(Arc<str>, QueueSet, bool)> {
+        let levels = self.levels.lock();
+        let mut found: Vec<_> =
+            levels.iter().map(|(name, level)| (name.clone(), level.queues.clone(), level.quiescing)).collect();
+        found.sort_by(|(a, ..), (b, ..)| a.cmp(b));
         found
     }
 
-    /// Waits for seats of a level, at most `patience`. `flow` tells flows of the level apart.
-    ///
-    /// # Errors
-    /// Why there are none.
-    pub async fn acquire(
-        &self,
-        level: &Arc<str>,
-        flow: u64,
-        seats: u32,
-        patience: std::time::Duration,
-    ) -> Result<Seat, Refusal> {
-        let (mut place, woken) = {
-            let mut state = self.0.lock();
-            let nobody_waits =
-                state.levels.get(level).is_none_or(|level| level.queues.iter().all(|queue| queue.waiting.is_empty()));
-            if nobody_waits && state.take(level, seats) {
-                return Ok(self.seat(level, seats, None));
-            }
-            state.next += 1;
-            let id = state.next;
-            let Some(own) = state.levels.get_mut(level) else { return Err(Refusal::ConcurrencyLimit) };
-            let Some(queuing) = own.queuing.clone().filter(|_| !own.queues.is_empty()) else {
-                return Err(Refusal::ConcurrencyLimit);
-            };
-            let queue = own.deal(flow, &queuing);
-            if own.queues[queue].waiting.len() >= queuing.queue_length_limit {
-                return Err(Refusal::QueueFull);
-            }
-            let clock = own.clock;
-            let waiting = &mut own.queues[queue];
-            if waiting.waiting.is_empty() {
-                waiting.start = waiting.start.max(clock);
-            }
-            let (wake, woken) = oneshot::channel();
-            waiting.waiting.push_back(Waiter { id, seats, wake });
-            (Place { levels: self, level, queue, id, seats, served: false }, woken)
-        };
-        match tokio::time::timeout(patience, woken).await {
-            Ok(Ok(())) => {
-                place.served = true;
-                Ok(self.seat(level, seats, Some(place.queue)))
-            }
-            _ => Err(Refusal::TimedOut),
-        }
-    }
-
-    /// Seats in use, and requests that wait, in a level.
     #[cfg(test)]
-    pub fn load(&self, level: &str) -> (u32, usize) {
-        let state = self.0.lock();
-        state
-            .levels
-            .get(level)
-            .map_or((0, 0), |level| (level.executing, level.queues.iter().map(|queue| queue.waiting.len()).sum()))
+    fn current(&self, name: &str) -> u32 {
+        self.levels.lock()[name].current
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::objects;
+    use super::super::queue_set::{Asked, Details};
+    use super::super::work::Work;
     use super::*;
-    use std::time::Duration;
+    use crate::request::{RequestInfo, UserInfo};
+    use component_base::clock::FakeClock;
+    use component_base::metrics::Registry;
 
-    fn levels(total: u32, specs: serde_json::Value) -> Levels {
-        let specs: HashMap<String, Spec> = serde_json::from_value(specs).unwrap();
-        let levels = Levels::default();
-        levels.configure(total, &specs.into_iter().map(|(name, spec)| (name.into(), spec)).collect());
-        levels
+    fn specs(value: &serde_json::Value) -> HashMap<Arc<str>, Spec> {
+        let specs: HashMap<String, Spec> = serde_json::from_value(value.clone()).unwrap();
+        specs.into_iter().map(|(name, spec)| (name.into(), spec)).collect()
     }
 
-    fn queued(shares: u32, lendable: u32) -> serde_json::Value {
-        serde_json::json!({"type": "Limited", "limited": {
-            "nominalConcurrencyShares": shares, "lendablePercent": lendable,
-            "limitResponse": {"type": "Queue", "queuing": {"queues": 8, "handSize": 1, "queueLengthLimit": 2}},
-        }})
+    struct Bench {
+        levels: Levels,
+        clock: FakeClock,
+        metrics: Arc<FlowMetrics>,
     }
 
-    const PATIENCE: Duration = Duration::from_millis(50);
-
-    #[tokio::test]
-    async fn excess_waits_or_is_refused() {
-        let reject = serde_json::json!({"type": "Limited", "limited": {"nominalConcurrencyShares": 1, "limitResponse": {"type": "Reject"}}});
-        let levels = levels(4, serde_json::json!({"a": queued(1, 0), "b": reject}));
-        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        let first = levels.acquire(&a, 1, 1, PATIENCE).await.ok().unwrap();
-        let _second = levels.acquire(&a, 1, 1, PATIENCE).await.ok().unwrap();
-        assert_eq!(levels.acquire(&a, 1, 1, PATIENCE).await.err(), Some(Refusal::TimedOut));
-        assert_eq!(levels.load("a"), (2, 0), "who gave up left the queue");
-        let waiting = [0, 1].map(|_| {
-            let (levels, a) = (levels.clone(), a.clone());
-            tokio::spawn(async move { levels.acquire(&a, 1, 1, Duration::from_secs(5)).await.is_ok() })
-        });
-        while levels.load("a").1 < 2 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(levels.acquire(&a, 1, 1, PATIENCE).await.err(), Some(Refusal::QueueFull));
-        drop(first);
-        for task in waiting {
-            assert!(task.await.unwrap());
-        }
-        let _held = [
-            levels.acquire(&b, 1, 1, PATIENCE).await.ok().unwrap(),
-            levels.acquire(&b, 1, 1, PATIENCE).await.ok().unwrap(),
-        ];
-        assert_eq!(levels.acquire(&b, 1, 1, PATIENCE).await.err(), Some(Refusal::ConcurrencyLimit));
+    fn bench(total: u32) -> Bench {
+        let clock = FakeClock::new(jiff::Timestamp::from_second(1_800_000_000).unwrap());
+        let metrics = Arc::new(FlowMetrics::new(&Registry::new()));
+        Bench { levels: Levels::new(total, Arc::new(clock.clone()), metrics.clone()), clock, metrics }
     }
 
-    #[tokio::test]
-    async fn idle_seats_are_borrowed_as_far_as_they_are_lent() {
-        let levels = levels(10, serde_json::json!({"a": queued(1, 0), "b": queued(1, 60)}));
-        let a: Arc<str> = "a".into();
-        let mut held = Vec::new();
-        for flow in 0..8 {
-            held.push(levels.acquire(&a, flow, 1, PATIENCE).await.ok().unwrap());
-        }
-        // Five of its own and three that b lends; two stay b's.
-        assert_eq!(levels.acquire(&a, 9, 1, PATIENCE).await.err(), Some(Refusal::TimedOut));
-        let b: Arc<str> = "b".into();
-        let _own = levels.acquire(&b, 1, 2, PATIENCE).await.ok().unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_flood_does_not_starve_another_flow() {
-        let levels = levels(1, serde_json::json!({"a": queued(1, 0)}));
-        let a: Arc<str> = "a".into();
-        let seat = levels.acquire(&a, 0, 1, PATIENCE).await.ok().unwrap();
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let mut tasks = Vec::new();
-        // Flow 0 fills its queue first; flow 1 comes last and yet is served second.
-        for (flow, label) in [(0, "flood"), (0, "flood"), (1, "other")] {
-            let (levels, a, order) = (levels.clone(), a.clone(), order.clone());
-            let before = levels.load("a").1;
-            let task_levels = levels.clone();
-            tasks.push(tokio::spawn(async move {
-                let seat = task_levels.acquire(&a, flow, 1, Duration::from_secs(5)).await.ok().unwrap();
-                order.lock().push(label);
-                drop(seat);
-            }));
-            while levels.load("a").1 == before {
-                tokio::task::yield_now().await;
+    impl Bench {
+        fn asked(&self, level: &str, seats: u32) -> Asked {
+            Asked {
+                series: self.metrics.of(&"schema".into(), &level.into()),
+                flow: 1,
+                distinguisher: String::new(),
+                work: Work::plain(seats),
+                is_watch: false,
+                details: Details::new(&UserInfo::default(), &RequestInfo::default()),
             }
         }
-        drop(seat);
-        for task in tasks {
-            task.await.unwrap();
+    }
+
+    fn limited(shares: u32, lendable: u32, borrowing: Option<u32>) -> serde_json::Value {
+        let mut spec = serde_json::json!({"type": "Limited", "limited": {
+            "nominalConcurrencyShares": shares, "lendablePercent": lendable,
+            "limitResponse": {"type": "Queue", "queuing": {"queues": 8, "handSize": 2, "queueLengthLimit": 50}},
+        }});
+        if let Some(percent) = borrowing {
+            spec["limited"]["borrowingLimitPercent"] = percent.into();
         }
-        assert_eq!(*order.lock(), ["flood", "other", "flood"]);
-        assert_eq!(levels.load("a"), (0, 0));
+        spec
+    }
+
+    #[test]
+    fn the_default_levels_have_upstreams_seats() {
+        let bench = bench(600);
+        let specs = objects::levels().into_iter().map(|level| {
+            let name: Arc<str> = level["metadata"]["name"].as_str().unwrap().into();
+            (name, serde_json::from_value(level["spec"].clone()).unwrap())
+        });
+        let entrances = bench.levels.configure(&specs.collect());
+        let levels = bench.levels.levels.lock();
+        let of = |name: &str| (levels[name].nominal, levels[name].minimum, levels[name].maximum);
+        assert_eq!(of("workload-low"), (245, 24, 845));
+        assert_eq!(of("workload-high"), (98, 49, 698));
+        assert_eq!(of("node-high"), (98, 73, 698));
+        assert_eq!(of("catch-all"), (13, 13, 613));
+        assert_eq!(of("exempt"), (0, 0, 600));
+        assert_eq!(entrances["workload-low"].widest, 37);
+        assert_eq!(entrances["leader-election"].widest, 4);
+    }
+
+    /// A level that is flooded borrows what others do not use, and gives it back when they do.
+    #[tokio::test]
+    async fn seats_go_where_they_are_asked_for() {
+        let bench = bench(100);
+        let config = specs(&serde_json::json!({"a": limited(1, 50, None), "b": limited(1, 50, Some(40))}));
+        let entrances = bench.levels.configure(&config);
+        let hold = async |level: &str, count: usize| {
+            let mut held = Vec::new();
+            for _ in 0..count {
+                held.extend(entrances[level].queues.start(bench.asked(level, 1), Duration::from_millis(1)).await.ok());
+            }
+            held
+        };
+        let mut held = hold("a", 60).await;
+        let before = held.len();
+        assert!(before < 60, "{before} at once");
+        bench.clock.step(PERIOD);
+        bench.levels.adjust();
+        held.extend(hold("a", 40).await);
+        assert!(held.len() > before, "others lend");
+        assert_eq!(held.len(), bench.levels.current("a") as usize);
+        // B keeps its half, whatever a would use.
+        assert!(bench.levels.current("b") >= 25, "{}", bench.levels.current("b"));
+        drop(held);
+        let held = hold("b", 100).await;
+        bench.clock.step(PERIOD);
+        bench.levels.adjust();
+        let more = hold("b", 100).await;
+        assert!(bench.levels.current("b") <= 70, "no more than 40 percent are borrowed");
+        assert_eq!(held.len() + more.len(), bench.levels.current("b") as usize);
+    }
+
+    #[tokio::test]
+    async fn a_level_that_is_gone_serves_what_it_has() {
+        let bench = bench(100);
+        let both = specs(&serde_json::json!({"a": limited(1, 0, None), "b": limited(1, 0, None)}));
+        let entrances = bench.levels.configure(&both);
+        let seat = entrances["a"].queues.start(bench.asked("a", 1), Duration::from_millis(1)).await.ok().unwrap();
+        bench.levels.configure(&specs(&serde_json::json!({"b": limited(1, 0, None)})));
+        let names = || bench.levels.all().iter().map(|(name, _, gone)| format!("{name} {gone}")).collect::<Vec<_>>();
+        assert_eq!(names(), ["a true", "b false"]);
+        drop(seat);
+        bench.levels.adjust();
+        assert_eq!(names(), ["b false"]);
     }
 }

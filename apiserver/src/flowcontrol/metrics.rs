@@ -4,20 +4,23 @@
 //! so that a request looks nothing up and schemas that nobody uses show nothing.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use component_base::clock::SharedClock;
 use component_base::metrics::{Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, Registry, Stability};
 use parking_lot::Mutex;
 
-use super::level::{Limits, Refusal};
+use super::allocation::Demand;
 
 const FLOW: &[&str] = &["flow_schema", "priority_level"];
 const LEVEL: &[&str] = &["priority_level"];
+const BOUNDS: &[&str] = &["bound", "priority_level"];
 const DURATIONS: &[f64] = &[0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
 const SEATS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0];
+
+const QUEUE_LENGTHS: &[f64] = &[0.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
+const WATCHES: &[f64] = &[0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0];
 
 type Level = Gauge<f64, AtomicU64>;
 
@@ -32,23 +35,23 @@ pub struct FlowMetrics {
     waits: HistogramVec,
     executions: HistogramVec,
     estimated: HistogramVec,
+    queue_lengths: HistogramVec,
+    watches: HistogramVec,
+    not_accommodated: CounterVec,
     nominal: GaugeVec,
     lower: GaugeVec,
     upper: GaugeVec,
     current: GaugeVec,
+    /// High watermark, average, deviation, smoothed, and what comes of them.
+    demand: [GaugeVec; 4],
+    target: GaugeVec,
+    fair: Level,
+    current_r: GaugeVec,
+    dispatch_r: GaugeVec,
+    latest_s: GaugeVec,
+    next_s: GaugeVec,
+    next_discounted_s: GaugeVec,
     series: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<Series>>>,
-    counts: Mutex<HashMap<Arc<str>, Arc<Counts>>>,
-}
-
-/// What became of the requests of a level.
-#[derive(Debug, Default)]
-pub struct Counts {
-    pub waiting: AtomicU64,
-    pub executing: AtomicU64,
-    pub dispatched: AtomicU64,
-    pub rejected: AtomicU64,
-    pub timed_out: AtomicU64,
-    pub cancelled: AtomicU64,
 }
 
 /// One schema and its level.
@@ -56,7 +59,6 @@ pub struct Series {
     families: Arc<FlowMetrics>,
     schema: Arc<str>,
     level: Arc<str>,
-    counts: Arc<Counts>,
     active: OnceLock<Active>,
 }
 
@@ -67,6 +69,27 @@ struct Active {
     waited: [Histogram; 2],
     executions: [Histogram; 2],
     estimated: Histogram,
+}
+
+/// The virtual time of a level.
+#[derive(Clone)]
+pub struct LevelSeries {
+    pub(super) current_r: Level,
+    families: Arc<FlowMetrics>,
+    level: Arc<str>,
+}
+
+impl LevelSeries {
+    /// Something is served: virtual time, the time at which it starts, and the bounds of such times.
+    pub(super) fn dispatch(&self, r: f64, start: f64, bounds: (f64, f64), discounted: (f64, f64)) {
+        let families = &self.families;
+        families.dispatch_r.set(&[&self.level], r);
+        families.latest_s.set(&[&self.level], start);
+        for (family, (least, most)) in [(&families.next_s, bounds), (&families.next_discounted_s, discounted)] {
+            family.set(&["min", &self.level], least);
+            family.set(&["max", &self.level], most);
+        }
+    }
 }
 
 impl FlowMetrics {
@@ -130,6 +153,64 @@ impl FlowMetrics {
                 FLOW,
                 SEATS,
             ),
+            queue_lengths: registry.histogram_vec(
+                "apiserver_flowcontrol_request_queue_length_after_enqueue",
+                "Length of queue in the API Priority and Fairness subsystem, as seen by each request after it is enqueued",
+                Stability::Alpha,
+                FLOW,
+                QUEUE_LENGTHS,
+            ),
+            watches: registry.histogram_vec(
+                "apiserver_flowcontrol_watch_count_samples",
+                "count of watchers for mutating requests in API Priority and Fairness",
+                Stability::Alpha,
+                FLOW,
+                WATCHES,
+            ),
+            not_accommodated: registry.counter_vec(
+                "apiserver_flowcontrol_request_dispatch_no_accommodation_total",
+                "Number of times a dispatch attempt resulted in a non accommodation due to lack of available seats",
+                Stability::Alpha,
+                FLOW,
+            ),
+            demand: [
+                ("high_watermark", "High watermark, over last adjustment period, of demand_seats"),
+                ("average", "Time-weighted average, over last adjustment period, of demand_seats"),
+                ("stdev", "Time-weighted standard deviation, over last adjustment period, of demand_seats"),
+                ("smoothed", "Smoothed seat demands"),
+            ]
+            .map(|(name, help)| {
+                let name = format!("apiserver_flowcontrol_demand_seats_{name}");
+                registry.gauge_vec(&name, help, Stability::Alpha, LEVEL)
+            }),
+            target: gauge("apiserver_flowcontrol_target_seats", "Seat allocation targets", Stability::Alpha, LEVEL),
+            fair: gauge(
+                "apiserver_flowcontrol_seat_fair_frac",
+                "Fair fraction of server's concurrency to allocate to each priority level that can use it",
+                Stability::Alpha,
+                &[],
+            )
+            .with(&[]),
+            current_r: gauge("apiserver_flowcontrol_current_r", "R(time of last change)", Stability::Alpha, LEVEL),
+            dispatch_r: gauge("apiserver_flowcontrol_dispatch_r", "R(time of last dispatch)", Stability::Alpha, LEVEL),
+            latest_s: gauge(
+                "apiserver_flowcontrol_latest_s",
+                "S(most recently dispatched request)",
+                Stability::Alpha,
+                LEVEL,
+            ),
+            next_s: gauge(
+                "apiserver_flowcontrol_next_s_bounds",
+                "min and max, over queues, of S(oldest waiting request in queue)",
+                Stability::Alpha,
+                BOUNDS,
+            ),
+            next_discounted_s: gauge(
+                "apiserver_flowcontrol_next_discounted_s_bounds",
+                "min and max, over queues, of S(oldest waiting request in queue) - estimated work in progress",
+                Stability::Alpha,
+                BOUNDS,
+            ),
             nominal: gauge(
                 "apiserver_flowcontrol_nominal_limit_seats",
                 "Nominal number of execution seats configured for each priority level",
@@ -155,41 +236,43 @@ impl FlowMetrics {
                 LEVEL,
             ),
             series: Mutex::default(),
-            counts: Mutex::default(),
         }
     }
 
     /// The series of a schema and its level.
     pub(super) fn of(self: &Arc<Self>, schema: &Arc<str>, level: &Arc<str>) -> Arc<Series> {
-        let counts = self.counts(level);
-        let mut known = self.series.lock();
         let made = || {
-            Arc::new(Series {
-                families: self.clone(),
-                schema: schema.clone(),
-                level: level.clone(),
-                counts,
-                active: OnceLock::new(),
-            })
+            let (schema, level) = (schema.clone(), level.clone());
+            Arc::new(Series { families: self.clone(), schema, level, active: OnceLock::new() })
         };
-        known.entry((schema.clone(), level.clone())).or_insert_with(made).clone()
+        self.series.lock().entry((schema.clone(), level.clone())).or_insert_with(made).clone()
     }
 
-    /// What became of the requests of a level.
-    pub(super) fn counts(&self, level: &Arc<str>) -> Arc<Counts> {
-        self.counts.lock().entry(level.clone()).or_default().clone()
+    /// The series of a level.
+    pub(super) fn level(self: &Arc<Self>, level: &Arc<str>) -> LevelSeries {
+        LevelSeries { current_r: self.current_r.with(&[level]), families: self.clone(), level: level.clone() }
     }
 
-    /// The limits of a level.
-    pub(super) fn limits(&self, level: &str, limits: Limits) {
-        for (gauge, seats) in [
-            (&self.nominal, limits.nominal),
-            (&self.lower, limits.lower),
-            (&self.upper, limits.upper),
-            (&self.current, limits.nominal),
-        ] {
+    /// The limits of a level, as they are configured.
+    pub(super) fn limits(&self, level: &str, nominal: u32, lower: u32, upper: u32) {
+        for (gauge, seats) in [(&self.nominal, nominal), (&self.lower, lower), (&self.upper, upper)] {
             gauge.set(&[level], f64::from(seats));
         }
+    }
+
+    /// What a level would use, and what it gets.
+    pub(super) fn adjusted(&self, level: &str, demand: Demand, target: f64, current: u32) {
+        let figures = [demand.high_watermark, demand.average, demand.deviation, demand.smoothed];
+        for (gauge, figure) in self.demand.iter().zip(figures) {
+            gauge.set(&[level], figure);
+        }
+        self.target.set(&[level], target);
+        self.current.set(&[level], f64::from(current));
+    }
+
+    /// The fraction of what it would use that every level gets.
+    pub(super) fn fair(&self, fraction: f64) {
+        self.fair.set(fraction);
     }
 }
 
@@ -209,86 +292,67 @@ impl Series {
         })
     }
 
+    /// The schema's name.
+    pub(super) fn schema(&self) -> Arc<str> {
+        self.schema.clone()
+    }
+
     /// A request comes.
     pub(super) fn estimated(&self, seats: u32) {
         self.active().estimated.observe(f64::from(seats));
     }
 
-    /// A request waits for its turn.
-    pub(super) fn wait(self: &Arc<Self>, seats: u32) -> Waiting {
+    /// A change comes that so many watches hear of.
+    pub(super) fn watched(&self, watches: u32) {
+        self.families.watches.observe(&[&self.schema, &self.level], f64::from(watches));
+    }
+
+    /// A request waits, and so many with it.
+    pub(super) fn enqueued(&self, seats: u32, length: usize) {
         let (requests, all) = &self.active().waiting;
         requests.inc();
         all.inc_by(f64::from(seats));
-        self.counts.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting { series: self.clone(), seats, answered: false }
+        self.families.queue_lengths.observe(&[&self.schema, &self.level], length as f64);
     }
 
-    /// A request is worked on from now until the answer is dropped.
-    pub(super) fn run(self: &Arc<Self>, seats: u32, is_watch: bool, clock: &SharedClock) -> Running {
+    /// It waits no longer.
+    pub(super) fn dequeued(&self, seats: u32) {
+        let (requests, all) = &self.active().waiting;
+        requests.dec();
+        all.dec_by(f64::from(seats));
+    }
+
+    /// The time it waited, and whether it is served now.
+    pub(super) fn waited(&self, execute: bool, time: Duration) {
+        self.active().waited[usize::from(!execute)].observe(time.as_secs_f64());
+    }
+
+    /// It was its turn, but there are not enough seats.
+    pub(super) fn not_accommodated(&self) {
+        self.families.not_accommodated.inc(&[&self.schema, &self.level]);
+    }
+
+    pub(super) fn rejected(&self, reason: &str) {
+        self.families.rejected.inc(&[&self.schema, &self.level, reason]);
+    }
+
+    /// A request is served.
+    pub(super) fn executes(&self, seats: u32) {
         let active = self.active();
         active.executing.0.inc();
         active.executing.1.inc_by(f64::from(seats));
         active.dispatched.inc();
-        self.counts.executing.fetch_add(1, Ordering::Relaxed);
-        self.counts.dispatched.fetch_add(1, Ordering::Relaxed);
-        Running { series: self.clone(), seats, is_watch, clock: clock.clone(), begun: clock.monotonic() }
     }
 
-    fn reject(&self, reason: &str, count: &AtomicU64) {
-        self.families.rejected.inc(&[&self.schema, &self.level, reason]);
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// A request that waits; one that is dropped unanswered was cancelled.
-pub struct Waiting {
-    series: Arc<Series>,
-    seats: u32,
-    answered: bool,
-}
-
-impl Waiting {
-    /// It got its seats, or did not.
-    pub(super) fn answer(mut self, refused: Option<Refusal>, waited: Duration) {
-        self.answered = true;
-        let series = &self.series;
-        series.active().waited[usize::from(refused.is_some())].observe(waited.as_secs_f64());
-        match refused {
-            None => {}
-            Some(Refusal::QueueFull) => series.reject("queue-full", &series.counts.rejected),
-            Some(Refusal::ConcurrencyLimit) => series.reject("concurrency-limit", &series.counts.rejected),
-            Some(Refusal::TimedOut) => series.reject("time-out", &series.counts.timed_out),
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        let (requests, all) = &self.series.active().waiting;
-        requests.dec();
-        all.dec_by(f64::from(self.seats));
-        self.series.counts.waiting.fetch_sub(1, Ordering::Relaxed);
-        if !self.answered {
-            self.series.reject("cancelled", &self.series.counts.cancelled);
-        }
-    }
-}
-
-/// A request that is worked on.
-pub struct Running {
-    series: Arc<Series>,
-    seats: u32,
-    is_watch: bool,
-    clock: SharedClock,
-    begun: Duration,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let active = self.series.active();
+    /// It was answered; its seats may be taken a while longer.
+    pub(super) fn executed(&self, time: Duration, is_watch: bool) {
+        let active = self.active();
         active.executing.0.dec();
-        active.executing.1.dec_by(f64::from(self.seats));
-        active.executions[usize::from(self.is_watch)].observe((self.clock.monotonic() - self.begun).as_secs_f64());
-        self.series.counts.executing.fetch_sub(1, Ordering::Relaxed);
+        active.executions[usize::from(is_watch)].observe(time.as_secs_f64());
+    }
+
+    /// Its seats are free.
+    pub(super) fn released(&self, seats: u32) {
+        self.active().executing.1.dec_by(f64::from(seats));
     }
 }

@@ -4,14 +4,17 @@
 //! Schemas and levels are followed in the watch cache and compiled; classifying a request reads the
 //! compiled form without a lock. Upstream: `util/flowcontrol`.
 
+mod allocation;
+mod dropped;
 mod dump;
 mod level;
 mod matching;
 mod metrics;
 pub mod objects;
+mod queue_set;
+mod work;
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,29 +22,28 @@ use arc_swap::ArcSwap;
 use component_base::clock::SharedClock;
 use parking_lot::Mutex;
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Entry, Event, Follower, Snapshot};
 use crate::registry::Registry;
 use crate::request::{RequestInfo, UserInfo};
-use level::Levels;
-pub use level::{Refusal, Seat};
+use level::{Entrance, Levels};
 use matching::Schema;
+pub use metrics::FlowMetrics;
 use metrics::Series;
-pub use metrics::{FlowMetrics, Running};
-
-/// Seats that the widest request takes.
-const MAX_WIDTH: u32 = 10;
-/// Objects that one seat of a list stands for.
-const OBJECTS_PER_SEAT: usize = 100;
+use queue_set::{Asked, Details};
+pub use queue_set::{Refusal, Seat};
+use work::Work;
+pub use work::{Load, Watches, Watching};
 
 /// A level as classification needs it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct LevelInfo {
     name: Arc<str>,
     uid: Arc<str>,
-    exempt: bool,
+    entrance: Entrance,
 }
 
 /// Schemas in the order in which they are tried, each with its level.
@@ -55,25 +57,24 @@ struct Known {
 }
 
 struct Inner {
-    total: u32,
     known: Mutex<Known>,
     compiled: ArcSwap<Compiled>,
     levels: Levels,
     changed: Notify,
     metrics: Arc<FlowMetrics>,
     clock: SharedClock,
+    watches: Watches,
+    dropped: dropped::Dropped,
 }
 
 /// The dispatcher of a server. Clones share it.
 #[derive(Clone)]
 pub struct FlowControl(Arc<Inner>);
 
-/// What became of a request: its seat, if it needs one, and where it belongs.
+/// A request's seat, and where it belongs.
 pub struct Admitted {
     /// Kept while the request is worked on.
-    pub seat: Option<Seat>,
-    /// Likewise.
-    pub running: Running,
+    pub seat: Seat,
     pub schema_uid: Arc<str>,
     pub level_uid: Arc<str>,
 }
@@ -81,31 +82,39 @@ pub struct Admitted {
 /// A request that got no seat, and where it belongs.
 pub struct Refused {
     pub why: Refusal,
+    /// In how many seconds another try makes sense.
+    pub retry_after: i64,
     pub schema_uid: Arc<str>,
     pub level_uid: Arc<str>,
 }
 
-/// How many seats a request takes: one, or for a list one for each hundred objects.
-pub fn width(verb: &str, objects: usize, limit: usize) -> u32 {
-    if verb != "list" {
-        return 1;
-    }
-    let objects = if limit == 0 { objects } else { objects.min(limit) };
-    u32::try_from(objects.div_ceil(OBJECTS_PER_SEAT)).unwrap_or(MAX_WIDTH).clamp(1, MAX_WIDTH)
+/// A flow's hash: that of its schema and of what tells flows of the schema apart.
+fn hash(schema: &str, distinguisher: &str) -> u64 {
+    let digest = Sha256::new().chain_update(schema).chain_update([0]).chain_update(distinguisher).finalize();
+    let mut start = [0; 8];
+    start.copy_from_slice(&digest[..8]);
+    u64::from_le_bytes(start)
 }
 
 impl FlowControl {
     /// A dispatcher of `total` seats that knows no schema yet: everything is let through.
     pub fn new(total: usize, metrics: Arc<FlowMetrics>, clock: SharedClock) -> Self {
+        let total = u32::try_from(total).unwrap_or(u32::MAX);
         Self(Arc::new(Inner {
-            total: u32::try_from(total).unwrap_or(u32::MAX),
             known: Mutex::default(),
             compiled: ArcSwap::default(),
-            levels: Levels::default(),
+            levels: Levels::new(total, clock.clone(), metrics.clone()),
             changed: Notify::new(),
             metrics,
             clock,
+            watches: Watches::default(),
+            dropped: dropped::Dropped::default(),
         }))
+    }
+
+    /// Who watches what: changes cost what their watchers cost.
+    pub fn watches(&self) -> &Watches {
+        &self.0.watches
     }
 
     /// Reads schemas and levels and follows them until `shutdown`.
@@ -118,6 +127,15 @@ impl FlowControl {
             };
             cache.follow(Arc::new(Source { kind, control: self.clone() }), shutdown.clone()).await;
         }
+        let (control, shutdown) = (self.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = control.0.clock.sleep(level::PERIOD) => control.0.levels.adjust(),
+                    () = shutdown.cancelled() => return,
+                }
+            }
+        });
     }
 
     /// Completes when schemas or levels have changed.
@@ -131,32 +149,32 @@ impl FlowControl {
     }
 
     fn compile(&self) {
-        let (compiled, specs) = {
+        let (mut list, specs) = {
             let known = self.0.known.lock();
-            let mut list: Vec<(Schema, LevelInfo, Arc<Series>)> = known
+            let list: Vec<(Schema, Arc<str>, Arc<str>)> = known
                 .schemas
                 .values()
                 .filter_map(|schema| {
                     // A schema whose level is not there matches nothing.
                     let name = schema.spec.priority_level_configuration.name.as_str();
-                    let (name, (uid, spec)) = known.levels.get_key_value(name)?;
-                    let exempt = spec.kind == "Exempt";
-                    let series = self.0.metrics.of(&schema.name, name);
-                    Some((schema.clone(), LevelInfo { name: name.clone(), uid: uid.clone(), exempt }, series))
+                    let (name, (uid, _)) = known.levels.get_key_value(name)?;
+                    Some((schema.clone(), name.clone(), uid.clone()))
                 })
                 .collect();
-            list.sort_by(|(a, ..), (b, ..)| {
-                a.spec.matching_precedence.cmp(&b.spec.matching_precedence).then_with(|| a.name.cmp(&b.name))
-            });
             let specs: HashMap<Arc<str>, level::Spec> =
                 known.levels.iter().map(|(name, (_, spec))| (name.clone(), spec.clone())).collect();
-            (Compiled(list), specs)
+            (list, specs)
         };
-        self.0.levels.configure(self.0.total, &specs);
-        for (name, limits) in self.0.levels.limits(&specs) {
-            self.0.metrics.limits(&name, limits);
-        }
-        self.0.compiled.store(Arc::new(compiled));
+        list.sort_by(|(a, ..), (b, ..)| {
+            a.spec.matching_precedence.cmp(&b.spec.matching_precedence).then_with(|| a.name.cmp(&b.name))
+        });
+        let entrances = self.0.levels.configure(&specs);
+        let compiled = list.into_iter().filter_map(|(schema, level, uid)| {
+            let series = self.0.metrics.of(&schema.name, &level);
+            let entrance = entrances.get(&level)?.clone();
+            Some((schema, LevelInfo { name: level, uid, entrance }, series))
+        });
+        self.0.compiled.store(Arc::new(Compiled(compiled.collect())));
         self.0.changed.notify_one();
     }
 
@@ -168,37 +186,39 @@ impl FlowControl {
         &self,
         user: &UserInfo,
         info: &RequestInfo,
-        width: u32,
+        load: Load,
         patience: Duration,
     ) -> Result<Option<Admitted>, Refused> {
         let found = {
             let compiled = self.0.compiled.load();
             compiled.0.iter().find(|(schema, ..)| schema.matches(user, info)).map(|(schema, level, series)| {
-                let mut hasher = ahash::RandomState::with_seeds(1, 2, 3, 4).build_hasher();
-                hasher.write(schema.name.as_bytes());
-                hasher.write_u8(0);
-                hasher.write(schema.distinguish(user, info).as_bytes());
-                (schema.uid.clone(), level.clone(), series.clone(), hasher.finish())
+                let distinguisher = schema.distinguish(user, info).to_string();
+                (schema.uid.clone(), level.clone(), series.clone(), hash(&schema.name, &distinguisher), distinguisher)
             })
         };
-        let Some((schema_uid, level, series, flow)) = found else { return Ok(None) };
-        let level_uid = level.uid.clone();
-        let clock = &self.0.clock;
-        let is_watch = info.verb == "watch";
-        series.estimated(width);
-        if level.exempt {
-            let running = series.run(width, is_watch, clock);
-            return Ok(Some(Admitted { seat: None, running, schema_uid, level_uid }));
+        let Some((schema_uid, LevelInfo { name, uid: level_uid, entrance }, series, flow, distinguisher)) = found
+        else {
+            return Ok(None);
+        };
+        if let Load::Change { watches } = load {
+            series.watched(watches);
         }
-        let (waiting, begun) = (series.wait(width), clock.monotonic());
-        let acquired = self.0.levels.acquire(&level.name, flow, width, patience).await;
-        waiting.answer(acquired.as_ref().err().copied(), clock.monotonic() - begun);
-        match acquired {
-            Ok(seat) => {
-                let running = series.run(width, is_watch, clock);
-                Ok(Some(Admitted { seat: Some(seat), running, schema_uid, level_uid }))
+        let work = Work::of(load, entrance.widest);
+        series.estimated(work.seats());
+        let (clock, is_watch) = (&self.0.clock, info.verb == "watch");
+        let details = Details::new(user, info);
+        let asked = Asked { series: series.clone(), flow, distinguisher, work, is_watch, details };
+        let begun = clock.monotonic();
+        let started = entrance.queues.start(asked, patience).await;
+        if !entrance.exempt {
+            series.waited(started.is_ok(), clock.monotonic() - begun);
+        }
+        match started {
+            Ok(seat) => Ok(Some(Admitted { seat, schema_uid, level_uid })),
+            Err(why) => {
+                let retry_after = self.0.dropped.record(&name, clock.now().as_second());
+                Err(Refused { why, retry_after, schema_uid, level_uid })
             }
-            Err(why) => Err(Refused { why, schema_uid, level_uid }),
         }
     }
 }
@@ -288,17 +308,12 @@ impl Follower for Source {
 mod tests {
     use super::*;
 
+    /// As upstream's own hash, so that either server deals a flow the same hand.
     #[test]
-    fn lists_are_as_wide_as_what_they_read() {
-        for (verb, objects, limit, want) in [
-            ("get", 100_000, 0, 1),
-            ("list", 0, 0, 1),
-            ("list", 100, 0, 1),
-            ("list", 101, 0, 2),
-            ("list", 100_000, 0, 10),
-            ("list", 100_000, 500, 5),
-        ] {
-            assert_eq!(width(verb, objects, limit), want, "{verb} {objects} {limit}");
-        }
+    fn flows_are_hashed_by_schema_and_distinguisher() {
+        let digest = Sha256::digest(b"service-accounts\0system:serviceaccount:a:x");
+        let start: [u8; 8] = digest[..8].try_into().unwrap();
+        assert_eq!(hash("service-accounts", "system:serviceaccount:a:x"), u64::from_le_bytes(start));
+        assert_ne!(hash("a", "bc"), hash("ab", "c"));
     }
 }

@@ -51,8 +51,8 @@ pub fn decode(
     let decoded = body::decode(bytes, encoding, &expected, options.field_validation)?;
     cx.warnings.extend(decoded.warnings);
     let mut object = decoded.object;
-    cx.about(&object);
     checks::default(&served.resource, &mut object, &cx.server);
+    cx.about(&object);
     owner_references::dedup(&cx.warnings, &mut object, false);
     Ok(object)
 }

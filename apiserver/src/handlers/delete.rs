@@ -65,7 +65,7 @@ enum Deleted {
 }
 
 /// Reads DeleteOptions from body or query.
-async fn options(cx: &Context, body: Body) -> Result<DeleteOptions, Status> {
+async fn options(cx: &mut Context, body: Body) -> Result<DeleteOptions, Status> {
     let bytes = body::read(body).await?;
     if bytes.is_empty() {
         return DeleteOptions::parse(&cx.query, None);
@@ -102,6 +102,12 @@ async fn options(cx: &Context, body: Body) -> Result<DeleteOptions, Status> {
         )));
     }
     let decoded = body::decode(&bytes, encoding, &expected, FieldValidation::Ignore)?;
+    if let Some(record) = &mut cx.record {
+        // Upstream records options in its internal version.
+        let mut recorded = decoded.object.clone();
+        recorded.set_api_version("meta.k8s.io/__internal");
+        record.about(&recorded);
+    }
     DeleteOptions::parse(&cx.query, Some(&decoded.object))
 }
 

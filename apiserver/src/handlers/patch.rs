@@ -143,10 +143,13 @@ impl Patch {
         })
     }
 
-    async fn read(cx: &Context, format: Format, body: Body) -> Result<Self, Status> {
+    async fn read(cx: &mut Context, format: Format, body: Body) -> Result<Self, Status> {
         let bytes = body::read(body).await?;
         let kind = if format == Format::ApplyYaml { WriteKind::Apply } else { WriteKind::Patch };
         let options = WriteOptions::parse(&cx.query, kind)?;
+        if let Some(record) = &mut cx.record {
+            record.patch(&bytes);
+        }
         Ok(Self { format, bytes, options })
     }
 
@@ -154,7 +157,7 @@ impl Patch {
     ///
     /// # Errors
     /// 415, 413 and what is wrong with the options.
-    pub async fn of_request(cx: &Context, body: Body) -> Result<Self, Status> {
+    pub async fn of_request(cx: &mut Context, body: Body) -> Result<Self, Status> {
         let format = Self::format(cx)?;
         super::subresources::plain(cx)?;
         Self::read(cx, format, body).await

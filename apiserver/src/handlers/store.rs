@@ -183,7 +183,7 @@ async fn create_with(
     if served.resource.plural == "pods" && served.resource.group.is_empty() {
         object.set_generation(1);
     }
-    disabled::drop(&served.storage, &mut object, None);
+    disabled::drop(&cx.server.features, &served.storage, &mut object, None);
     hooks.prepare_create(&hook, &mut object);
     cx.warnings.append(&mut hook.warnings.lock());
     finish(served, &mut object);
@@ -607,7 +607,7 @@ fn before_update(served: &Served, hook: &HookContext<'_>, new: &mut Value, old: 
             new.set_generation(old.generation() + 1);
         }
     }
-    disabled::drop(&served.storage, new, Some(old));
+    disabled::drop(&hook.server.features, &served.storage, new, Some(old));
     rules.hooks.prepare_update(hook, new, old);
     if new.uid().is_empty() {
         new.set_uid(old.uid());

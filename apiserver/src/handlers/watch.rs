@@ -86,6 +86,7 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
         &served.resource.version,
     ]);
     let counted = Counted::new(gauge);
+    let tracked = cx.server.flow_control.watches().begin(&cx.info, node(&options.field_selector).as_deref());
     let labels = [served.resource.group.as_ref(), served.resource.plural.as_ref(), served.resource.version.as_ref()];
     let sent = Sent {
         events: cx.server.metrics.watch_events.with(&labels),
@@ -103,7 +104,7 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
             () = shutdown => {}
             () = served_no_more.cancelled_owned() => {}
         }
-        drop(counted);
+        drop((counted, tracked));
     };
     // What ends a watch is shared by all of them, so that looking at it takes locks that all of them take. In a set of
     // its own it is looked at when it has something to say, not at every event.
@@ -111,6 +112,12 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
     let end = async move { end.next().await };
     let stream = stream::unfold(running, Running::chunk).take_until(end);
     Ok(answer(cx, format, stream))
+}
+
+/// The one node whose pods are watched.
+fn node(selector: &str) -> Option<String> {
+    let terms = apimachinery::fields::Selector::parse(selector).ok()?.requirements;
+    terms.into_iter().find(|term| term.field == "spec.nodeName" && !term.negated).map(|term| term.value)
 }
 
 fn answer(

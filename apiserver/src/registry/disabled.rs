@@ -3,7 +3,10 @@
 
 use api::Resource;
 use apimachinery::object::ObjectExt as _;
+use component_base::featuregate::FeatureGates;
 use serde_json::Value;
+
+use crate::config::features;
 
 /// One feature's fields: paths in which `*` stands for every item of a list or value of a map.
 struct Feature {
@@ -40,24 +43,23 @@ const FEATURES: [Feature; 6] = [
     Feature { group: "", kind: "Pod", paths: &["/status/nodeAllocatableResourceClaimStatuses"] },
 ];
 
-/// Features of pods, in every kind that has a pod's spec.
-const POD_FEATURES: [&[&str]; 4] = [
-    // ClusterTrustBundleProjection
-    &["/volumes/*/projected/sources/*/clusterTrustBundle"],
-    // PodCertificateRequest
-    &["/volumes/*/projected/sources/*/podCertificate"],
-    // GenericWorkload
-    &["/schedulingGroup"],
-    // ContainerStopSignals
-    &[
-        "/containers/*/lifecycle/stopSignal",
-        "/initContainers/*/lifecycle/stopSignal",
-        "/ephemeralContainers/*/lifecycle/stopSignal",
-    ],
+/// Features of pods, in every kind that has a pod's spec, by gate. A gate that nobody declared is off.
+const POD_FEATURES: [(&str, &[&str]); 4] = [
+    (features::CLUSTER_TRUST_BUNDLE_PROJECTION, &["/volumes/*/projected/sources/*/clusterTrustBundle"]),
+    (features::POD_CERTIFICATE_REQUEST, &["/volumes/*/projected/sources/*/podCertificate"]),
+    ("GenericWorkload", &["/schedulingGroup"]),
+    (
+        "ContainerStopSignals",
+        &[
+            "/containers/*/lifecycle/stopSignal",
+            "/initContainers/*/lifecycle/stopSignal",
+            "/ephemeralContainers/*/lifecycle/stopSignal",
+        ],
+    ),
 ];
 
 /// Drops what is off from `new`; `old` is the stored object, if there is one.
-pub fn drop(resource: &Resource, new: &mut Value, old: Option<&Value>) {
+pub fn drop(gates: &FeatureGates, resource: &Resource, new: &mut Value, old: Option<&Value>) {
     if resource.custom {
         return;
     }
@@ -69,7 +71,7 @@ pub fn drop(resource: &Resource, new: &mut Value, old: Option<&Value>) {
         let old = old.and_then(|old| old.at(path));
         let Some(spec) = path.iter().try_fold(new, |value, name| value.get_mut(*name)) else { return };
         lifecycles(spec, old);
-        for paths in POD_FEATURES {
+        for (_, paths) in POD_FEATURES.iter().filter(|(gate, _)| !gates.enabled(gate)) {
             feature_of(paths, spec, old);
         }
     }
@@ -146,7 +148,7 @@ mod tests {
         let check = |group: &str, version: &str, plural: &str, new: Value, old: Option<Value>, want: Value| {
             let resource = table.find_resource(group, version, plural).unwrap();
             let mut new = new;
-            drop(resource, &mut new, old.as_ref());
+            drop(&features::defaults(), resource, &mut new, old.as_ref());
             assert_eq!(new, want, "{plural}");
         };
         let set = json!({"spec": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": 2, "partition": 1}}}});

@@ -4,6 +4,7 @@
 //! where a row cannot say it, a file per kind with [`Hooks`]. Storing and reading always happens in
 //! the storage version; `conversion.rs` turns one version into another.
 
+mod admission;
 pub mod apiextensions;
 pub mod apiregistration;
 mod autoscaler;
@@ -34,7 +35,7 @@ use serde_json::Value;
 use smallvec::SmallVec;
 
 use crate::cache::{Cache, Entry, ResourceCache, ResourceSpec};
-use crate::config::Config;
+use crate::config::{Config, features};
 use crate::storage::Durability;
 pub use custom::Custom;
 pub use hooks::Hooks;
@@ -224,9 +225,10 @@ impl Registry {
             order: Vec::new(),
             custom: ArcSwap::from_pointee(custom::Rows::new(rows.len())),
         };
+        let gates = features::gates(config);
         for (ordinal, resource) in rows.iter().enumerate() {
             let Some(schema) = resource.type_ref() else { continue };
-            if !enabled(config, resource) {
+            if !enabled(config, resource) || !features::serve(&gates, &resource.group, &resource.plural) {
                 continue;
             }
             let storage = resource.storage_version.as_ref().and_then(|(group, version)| {

@@ -3,7 +3,7 @@
 //! One row per resource that differs; facts of upstream's `pkg/registry/*/*/strategy.go`. What a
 //! row cannot say is in the kind's [`Hooks`].
 
-use super::{Hooks, apiextensions, apiregistration, autoscaling, batch, certificates, core, devices, rbac};
+use super::{Hooks, admission, apiextensions, apiregistration, autoscaling, batch, certificates, core, devices, rbac};
 
 /// What happens to `status` outside of the status subresource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,12 +161,12 @@ pub fn of(group: &str, plural: &str) -> Rules {
             conditional(Rules { status_update: ResetMetadata, ..status_only })
         }
         ("admissionregistration.k8s.io", "validatingadmissionpolicies") => {
-            conditional(Rules { status_update: ResetMetadata, ..workload() })
+            conditional(Rules { status_update: ResetMetadata, hooks: &admission::Configuration, ..workload() })
         }
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations" | "validatingwebhookconfigurations") => {
-            conditional(Rules { generation: Fields(&["webhooks"]), ..DEFAULT })
+            conditional(Rules { generation: Fields(&["webhooks"]), hooks: &admission::Configuration, ..DEFAULT })
         }
-        ("admissionregistration.k8s.io", _) => conditional(spec_only),
+        ("admissionregistration.k8s.io", _) => conditional(Rules { hooks: &admission::Configuration, ..spec_only }),
         ("apiextensions.k8s.io", "customresourcedefinitions") => {
             conditional(Rules { hooks: &apiextensions::CustomResourceDefinition, ..workload() })
         }

@@ -7,15 +7,20 @@
 
 use std::collections::BTreeMap;
 
+use ahash::AHashMap;
+use apimachinery::field::{ErrorList, Path};
 use apimachinery::gotext;
 use apimachinery::names;
 use apimachinery::status::Status;
+use component_base::clock::SharedClock;
 use http::HeaderMap;
+use parking_lot::Mutex;
 
 use crate::authorization::node::NODES;
 use crate::authorization::{Attributes, Decision, Union};
 use crate::request::UserInfo;
 use crate::request::user::{ANONYMOUS, AUTHENTICATED, MASTERS, UNAUTHENTICATED};
+use crate::server::metrics::ImpersonationMetrics;
 
 const AUTHENTICATION: &str = "authentication.k8s.io";
 /// Where a service account's token says on which node it is used.
@@ -23,6 +28,8 @@ const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 const EXTRA: &str = "impersonate-extra-";
 /// From this many on, a single check for all of them is tried first.
 const MANY: usize = 4;
+/// Requesters whose last way is remembered.
+const REMEMBERED: usize = 10_000;
 
 /// Whom the headers ask for, and takes those headers away; `None` when they ask for nobody.
 ///
@@ -114,6 +121,11 @@ fn account(user: &str) -> Option<(&str, &str)> {
 }
 
 impl Mode {
+    /// What metrics call it.
+    fn label(self) -> &'static str {
+        if self == Mode::Legacy { "legacy" } else { self.name() }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Mode::AssociatedNode => "associated-node",
@@ -154,11 +166,16 @@ struct Check<'a> {
     mode: Mode,
     authorizer: &'a Union,
     requester: UserInfo,
+    tracker: &'a Tracker,
 }
 
 impl Check<'_> {
     async fn ask(&self, attributes: &Attributes) -> Result<(), Status> {
-        match self.authorizer.decide(attributes).await {
+        let begun = self.tracker.clock.monotonic();
+        let decision = self.authorizer.decide(attributes).await;
+        let took = self.tracker.clock.monotonic() - begun;
+        self.tracker.metrics.asked(self.mode.label(), matches!(decision, Decision::Allow(_)), took);
+        match decision {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(attributes.forbidden(&reason)),
         }
@@ -268,14 +285,10 @@ fn validate_extra(extra: &BTreeMap<String, Vec<String>>) -> Result<(), String> {
         if key.is_empty() {
             return Err("impersonating the empty string key in extra is not allowed".to_string());
         }
-        let prefixed = key
-            .split_once('/')
-            .is_some_and(|(domain, path)| !path.is_empty() && names::dns1123_subdomain(domain).is_empty());
-        if !prefixed {
-            return Err(format!(
-                "impersonating an invalid key in extra is not allowed: extra.key: Invalid value: {}: must be a domain-prefixed path (such as \"acme.io/foo\")",
-                gotext::quote(key)
-            ));
+        let mut errors = ErrorList::new();
+        api::validation::domain_prefixed_path(key, &Path::new("extra").child("key"), &mut errors);
+        if !errors.is_empty() {
+            return Err(format!("impersonating an invalid key in extra is not allowed: {}", errors.to_aggregate()));
         }
         if *key != key.to_lowercase() {
             return Err(format!("impersonating a non-lowercase key in extra is not allowed: {}", gotext::quote(key)));
@@ -287,25 +300,94 @@ fn validate_extra(extra: &BTreeMap<String, Vec<String>>) -> Result<(), String> {
     Ok(())
 }
 
-/// The user that a request by `request.user` who wants to be `wanted` belongs to.
-///
-/// # Errors
-/// The 403 of the first way that applies, when none allows it.
-pub async fn impersonate(authorizer: &Union, request: &Attributes, wanted: &UserInfo) -> Result<UserInfo, Status> {
-    let mut first = None;
-    for mode in MODES.into_iter().filter(|mode| mode.applies(wanted, &request.user)) {
-        let mut requester = request.user.clone();
-        if mode == Mode::AssociatedNode {
-            // The association was checked here; what else the token says must not matter.
-            let keys = requester.extra.into_keys().collect();
-            requester.extra = [("authentication.kubernetes.io/associated-node-keys".to_string(), keys)].into();
-        }
-        match (Check { mode, authorizer, requester }).run(wanted, request).await {
-            Ok(user) => return Ok(user),
-            Err(status) => first = first.or(Some(status)),
+/// Whom a request belongs to, and the verb that allowed it (empty for the old way).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Impersonated {
+    pub user: UserInfo,
+    pub constraint: String,
+}
+
+/// Tries the ways, and remembers which was the right one for whom: who impersonates does it again and again.
+pub struct Tracker {
+    /// Without the gate there is the old way only.
+    constrained: bool,
+    last: Mutex<AHashMap<String, Mode>>,
+    metrics: ImpersonationMetrics,
+    clock: SharedClock,
+}
+
+impl Tracker {
+    /// One for a server.
+    pub fn new(constrained: bool, metrics: ImpersonationMetrics, clock: SharedClock) -> Self {
+        Self { constrained, last: Mutex::default(), metrics, clock }
+    }
+
+    /// The user that a request by `request.user` who wants to be `wanted` belongs to.
+    ///
+    /// # Errors
+    /// The 403 of the first way that applies, when none allows it.
+    pub async fn impersonate(
+        &self,
+        authorizer: &Union,
+        request: &Attributes,
+        wanted: &UserInfo,
+    ) -> Result<Impersonated, Status> {
+        let begun = self.clock.monotonic();
+        let outcome = self.attempt(authorizer, request, wanted).await;
+        let took = self.clock.monotonic() - begun;
+        match outcome {
+            Ok((mode, user)) => {
+                self.metrics.attempted(mode.label(), true, took);
+                let constraint = if mode == Mode::Legacy { String::new() } else { mode.verb() };
+                Ok(Impersonated { user, constraint })
+            }
+            Err(status) => {
+                self.metrics.attempted("", false, took);
+                Err(status)
+            }
         }
     }
-    Err(first.unwrap_or_else(|| Status::internal("all impersonation modes failed")))
+
+    async fn attempt(
+        &self,
+        authorizer: &Union,
+        request: &Attributes,
+        wanted: &UserInfo,
+    ) -> Result<(Mode, UserInfo), Status> {
+        let last = self.last.lock().get(&request.user.name).copied();
+        let others = MODES.into_iter().filter(|mode| Some(*mode) != last);
+        let mut first = None;
+        for mode in last.into_iter().chain(others) {
+            if !mode.applies(wanted, &request.user) || !(self.constrained || mode == Mode::Legacy) {
+                continue;
+            }
+            let mut requester = request.user.clone();
+            if mode == Mode::AssociatedNode {
+                // The association was checked here; what else the token says must not matter.
+                let keys = requester.extra.into_keys().collect();
+                requester.extra = [("authentication.kubernetes.io/associated-node-keys".to_string(), keys)].into();
+            }
+            match (Check { mode, authorizer, requester, tracker: self }).run(wanted, request).await {
+                Ok(user) => {
+                    if last != Some(mode) {
+                        self.remember(&request.user.name, mode);
+                    }
+                    return Ok((mode, user));
+                }
+                Err(status) => first = first.or(Some(status)),
+            }
+        }
+        Err(first.unwrap_or_else(|| Status::internal("all impersonation modes failed")))
+    }
+
+    fn remember(&self, requester: &str, mode: Mode) {
+        let mut last = self.last.lock();
+        // Forgetting costs an extra question for each requester, no more.
+        if last.len() >= REMEMBERED {
+            last.clear();
+        }
+        last.insert(requester.to_string(), mode);
+    }
 }
 
 #[cfg(test)]
@@ -328,6 +410,15 @@ mod tests {
 
     fn listed(rights: &'static [&'static str]) -> Union {
         Union::new(vec![Box::new(Listed(rights))])
+    }
+
+    fn tracker(constrained: bool) -> Tracker {
+        let metrics = ImpersonationMetrics::new(&component_base::metrics::Registry::new());
+        Tracker::new(constrained, metrics, component_base::clock::RealClock::shared())
+    }
+
+    async fn impersonate(authorizer: &Union, request: &Attributes, wanted: &UserInfo) -> Result<UserInfo, Status> {
+        tracker(true).impersonate(authorizer, request, wanted).await.map(|found| found.user)
     }
 
     fn request(user: UserInfo) -> Attributes {
@@ -372,6 +463,50 @@ mod tests {
         let got = impersonate(&rights, &request(agent.clone()), &user("system:node:n1", &[])).await.unwrap();
         assert_eq!(got.groups, [NODES, AUTHENTICATED]);
         assert!(impersonate(&rights, &request(agent), &user("system:node:n2", &[])).await.is_err());
+    }
+
+    /// The way that was right last is tried first, so its refusal is the one that is told.
+    #[tokio::test]
+    async fn the_last_way_is_remembered() {
+        let old = listed(&["impersonate /users/ bob"]);
+        let (tracker, asked) = (tracker(true), request(user("alice", &[])));
+        let found = tracker.impersonate(&old, &asked, &user("bob", &[])).await.unwrap();
+        assert_eq!(found.constraint, "");
+        let error = tracker.impersonate(&old, &asked, &user("eve", &[])).await.unwrap_err();
+        assert!(error.message.contains("cannot impersonate resource \"users\""), "{}", error.message);
+        let error = tracker.impersonate(&old, &request(user("bill", &[])), &user("eve", &[])).await.unwrap_err();
+        assert!(error.message.contains("cannot impersonate-on:user-info:list"), "{}", error.message);
+        let narrow =
+            listed(&["impersonate-on:user-info:list /pods/", "impersonate:user-info authentication.k8s.io/users/ bob"]);
+        let found = tracker.impersonate(&narrow, &asked, &user("bob", &[])).await.unwrap();
+        assert_eq!(found.constraint, "impersonate:user-info");
+    }
+
+    #[tokio::test]
+    async fn without_the_gate_there_is_the_old_way_only() {
+        let narrow =
+            listed(&["impersonate-on:user-info:list /pods/", "impersonate:user-info authentication.k8s.io/users/ bob"]);
+        let error =
+            tracker(false).impersonate(&narrow, &request(user("alice", &[])), &user("bob", &[])).await.unwrap_err();
+        assert!(error.message.contains("cannot impersonate resource \"users\""), "{}", error.message);
+    }
+
+    #[test]
+    fn extra_keys_are_domain_prefixed_paths() {
+        let check = |key: &str, value: &str| {
+            validate_extra(&[(key.to_string(), vec![value.to_string()])].into()).err().unwrap_or_default()
+        };
+        assert_eq!(check("acme.io/team", "a"), "");
+        assert_eq!(check("acme.io/team", ""), "impersonating the empty string value in extra is not allowed");
+        assert_eq!(
+            check("team", "a"),
+            "impersonating an invalid key in extra is not allowed: extra.key: Invalid value: \"team\": must be a domain-prefixed path (such as \"acme.io/foo\")"
+        );
+        assert_eq!(
+            check("acme.io/Team", "a"),
+            "impersonating a non-lowercase key in extra is not allowed: \"acme.io/Team\""
+        );
+        assert!(check("acme.io/a b", "a").contains("extra.key: Invalid value: \"a b\": Invalid path (regex used"));
     }
 
     #[test]

@@ -32,11 +32,15 @@ pub use start::{Error, Handle};
 /// Everything a request may need. One per process; shared.
 pub struct Server {
     pub config: Config,
+    /// `--feature-gates`.
+    pub features: component_base::featuregate::FeatureGates,
     pub clock: SharedClock,
     pub cache: Arc<Cache>,
     pub registry: Registry,
     pub authenticator: Authenticator,
     pub authorizer: Union,
+    /// Who is somebody else in which way.
+    pub impersonation: impersonation::Tracker,
     /// Roles and bindings, whether or not they authorize: they bound what may be granted.
     pub rbac: Rbac,
     /// What belongs to which node, with `--authorization-mode=Node`.

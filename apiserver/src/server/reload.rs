@@ -12,6 +12,7 @@ use component_base::tls::{self, ClientAuth, ClientAuthority, SniCerts};
 use rustls::ServerConfig;
 
 use super::{Server, start};
+use crate::admission::manifests;
 use crate::authentication::{configuration as authentication, oidc, token_file};
 use crate::authorization::configuration as authorization;
 use crate::config::{AuthorizationMode, Config};
@@ -102,6 +103,12 @@ pub fn start(server: &Arc<Server>, sockets: Option<Sockets>) {
         let outcome = read(path).and_then(|text| take_authorization(server, &text).map(|()| text));
         server.metrics.authorization_reloads.observe(outcome)
     });
+    for (plugin, folder) in &config.admission.manifests {
+        let plugin = plugin.clone();
+        follow(server, "manifests of admission", vec![folder.clone()], move |server| {
+            manifests::reload(server, &plugin)
+        });
+    }
     for (path, reloads) in [
         (&config.authentication_config_file, &server.metrics.authentication_reloads),
         (&config.authorization_config_file, &server.metrics.authorization_reloads),

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::impersonation::Tracker;
 use super::lifecycle::Lifecycle;
 use super::reload::{self, Sockets};
 use super::{Metrics, Server, in_process};
@@ -31,7 +32,7 @@ use crate::authorization::node::Node;
 use crate::authorization::rbac::Rbac;
 use crate::authorization::{AlwaysAllow, AlwaysDeny, Authorizer, Masters, Union, webhook};
 use crate::cache::{Cache, RingLimits};
-use crate::config::{AuthorizationMode, Config, StorageBackend};
+use crate::config::{AuthorizationMode, Config, StorageBackend, features};
 use crate::encryption::{self, Encryption};
 use crate::flowcontrol::FlowControl;
 use crate::proxy::KubeletClient;
@@ -99,6 +100,9 @@ impl Handle {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a server task failed");
             }
+        }
+        if let Some(audit) = &self.server.audit {
+            audit.finish().await;
         }
         self.storage.close().await;
     }
@@ -281,8 +285,9 @@ async fn build(config: Config, storage: Arc<dyn Storage>, initiated: Cancellatio
         audiences: audiences(&config),
         anonymous: anonymous(&config),
     };
+    let gates = features::gates(&config);
     let rbac = Rbac::default();
-    let node = config.authorization_modes.contains(&AuthorizationMode::Node).then(|| Arc::new(Node::default()));
+    let node = config.authorization_modes.contains(&AuthorizationMode::Node).then(|| Arc::new(Node::new(&gates)));
     let seats = |limit: usize| (limit > 0).then(|| Arc::new(Semaphore::new(limit)));
     let checks = |endpoint| {
         let checks = Checks::new(endpoint);
@@ -292,7 +297,15 @@ async fn build(config: Config, storage: Arc<dyn Storage>, initiated: Cancellatio
     let aggregator = Aggregator::new(&config.front_proxy, &metrics.registry)?;
     let inflight = config.max_mutating_requests_inflight + config.max_requests_inflight;
     let flow_control = FlowControl::new(inflight, metrics.flow.clone(), clock.clone());
+    let audit = audit(&config, &metrics, &clock, &shutdown)?;
     let server = Arc::new(Server {
+        audit,
+        impersonation: Tracker::new(
+            gates.enabled(features::CONSTRAINED_IMPERSONATION),
+            metrics.impersonation.clone(),
+            clock.clone(),
+        ),
+        features: gates,
         authorizer: Union::new(authorizers(&config.authorization_modes, &rbac, &node, &clock)?),
         refresh: tokio::sync::Notify::new(),
         rbac,
@@ -306,7 +319,6 @@ async fn build(config: Config, storage: Arc<dyn Storage>, initiated: Cancellatio
         livez: checks("livez"),
         readyz: checks("readyz"),
         healthz: checks("healthz"),
-        audit: audit(&config, &clock, &shutdown)?,
         flow_control,
         mutating_seats: seats(config.max_mutating_requests_inflight),
         reading_seats: seats(config.max_requests_inflight),
@@ -324,6 +336,7 @@ async fn build(config: Config, storage: Arc<dyn Storage>, initiated: Cancellatio
         shutdown,
         config,
     });
+    crate::admission::manifests::start(&server).map_err(Error::Config)?;
     api::validation::allow_privileged(server.config.allow_privileged);
     if let Some(encryption) = encryption {
         encryption.follow(server.shutdown.clone());
@@ -388,26 +401,28 @@ fn anonymous(config: &Config) -> Anonymous {
 /// The audit policy and its backends, if there are any.
 fn audit(
     config: &Config,
+    metrics: &Metrics,
     clock: &component_base::clock::SharedClock,
     shutdown: &CancellationToken,
 ) -> Result<Option<Arc<Audit>>, Error> {
     let Some(path) = &config.audit_policy_file else { return Ok(None) };
-    let text = String::from_utf8_lossy(&read(path)?).into_owned();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Error::Config(format!("loading audit policy file: failed to read file path {:?}: {error}", path.display()))
+    })?;
     let policy = audit::policy::Policy::parse(&text)
-        .map_err(|error| Error::Config(format!("loading audit policy file: {error}")))?;
-    let webhook = match &config.audit_webhook_config_file {
-        Some(path) => Some(audit::WebhookOptions {
-            sender: Arc::new(
-                remote::Kubeconfig::new(Some(path))
-                    .map_err(|error| Error::Config(format!("audit webhook: {error}")))?,
-            ),
-            batch_size: config.audit_webhook_batch.0,
-            batch_wait: config.audit_webhook_batch.1,
-        }),
+        .map_err(|error| Error::Config(format!("loading audit policy file: {error}: from file {}", path.display())))?;
+    let webhook = match &config.audit_webhook {
+        Some(options) => {
+            let remote = remote::Kubeconfig::new(Some(&options.kubeconfig))
+                .map_err(|error| Error::Config(format!("initializing audit webhook: {error}")))?;
+            let remote: Arc<dyn remote::Remote> = Arc::new(remote);
+            Some((options, remote))
+        }
         None => None,
     };
-    let backend = audit::Backend::start(config.audit_log.clone(), webhook, shutdown);
-    Ok(Some(Arc::new(Audit::new(policy, backend, clock.clone()))))
+    let backend =
+        audit::Backend::start(config.audit_log.as_ref(), webhook, &metrics.audit, shutdown).map_err(Error::Config)?;
+    Ok(Some(Arc::new(Audit::new(policy, backend, metrics.audit.clone(), clock.clone()))))
 }
 
 /// What this server's tokens are for.

@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use apimachinery::gotext;
 use apimachinery::status::Status;
 use axum::body::Body;
 use component_base::serving::Peer;
@@ -17,7 +18,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Server, impersonation};
 use crate::authentication::{Outcome, bearer, blank_before_token, subprotocol};
-use crate::authorization::{Attributes, Decision};
+use crate::authorization::{Attributes, Decision, sanitize};
+use crate::flowcontrol::Load;
 use crate::request::accept::{self, Allowed, Format};
 use crate::request::notes::{Annotations, Warnings};
 use crate::request::user::APISERVER;
@@ -49,6 +51,8 @@ pub struct Context {
     pub extensions: http::Extensions,
     pub peer: Option<Peer>,
     pub audit_id: String,
+    /// When the request came.
+    pub received: jiff::Timestamp,
     pub info: RequestInfo,
     /// The resource that the request is about, once it was found.
     pub served: Option<Arc<crate::registry::Served>>,
@@ -99,10 +103,11 @@ pub async fn walk(server: Arc<Server>, request: Request<Body>) -> Response {
     let started = server.clock.monotonic();
     let (mut cx, body) = begin(server.clone(), request);
     let outcome = AssertUnwindSafe(stages(&mut cx, body)).catch_unwind().await;
-    if outcome.is_err()
-        && let Some(record) = cx.record.take()
+    if let Err(panic) = &outcome
+        && let Some(mut record) = cx.record.take()
     {
-        record.panicked();
+        record.annotate_all(cx.annotations.take());
+        record.panicked(panic_text(&**panic)).await;
     }
     let mut answer = match outcome {
         Ok(Ok(answer)) => answer,
@@ -123,10 +128,9 @@ pub async fn walk(server: Arc<Server>, request: Request<Body>) -> Response {
     };
     if let Some(mut record) = cx.record.take() {
         record.annotate_all(cx.annotations.take());
-        answer = record.finish(answer, cx.info.verb == "watch").await;
+        answer = record.finish(answer, lasts(&cx)).await;
     }
-    let connection = matches!(cx.info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
-    if cx.info.verb != "watch" && !connection {
+    if !lasts(&cx) {
         answer = response::compress::compress(&cx.headers, answer);
     }
     finish(&cx, &mut answer);
@@ -143,9 +147,11 @@ async fn stages(cx: &mut Context, body: Body) -> Result<Response, Status> {
         Ok(counted) => counted,
         Err(refusal) => return Ok(*refusal),
     };
-    match deadline(cx)? {
-        Some(limit) => within(limit, identified(cx, body)).await,
-        None => identified(cx, body).await,
+    match deadline(cx) {
+        Ok(Some(limit)) => within(limit, identified(cx, body)).await,
+        Ok(None) => identified(cx, body).await,
+        // Nobody in particular asked for an impossible time: it is recorded, as upstream does.
+        Err(status) => Ok(refuse(cx, &status, "").await),
     }
 }
 
@@ -154,7 +160,9 @@ async fn identified(cx: &mut Context, body: Body) -> Result<Response, Status> {
     if let Some(refusal) = authenticate(cx).await {
         return Ok(refusal);
     }
-    let body = record(cx, body).await;
+    if let Some(refusal) = record(cx).await {
+        return Ok(refusal);
+    }
     impersonate(cx).await?;
     let _turn = match wait_turn(cx).await {
         Ok(turn) => turn,
@@ -181,7 +189,9 @@ fn begin(server: Arc<Server>, request: Request<Body>) -> (Context, Body) {
     let raw_path = parts.uri.path();
     let path = crate::request::query::unescape(raw_path, false).unwrap_or_else(|| raw_path.to_string());
     let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let received = server.clock.now();
     let cx = Context {
+        received,
         server,
         method: parts.method,
         path,
@@ -266,7 +276,7 @@ async fn authenticate(cx: &mut Context) -> Option<Response> {
         && let Err(error) = subprotocol::take_token(&mut cx.headers)
     {
         tracing::debug!(%error, "unable to authenticate the request");
-        return Some(response::status(&Status::unauthorized("Unauthorized"), cx.plain_format()));
+        return Some(refuse(cx, &Status::unauthorized("Unauthorized"), &attempted(cx)).await);
     }
     let server = cx.server.clone();
     let authenticator = &server.authenticator;
@@ -295,35 +305,78 @@ async fn authenticate(cx: &mut Context) -> Option<Response> {
             cx.user = user;
             None
         }
-        Outcome::Unauthorized => Some(response::status(&Status::unauthorized("Unauthorized"), cx.plain_format())),
+        Outcome::Unauthorized => Some(refuse(cx, &Status::unauthorized("Unauthorized"), &attempted(cx)).await),
     }
 }
 
-/// Begins the audit record, if the policy wants one.
-async fn record(cx: &mut Context, body: Body) -> Body {
-    let Some(audit) = &cx.server.audit else { return body };
-    let attributes = Attributes::of(&cx.user, &cx.info, &cx.query);
-    let agent = cx.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
-    let uri = cx.uri.path_and_query().map_or(cx.path.as_str(), |uri| uri.as_str());
-    let source = cx.peer.as_ref().map(|peer| peer.address().ip().to_string());
-    let facts = crate::audit::Facts { audit_id: &cx.audit_id, uri, agent, source };
-    cx.record = audit.begin(&attributes, &facts);
-    match &mut cx.record {
-        Some(record) if record.wants_request() => record.request_body(body).await,
-        _ => body,
+/// Begins the audit record, if the policy wants one. A request whose first event is lost is not served, if
+/// the backend is that strict.
+async fn record(cx: &mut Context) -> Option<Response> {
+    let record = begin_record(cx)?;
+    if !record.received().await {
+        let uri = cx.uri.path_and_query().map_or("/", |uri| uri.as_str());
+        let text = format!("Internal Server Error: {}: failed to store audit event\n", gotext::quote(uri));
+        let mut answer =
+            response::bytes(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", sanitize(&text));
+        answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+        return Some(answer);
     }
+    cx.record = Some(record);
+    None
+}
+
+fn begin_record(cx: &Context) -> Option<crate::audit::Record> {
+    let audit = cx.server.audit.as_ref()?;
+    let attributes = Attributes::of(&cx.user, &cx.info, &cx.query);
+    let uri = cx.uri.path_and_query().map_or(cx.path.as_str(), |uri| uri.as_str());
+    let peer = cx.peer.as_ref().map(|peer| peer.address().ip());
+    let facts = crate::audit::Facts { audit_id: &cx.audit_id, uri, headers: &cx.headers, peer, received: cx.received };
+    audit.begin(&attributes, &facts)
+}
+
+/// Answers a request that has no user, and records it.
+async fn refuse(cx: &Context, status: &Status, why: &str) -> Response {
+    let answer = response::status(status, cx.plain_format());
+    match begin_record(cx) {
+        Some(record) => record.refused(why, answer).await,
+        None => answer,
+    }
+}
+
+/// Which credentials a request came with, for the audit log.
+fn attempted(cx: &Context) -> String {
+    let header = cx.headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let scheme = |name: &str| {
+        let start = header.trim().split(' ').next().unwrap_or_default();
+        start.eq_ignore_ascii_case(name) && header.trim().contains(' ')
+    };
+    let mut methods = Vec::new();
+    for (name, used) in [
+        ("basic", scheme("basic")),
+        ("bearer", scheme("bearer")),
+        ("access_token", cx.query.get("access_token").is_some_and(|token| !token.trim().is_empty())),
+        ("x509", cx.peer.as_ref().is_some_and(|peer| !peer.certificates().is_empty())),
+    ] {
+        if used {
+            methods.push(name);
+        }
+    }
+    if methods.is_empty() {
+        return "Authentication failed, no credentials provided".to_string();
+    }
+    format!("Authentication failed, attempted: {}", methods.join(", "))
 }
 
 /// Who the request is done as, when that is somebody else than who asks.
 async fn impersonate(cx: &mut Context) -> Result<(), Status> {
     let Some(wanted) = impersonation::wanted(&mut cx.headers)? else { return Ok(()) };
     let request = Attributes::of(&cx.user, &cx.info, &cx.query);
-    let user = impersonation::impersonate(&cx.server.authorizer, &request, &wanted).await?;
-    tracing::debug!(from = cx.user.name, to = user.name, "impersonating");
+    let found = cx.server.impersonation.impersonate(&cx.server.authorizer, &request, &wanted).await?;
+    tracing::debug!(from = cx.user.name, to = found.user.name, "impersonating");
     if let Some(record) = &mut cx.record {
-        record.impersonated(&user);
+        record.impersonated(&found);
     }
-    cx.user = user;
+    cx.user = found.user;
     Ok(())
 }
 
@@ -355,39 +408,42 @@ enum Kind {
     Reading,
 }
 
+/// Whether the request ends when its client wants it to.
+fn lasts(cx: &Context) -> bool {
+    matches!(cx.info.verb.as_str(), "watch" | "proxy")
+        || matches!(cx.info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+}
+
 /// What a request counts as; `None` for those that last.
 fn in_flight(cx: &Context) -> Option<Kind> {
-    let long_running = cx.info.verb == "watch"
-        || cx.info.verb == "proxy"
-        || matches!(cx.info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
     let mutating = !matches!(cx.info.verb.as_str(), "get" | "list");
-    (!long_running).then_some(if mutating { Kind::Mutating } else { Kind::Reading })
+    (!lasts(cx)).then_some(if mutating { Kind::Mutating } else { Kind::Reading })
 }
 
 /// Waits for the request's turn: by priority and fairness, or by `--max-requests-inflight` alone. Long-running
 /// requests do not count; a watch counts until it has begun.
 async fn wait_turn(cx: &mut Context) -> Result<Turn, Response> {
-    let long_running = cx.info.verb == "proxy"
-        || matches!(cx.info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
-    if long_running || cx.extensions.get::<InProcessUser>().is_some_and(|user| user.0.name == APISERVER) {
+    if (lasts(cx) && cx.info.verb != "watch")
+        || cx.extensions.get::<InProcessUser>().is_some_and(|user| user.0.name == APISERVER)
+    {
         return Ok(Turn::Free);
     }
     if !cx.server.config.priority_and_fairness {
-        return limit_in_flight(cx).ok_or_else(too_many_requests);
+        return limit_in_flight(cx).ok_or_else(|| too_many_requests(1));
     }
     // A quarter of the request's time may pass in a queue, as upstream has it.
     let patience = cx.server.config.request_timeout / 4;
-    let width = width(cx);
-    match cx.server.flow_control.admit(&cx.user, &cx.info, width, patience).await {
+    let load = load(cx);
+    match cx.server.flow_control.admit(&cx.user, &cx.info, load, patience).await {
         Ok(None) => Ok(Turn::Free),
         Ok(Some(admitted)) => {
             cx.flow = Some((admitted.schema_uid, admitted.level_uid));
-            Ok(Turn::Flow(admitted.seat, admitted.running))
+            Ok(Turn::Flow(admitted.seat))
         }
         Err(refused) => {
             tracing::debug!(path = cx.path, user = cx.user.name, why = ?refused.why, "no seat");
             cx.flow = Some((refused.schema_uid, refused.level_uid));
-            Err(too_many_requests())
+            Err(too_many_requests(refused.retry_after))
         }
     }
 }
@@ -395,23 +451,39 @@ async fn wait_turn(cx: &mut Context) -> Result<Turn, Response> {
 /// What lets a request go on; dropping it lets another.
 enum Turn {
     Free,
-    Flow(
-        #[allow(dead_code, reason = "held")] Option<crate::flowcontrol::Seat>,
-        #[allow(dead_code, reason = "held")] crate::flowcontrol::Running,
-    ),
+    Flow(#[allow(dead_code, reason = "held")] crate::flowcontrol::Seat),
     Permit(#[allow(dead_code, reason = "held")] tokio::sync::OwnedSemaphorePermit),
 }
 
-/// Lists are as wide as what they read.
-fn width(cx: &Context) -> u32 {
-    if cx.info.verb != "list" {
-        return 1;
+/// What is known of the work that a request makes.
+fn load(cx: &Context) -> Load {
+    let info = &cx.info;
+    let begins_with_list = || {
+        let version = cx.query.get("resourceVersion").unwrap_or_default();
+        matches!(version, "" | "0") || cx.query.get("sendInitialEvents") == Some("true")
+    };
+    match info.verb.as_str() {
+        "list" => list_load(cx),
+        "watch" if begins_with_list() => list_load(cx),
+        // Tokens are issued without any event.
+        "create" if info.resource == "serviceaccounts" && info.subresource == "token" => Load::Plain,
+        "create" | "update" | "patch" | "delete" => {
+            Load::Change { watches: cx.server.flow_control.watches().interested(info) }
+        }
+        _ => Load::Plain,
     }
-    let served = cx.server.registry.find(&cx.info.group, &cx.info.version, &cx.info.resource);
-    let cache = served.as_ref().and_then(|served| served.cache.as_ref());
-    let objects = cache.map_or(0, |cache| cache.size().0);
+}
+
+fn list_load(cx: &Context) -> Load {
+    let info = &cx.info;
+    if !info.name.is_empty() {
+        return Load::Plain;
+    }
+    let served = cx.server.registry.find(&info.group, &info.version, &info.resource);
+    let Some(cache) = served.as_ref().and_then(|served| served.cache.as_ref()) else { return Load::Plain };
+    let (objects, bytes) = cache.size();
     let limit = cx.query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(0);
-    crate::flowcontrol::width("list", objects, limit)
+    Load::List { objects: objects as u64, bytes: bytes as u64, limit }
 }
 
 /// `None` when there is no room.
@@ -424,11 +496,11 @@ fn limit_in_flight(cx: &Context) -> Option<Turn> {
     seats.clone().try_acquire_owned().ok().map(Turn::Permit)
 }
 
-/// Upstream's filter answers in plain text here.
-fn too_many_requests() -> Response {
+/// Upstream's filter answers in plain text here. `retry_after` is in seconds.
+fn too_many_requests(retry_after: i64) -> Response {
     let text = "Too many requests, please try again later.\n";
     let mut answer = response::bytes(StatusCode::TOO_MANY_REQUESTS, "text/plain; charset=utf-8", text);
-    answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(retry_after));
     answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     answer
 }
@@ -486,13 +558,11 @@ fn finish(cx: &Context, answer: &mut Response) {
     answer.headers_mut().entry(http::header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
     if let Some(text) = panic.downcast_ref::<&str>() {
-        (*text).to_string()
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text.clone()
+        text
     } else {
-        "panic without a text".to_string()
+        panic.downcast_ref::<String>().map_or("panic without a text", String::as_str)
     }
 }
 

@@ -161,7 +161,7 @@ async fn audit_keeps_what_the_policy_says() {
     let (path, file) = (policy.clone(), log.clone());
     let server = Fixture::with(|config| {
         config.audit_policy_file = Some(path);
-        config.audit_log = Some(apiserver::audit::LogOptions { path: file, max_size: 0, max_backups: 0 });
+        config.audit_log = Some(apiserver::audit::LogOptions::new(file));
     })
     .await;
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"a": "b"}});

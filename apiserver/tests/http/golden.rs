@@ -22,7 +22,11 @@ async fn golden_objects_never_break_the_server() {
         eprintln!("skipped: needs ../shared");
         return;
     };
-    let server = Fixture::with(|config| config.runtime_config = vec![("api/all".to_string(), true)]).await;
+    let server = Fixture::with(|config| {
+        config.runtime_config = vec![("api/all".to_string(), true)];
+        config.feature_gates = vec![("AllBeta".to_string(), true)];
+    })
+    .await;
     let mut tried = 0;
     for file in std::fs::read_dir(shared.join("spec/golden/HEAD")).unwrap() {
         let path = file.unwrap().path();

@@ -252,7 +252,7 @@ async fn webhooks_leave_their_mark_in_the_audit_log() {
     let (path, file) = (policy.clone(), log.clone());
     let server = Fixture::with(|config| {
         config.audit_policy_file = Some(path);
-        config.audit_log = Some(apiserver::audit::LogOptions { path: file, max_size: 0, max_backups: 0 });
+        config.audit_log = Some(apiserver::audit::LogOptions::new(file));
     })
     .await;
     let handler = |body: Bytes| async move {

@@ -210,7 +210,11 @@ async fn namespaces_and_pods_are_admitted() {
 #[tokio::test]
 async fn every_resource_lists_in_every_form() {
     // Those that are off by default, too.
-    let server = Fixture::with(|config| config.runtime_config = vec![("api/all".to_string(), true)]).await;
+    let server = Fixture::with(|config| {
+        config.runtime_config = vec![("api/all".to_string(), true)];
+        config.feature_gates = vec![("AllBeta".to_string(), true)];
+    })
+    .await;
     let resources: Vec<_> = server.handle.server.registry.all().to_vec();
     let mut seen = 0;
     for served in resources {

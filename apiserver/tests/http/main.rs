@@ -5,9 +5,11 @@
 mod admission;
 mod aggregation;
 mod allocation;
+mod audit;
 mod authentication;
 mod authorization;
 mod bad_input;
+mod bombs;
 mod custom;
 mod drain;
 mod dynamic_admission;

@@ -18,11 +18,11 @@ use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
 use serde_json::Value;
 
-use super::Attributes;
 use super::chain::Step;
 use super::compiled::Compiled;
 use super::expression::{Expression, MatchConditions};
 use super::rules::{self, Rule};
+use super::{Attributes, manifests};
 use crate::cache::{Error, Freshness};
 use crate::registry::Served;
 use crate::server::Server;
@@ -45,6 +45,11 @@ pub struct Policies {
 }
 
 impl Policies {
+    /// Policies and bindings from files.
+    pub fn take(&self, mutating: bool, objects: Vec<Vec<Value>>) {
+        if mutating { self.mutating.fix(objects) } else { self.validating.fix(objects) }
+    }
+
     async fn validating(&self, server: &Server) -> Result<Arc<Vec<Policy<validating::Rules>>>, Error> {
         let plurals = ["validatingadmissionpolicies", "validatingadmissionpolicybindings"];
         self.validating
@@ -117,7 +122,9 @@ fn compile<R>(policies: &[Value], bindings: &[Value], rules: impl Fn(&Scope<'_>)
         let Some(spec) = policy.get("spec").filter(|_| !bindings.is_empty()) else { continue };
         bound.push(Policy::new(name, spec, bindings, &rules));
     }
-    bound.sort_by(|a, b| a.name.cmp(&b.name));
+    // Those from files are asked first.
+    let of_file = |policy: &Policy<R>| policy.name.ends_with(manifests::SUFFIX);
+    bound.sort_by(|a, b| of_file(b).cmp(&of_file(a)).then_with(|| a.name.cmp(&b.name)));
     bound
 }
 

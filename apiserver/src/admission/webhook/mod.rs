@@ -22,7 +22,7 @@ use serde_json::Value;
 use super::chain::Step;
 use super::expression::{Decider, Inputs, MatchConditions};
 use super::rules::{self, Rule};
-use super::{Attributes, compiled::Compiled};
+use super::{Attributes, compiled::Compiled, manifests};
 use crate::cache::Error;
 use crate::registry::Served;
 use crate::server::Server;
@@ -44,6 +44,11 @@ pub struct Configurations {
 }
 
 impl Configurations {
+    /// Configurations from files.
+    pub fn take(&self, mutating: bool, objects: Vec<Vec<Value>>) {
+        if mutating { self.mutating.fix(objects) } else { self.validating.fix(objects) }
+    }
+
     async fn mutating(&self, server: &Server) -> Result<Arc<Vec<Webhook>>, Error> {
         self.mutating.get(server, GROUP, &["mutatingwebhookconfigurations"], |objects| compile(&objects[0])).await
     }
@@ -60,6 +65,8 @@ pub struct Webhook {
     pub name: String,
     /// The configuration that it is in.
     pub configuration: String,
+    /// It is from a file: it may see the configurations of admission itself.
+    of_file: bool,
     /// Unique among all webhooks; stays the same while the configuration does.
     pub uid: String,
     rules: Vec<Rule>,
@@ -82,7 +89,9 @@ pub struct Webhook {
 /// Webhooks in the order of their configurations' names.
 fn compile(configurations: &[Value]) -> Vec<Webhook> {
     let mut sorted: Vec<&Value> = configurations.iter().collect();
-    sorted.sort_by_key(|configuration| configuration.name());
+    // Those from files are asked first.
+    let of_file = |configuration: &&Value| configuration.name().ends_with(manifests::SUFFIX);
+    sorted.sort_by_key(|configuration| (!of_file(configuration), configuration.name()));
     let mut hooks = Vec::new();
     for configuration in sorted {
         let mut seen: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
@@ -104,6 +113,7 @@ impl Webhook {
         Webhook {
             name: name.to_string(),
             configuration: configuration.to_string(),
+            of_file: configuration.ends_with(manifests::SUFFIX),
             uid: format!("{configuration}/{name}/{count}"),
             rules: hook.list_at(&["rules"]).iter().map(Rule::new).collect(),
             equivalent: text("matchPolicy") != Some("Exact"),
@@ -133,6 +143,9 @@ impl Webhook {
         object: &Value,
         old: Option<&Value>,
     ) -> Result<Option<Arc<Served>>, Status> {
+        if !self.of_file && rules::is_exempt(attributes) {
+            return Ok(None);
+        }
         // The rules are looked at first: they cost nothing, and most webhooks are not about most requests.
         let Some(matched) = rules::find(&self.rules, self.equivalent, server, attributes) else { return Ok(None) };
         if !rules::object_matches(&self.object_selector, object, old)

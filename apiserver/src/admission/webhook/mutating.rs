@@ -27,7 +27,7 @@ impl Plugin for MutatingAdmissionWebhook {
         old: Option<&Value>,
     ) -> Result<(), Status> {
         let hooks = server.webhooks.mutating(server).await.map_err(|error| attributes.not_ready(&error))?;
-        if hooks.is_empty() || rules::is_exempt(attributes) {
+        if hooks.is_empty() {
             return Ok(());
         }
         let again = attributes.review.begin(|state| &mut state.webhooks, object);

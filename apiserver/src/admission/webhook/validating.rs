@@ -26,7 +26,7 @@ impl Plugin for ValidatingAdmissionWebhook {
         old: Option<&Value>,
     ) -> Result<(), Status> {
         let hooks = server.webhooks.validating(server).await.map_err(|error| attributes.not_ready(&error))?;
-        if hooks.is_empty() || rules::is_exempt(attributes) {
+        if hooks.is_empty() {
             return Ok(());
         }
         let mut relevant: Vec<(&Webhook, Arc<Served>)> = Vec::new();

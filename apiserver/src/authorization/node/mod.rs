@@ -8,12 +8,14 @@ pub mod references;
 
 use std::sync::Arc;
 
+use component_base::featuregate::FeatureGates;
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 
 use super::rbac::policy;
 use super::rbac::rule::Rule;
 use super::{Attributes, Authorizer, Decision, Found};
+use crate::config::features;
 use crate::registry::Registry;
 use crate::request::UserInfo;
 use graph::{Graph, Kind, Populator, Source};
@@ -33,14 +35,8 @@ pub struct Node {
     graph: Arc<RwLock<Graph>>,
     /// For what is not subdivided by node.
     rules: Vec<Rule>,
-}
-
-impl Default for Node {
-    fn default() -> Self {
-        let role = policy::objects().into_iter().find(|object| object["metadata"]["name"] == "system:node");
-        let rules = role.and_then(|mut role| serde_json::from_value(role["rules"].take()).ok()).unwrap_or_default();
-        Self { graph: Arc::default(), rules }
-    }
+    /// Whether there are certificates of pods.
+    pod_certificates: bool,
 }
 
 type Opinion = Result<(), String>;
@@ -50,6 +46,13 @@ fn refused(reason: impl Into<String>) -> Opinion {
 }
 
 impl Node {
+    /// One that knows no pod yet.
+    pub fn new(gates: &FeatureGates) -> Self {
+        let role = policy::objects(gates).into_iter().find(|object| object["metadata"]["name"] == "system:node");
+        let rules = role.and_then(|mut role| serde_json::from_value(role["rules"].take()).ok()).unwrap_or_default();
+        Self { graph: Arc::default(), rules, pod_certificates: gates.enabled(features::POD_CERTIFICATE_REQUEST) }
+    }
+
     /// Reads what the graph is made of and follows it until `shutdown`.
     pub async fn start(&self, registry: &Registry, shutdown: &CancellationToken) {
         for (source, group, plural) in Source::ALL {
@@ -196,9 +199,10 @@ impl Node {
                 ("resource.k8s.io", "resourceslices") => return self.resource_slice(node, attributes),
                 ("", "nodes") => return own_node(node, attributes),
                 ("", "pods") => return self.pod(node, attributes),
-                ("certificates.k8s.io", "podcertificaterequests") => {
+                ("certificates.k8s.io", "podcertificaterequests") if self.pod_certificates => {
                     return self.certificate_request(node, attributes);
                 }
+                ("certificates.k8s.io", "podcertificaterequests") => return refused(""),
                 _ => {}
             }
         }

@@ -23,7 +23,7 @@ fn populate(node: &Node, source: Source, objects: &[serde_json::Value]) {
 }
 
 fn fixture() -> Arc<Node> {
-    let node = Node::default();
+    let node = Node::new(&crate::config::features::defaults());
     populate(
         &node,
         Source::Pods,

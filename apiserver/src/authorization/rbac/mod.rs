@@ -191,4 +191,6 @@ impl Follower for Source {
 }
 
 #[cfg(test)]
+mod matrix;
+#[cfg(test)]
 mod tests;

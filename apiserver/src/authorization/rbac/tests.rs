@@ -144,7 +144,7 @@ fn ten_thousand_bindings_do_not_slow_a_decision() {
 
 #[test]
 fn the_tables_make_valid_objects() {
-    let objects = policy::objects();
+    let objects = policy::objects(&crate::config::features::defaults());
     assert_eq!(objects.len(), 70 + 51 + 7 + 7);
     for object in &objects {
         let resource = api::table()
@@ -154,4 +154,30 @@ fn the_tables_make_valid_objects() {
         api::canonicalize(resource, &mut copy);
         assert_eq!(&copy, object, "{}", object["metadata"]["name"]);
     }
+}
+
+#[test]
+fn gates_bring_roles_and_rules() {
+    let mut gates = crate::config::features::defaults();
+    let names = |objects: &[serde_json::Value]| -> std::collections::BTreeSet<String> {
+        objects.iter().map(|object| format!("{} {}", object["kind"], object["metadata"]["name"])).collect()
+    };
+    let before = policy::objects(&gates);
+    gates.set(&[("ClusterTrustBundle".to_string(), "true".to_string())].into()).expect("a known gate");
+    let after = policy::objects(&gates);
+    let added: Vec<String> = names(&after).difference(&names(&before)).cloned().collect();
+    assert_eq!(
+        added,
+        [
+            "\"ClusterRole\" \"system:cluster-trust-bundle-discovery\"",
+            "\"ClusterRole\" \"system:controller:kube-apiserver-serving-clustertrustbundle-publisher\"",
+            "\"ClusterRoleBinding\" \"system:cluster-trust-bundle-discovery\"",
+            "\"ClusterRoleBinding\" \"system:controller:kube-apiserver-serving-clustertrustbundle-publisher\"",
+        ]
+    );
+    let node = |objects: &[serde_json::Value]| {
+        let role = objects.iter().find(|object| object["metadata"]["name"] == "system:node").expect("there").clone();
+        role["rules"].as_array().expect("rules").len()
+    };
+    assert_eq!(node(&after), node(&before) + 1);
 }

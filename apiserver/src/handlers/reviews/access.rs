@@ -3,7 +3,7 @@
 use apimachinery::field::{self, ErrorList, Path};
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
-use apimachinery::{fields, labels};
+use apimachinery::{fields, labels, names};
 use serde_json::{Value, json};
 
 use crate::authorization::{Attributes, Decision};
@@ -80,7 +80,7 @@ fn validate(kind: &str, review: &Value) -> ErrorList {
     if resource.is_some() && other.is_some() {
         errors.push(field::invalid(
             &path.child("nonResourceAttributes"),
-            other,
+            names_of_go(other),
             "cannot be specified in combination with resourceAttributes",
         ));
     }
@@ -120,12 +120,18 @@ fn validate(kind: &str, review: &Value) -> ErrorList {
         if other.is_some() {
             errors.push(field::invalid(
                 &Path::new("spec.nonResourceAttributes"),
-                other,
+                names_of_go(other),
                 "disallowed on this kind of request",
             ));
         }
     }
     errors
+}
+
+/// Attributes of a path as upstream writes them in messages: its internal type has no names for JSON.
+fn names_of_go(attributes: Option<&Value>) -> Value {
+    let text = |name: &str| attributes.and_then(|value| value.str_at(&[name])).unwrap_or_default();
+    json!({"Path": text("path"), "Verb": text("verb")})
 }
 
 fn selectors(path: &Path, resource: &Value, errors: &mut ErrorList) {
@@ -148,6 +154,10 @@ fn selectors(path: &Path, resource: &Value, errors: &mut ErrorList) {
         for (index, requirement) in requirements.iter().enumerate() {
             let at = path.child("requirements").index(index);
             let values = requirement.list_at(&["values"]);
+            let key = requirement.str_at(&["key"]).unwrap_or_default();
+            if name == "fieldSelector" && key.is_empty() {
+                errors.push(field::required(&at.child("key"), "must be specified"));
+            }
             match requirement.str_at(&["operator"]).unwrap_or_default() {
                 "In" | "NotIn" if values.is_empty() => errors
                     .push(field::required(&at.child("values"), "must be specified when `operator` is 'In' or 'NotIn'")),
@@ -155,7 +165,19 @@ fn selectors(path: &Path, resource: &Value, errors: &mut ErrorList) {
                     &at.child("values"),
                     "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
                 )),
+                // An operator of a newer release is no error: its term is left out.
                 _ => {}
+            }
+            if name == "labelSelector" {
+                for text in names::qualified_name(key) {
+                    errors.push(field::invalid(&at.child("key"), key, &text));
+                }
+                for (index, value) in values.iter().enumerate() {
+                    let value = value.as_str().unwrap_or_default();
+                    for text in names::label_value(value) {
+                        errors.push(field::invalid(&at.child("values").index(index), value, &text));
+                    }
+                }
             }
         }
     }
@@ -287,6 +309,18 @@ mod tests {
                 OWN,
                 json!({"spec": {"resourceAttributes": {"fieldSelector": {}}}}),
                 "spec.resourceAttributes.fieldSelector.requirements: Required value: when spec.resourceAttributes.fieldSelector is specified, requirements or rawSelector is required",
+            ),
+            (
+                OWN,
+                json!({"spec": {"resourceAttributes": {"fieldSelector": {"requirements": [{"operator": "Later"}]}}}}),
+                "spec.resourceAttributes.fieldSelector.requirements[0].key: Required value: must be specified",
+            ),
+            (
+                OWN,
+                json!({"spec": {"resourceAttributes": {"labelSelector": {"requirements": [
+                    {"key": "a/b/c", "operator": "Later", "values": ["-"]},
+                ]}}}}),
+                "[spec.resourceAttributes.labelSelector.requirements[0].key: Invalid value: \"a/b/c\": a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName'), spec.resourceAttributes.labelSelector.requirements[0].values[0]: Invalid value: \"-\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')]",
             ),
         ] {
             assert_eq!(check(kind, review), want, "{kind}");

@@ -5,6 +5,7 @@
 
 mod admission;
 mod auth;
+mod impersonation;
 mod reloads;
 mod requests;
 
@@ -18,7 +19,8 @@ use crate::cache::CacheMetrics;
 use crate::flowcontrol::FlowMetrics;
 pub use admission::{AdmissionMetrics, Check, Ending, Subject};
 pub use auth::AuthMetrics;
-pub use reloads::Reloads;
+pub use impersonation::ImpersonationMetrics;
+pub use reloads::{ManifestReloads, Reloads};
 pub use requests::{Requests, counted};
 
 /// Upstream's buckets of request latencies.
@@ -36,8 +38,11 @@ pub struct Metrics {
     pub registry: Registry,
     pub requests: Requests,
     pub auth: AuthMetrics,
+    pub impersonation: ImpersonationMetrics,
+    pub audit: crate::audit::Metrics,
     pub authentication_reloads: Reloads,
     pub authorization_reloads: Reloads,
+    pub manifests: ManifestReloads,
     pub admission: AdmissionMetrics,
     /// Of Priority and Fairness.
     pub flow: Arc<FlowMetrics>,
@@ -72,6 +77,8 @@ impl Metrics {
         let metrics = Self {
             requests: Requests::new(&registry),
             auth: AuthMetrics::new(&registry),
+            impersonation: ImpersonationMetrics::new(&registry),
+            audit: crate::audit::Metrics::new(&registry),
             authentication_reloads: Reloads::new(
                 &registry,
                 "apiserver_authentication_config_controller",
@@ -82,6 +89,7 @@ impl Metrics {
                 "apiserver_authorization_config_controller",
                 "authorization",
             ),
+            manifests: ManifestReloads::new(&registry),
             admission: AdmissionMetrics::new(&registry),
             flow: Arc::new(FlowMetrics::new(&registry)),
             cache: Arc::new(CacheMetrics::new(&registry)),

@@ -69,3 +69,58 @@ impl Reloads {
         outcome.map(|text| self.in_use(&text))
     }
 }
+
+/// The counters of manifests of admission, by plugin.
+pub struct ManifestReloads {
+    total: CounterVec,
+    last: GaugeVec,
+    info: GaugeVec,
+    shown: Mutex<std::collections::BTreeMap<String, String>>,
+    clock: RealClock,
+}
+
+impl ManifestReloads {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let name = |end: &str| format!("apiserver_manifest_admission_config_controller_{end}");
+        const LABELS: &[&str] = &["apiserver_id_hash", "plugin", "status"];
+        Self {
+            total: registry.counter_vec(
+                &name("automatic_reloads_total"),
+                "Total number of automatic reloads of admission manifest configuration split by status, plugin, and apiserver identity.",
+                Stability::Alpha,
+                LABELS,
+            ),
+            last: registry.gauge_vec(
+                &name("automatic_reload_last_timestamp_seconds"),
+                "Timestamp of the last automatic reload of admission manifest configuration split by status, plugin, and apiserver identity.",
+                Stability::Alpha,
+                LABELS,
+            ),
+            info: registry.gauge_vec(
+                &name("last_config_info"),
+                "Information about the last applied admission manifest configuration with hash as label, split by plugin and apiserver identity.",
+                Stability::Alpha,
+                &["apiserver_id_hash", "hash", "plugin"],
+            ),
+            shown: Mutex::default(),
+            clock: RealClock::new(),
+        }
+    }
+
+    /// A plugin's manifests were read: this text is in use now, or was refused.
+    ///
+    /// # Errors
+    /// The refusal, as it came.
+    pub fn observe(&self, plugin: &str, outcome: Result<String, String>) -> Result<(), String> {
+        let status = if outcome.is_ok() { "success" } else { "failure" };
+        self.total.inc(&["", plugin, status]);
+        self.last.set(&["", plugin, status], self.clock.now().as_millisecond() as f64 / 1000.0);
+        let text = outcome?;
+        let hash = if text.is_empty() { String::new() } else { digest(&text) };
+        if let Some(old) = self.shown.lock().insert(plugin.to_string(), hash.clone()) {
+            self.info.remove(&["", &old, plugin]);
+        }
+        self.info.set(&["", &hash, plugin], 1.0);
+        Ok(())
+    }
+}

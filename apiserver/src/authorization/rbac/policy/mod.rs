@@ -3,10 +3,12 @@
 //! Words of a list are separated by spaces and sorted; `core` is the group without a name.
 
 mod controllers;
+mod gated;
 mod general;
 mod namespaced;
 
 use apimachinery::object::ObjectExt as _;
+use component_base::featuregate::FeatureGates;
 use serde_json::{Value, json};
 
 use super::GROUP;
@@ -145,20 +147,27 @@ fn binding(kind: &str, namespace: &str, name: &str, role: (&str, &str), subjects
 }
 
 /// Every object, roles before the bindings that name them.
-pub fn objects() -> Vec<Value> {
-    let mut objects: Vec<Value> = general::ROLES.iter().map(|role| role.value("")).collect();
-    objects.extend(controllers::ROLES.iter().map(|role| role.value(controllers::PREFIX)));
+pub fn objects(gates: &FeatureGates) -> Vec<Value> {
+    let on: Vec<&gated::Feature> = gated::ALL.iter().filter(|feature| gates.enabled(feature.gate)).collect();
+    let plain = general::ROLES.iter().chain(on.iter().flat_map(|feature| feature.roles));
+    let mut objects: Vec<Value> = plain.map(|role| role.value("")).collect();
+    for role in objects.iter_mut().filter(|role| role.name() == gated::NODE) {
+        let more = on.iter().flat_map(|feature| feature.node).map(Rule::value);
+        role["rules"].as_array_mut().into_iter().for_each(|rules| rules.extend(more.clone()));
+    }
+    let controllers: Vec<&ClusterRole> =
+        controllers::ROLES.iter().chain(on.iter().flat_map(|feature| feature.controllers)).collect();
+    objects.extend(controllers.iter().map(|role| role.value(controllers::PREFIX)));
     objects.extend(namespaced::ROLES.iter().map(|(namespace, name, rules)| {
         let mut object = object("Role", namespace, name);
         object["rules"] = rules.iter().map(Rule::value).collect();
         object
     }));
+    let bindings = general::BINDINGS.iter().chain(on.iter().flat_map(|feature| feature.bindings));
     objects.extend(
-        general::BINDINGS
-            .iter()
-            .map(|(name, subjects)| binding("ClusterRoleBinding", "", name, ("ClusterRole", name), subjects)),
+        bindings.map(|(name, subjects)| binding("ClusterRoleBinding", "", name, ("ClusterRole", name), subjects)),
     );
-    objects.extend(controllers::ROLES.iter().map(|role| {
+    objects.extend(controllers.iter().map(|role| {
         let name = format!("{}{}", controllers::PREFIX, role.name);
         let subjects = [Subject::Account(role.name)];
         binding("ClusterRoleBinding", "", &name, ("ClusterRole", &name), &subjects)

@@ -3,6 +3,8 @@
 //! Those whose subject this server has are read; the others parse, so that what kubeadm, kind and
 //! k3s write is accepted, and are logged once as having no effect.
 
+mod audit;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,11 +18,6 @@ use crate::authorization::webhook::{FailurePolicy, Options};
 /// Strings that parse without effect.
 const ACCEPTED_STRINGS: &[&str] = &[
     "allow-metric-labels-manifest",
-    "audit-log-format",
-    "audit-log-mode",
-    "audit-log-version",
-    "audit-webhook-mode",
-    "audit-webhook-version",
     "authorization-policy-file",
     "debug-socket-path",
     "egress-selector-config-file",
@@ -37,11 +34,6 @@ const ACCEPTED_STRINGS: &[&str] = &[
 ];
 
 const ACCEPTED_BOOLS: &[&str] = &[
-    "audit-log-batch-throttle-enable",
-    "audit-log-compress",
-    "audit-log-truncate-enabled",
-    "audit-webhook-batch-throttle-enable",
-    "audit-webhook-truncate-enabled",
     "contention-profiling",
     "disable-http2-serving",
     "emulation-forward-compatible",
@@ -56,8 +48,6 @@ const ACCEPTED_BOOLS: &[&str] = &[
 ];
 
 const ACCEPTED_DURATIONS: &[&str] = &[
-    "audit-log-batch-max-wait",
-    "audit-webhook-initial-backoff",
     "coordinated-leadership-lease-duration",
     "coordinated-leadership-renew-deadline",
     "coordinated-leadership-retry-period",
@@ -82,23 +72,11 @@ const ACCEPTED_LISTS: &[&str] = &[
 ];
 
 const ACCEPTED_INTS: &[&str] = &[
-    "audit-log-batch-buffer-size",
-    "audit-log-batch-max-size",
-    "audit-log-batch-throttle-burst",
-    "audit-log-maxage",
-    "audit-log-truncate-max-batch-size",
-    "audit-log-truncate-max-event-size",
-    "audit-webhook-batch-buffer-size",
-    "audit-webhook-batch-throttle-burst",
-    "audit-webhook-truncate-max-batch-size",
-    "audit-webhook-truncate-max-event-size",
     "delete-collection-workers",
     "kubernetes-service-node-port",
     "lease-reuse-duration-seconds",
     "max-connection-bytes-per-sec",
 ];
-
-const ACCEPTED_FLOATS: &[&str] = &["audit-log-batch-throttle-qps", "audit-webhook-batch-throttle-qps"];
 
 /// Every flag, with upstream's defaults.
 pub fn flag_set() -> FlagSet {
@@ -181,13 +159,6 @@ pub fn flag_set() -> FlagSet {
         .int("max-requests-inflight", 400, "With --max-mutating-requests-inflight, the server's concurrency limit.")
         .int("max-mutating-requests-inflight", 200, "With --max-requests-inflight, the server's concurrency limit.")
         .bool("enable-bootstrap-token-auth", false, "Enable to allow secrets of type 'bootstrap.kubernetes.io/token' in the 'kube-system' namespace to be used for TLS bootstrapping authentication.")
-        .string("audit-policy-file", "", "Path to the file that defines the audit policy configuration.")
-        .string("audit-log-path", "", "If set, all requests coming to the apiserver will be logged to this file. '-' means standard out.")
-        .int("audit-log-maxsize", 0, "The maximum size in megabytes of the audit log file before it gets rotated.")
-        .int("audit-log-maxbackup", 0, "The maximum number of old audit log files to retain. Setting a value of 0 will mean there's no restriction on the number of files.")
-        .string("audit-webhook-config-file", "", "Path to a kubeconfig formatted file that defines the audit webhook configuration.")
-        .int("audit-webhook-batch-max-size", 400, "The maximum size of a batch.")
-        .duration("audit-webhook-batch-max-wait", Duration::from_secs(30), "The amount of time to wait before force writing the batch that hadn't reached the max size.")
         .bool("enable-priority-and-fairness", true, "If true, replaces the max-in-flight handler with an enhanced one that queues and dispatches with priority and fairness.")
         .int("default-not-ready-toleration-seconds", 300, "tolerationSeconds of the toleration for notReady:NoExecute that every pod gets.")
         .int("default-unreachable-toleration-seconds", 300, "tolerationSeconds of the toleration for unreachable:NoExecute that every pod gets.")
@@ -197,12 +168,12 @@ pub fn flag_set() -> FlagSet {
         .duration("shutdown-watch-termination-grace-period", Duration::ZERO, "If set, the time within which active watch requests end, spread, after the server stopped accepting requests.")
         .bool("shutdown-send-retry-after", false, "If true the HTTP Server will continue listening until all non long running request(s) in flight have been drained, during this window all incoming requests will be rejected with a status code 429 and a 'Retry-After' response header.")
         .float("goaway-chance", 0.0, "To prevent HTTP/2 clients from getting stuck on a single apiserver, randomly close a connection (GOAWAY). Min is 0 (off), Max is .02 (1/50 requests); .001 (1/1000) is a recommended starting point.");
+    audit::add(&mut f);
     f.accepted(Kind::String, ACCEPTED_STRINGS)
         .accepted(Kind::Bool, ACCEPTED_BOOLS)
         .accepted(Kind::Duration, ACCEPTED_DURATIONS)
         .accepted(Kind::Strings, ACCEPTED_LISTS)
         .accepted(Kind::Int, ACCEPTED_INTS)
-        .accepted(Kind::Float, ACCEPTED_FLOATS)
         .accepted(Kind::Map, &["oidc-required-claim"]);
     f.common();
     f
@@ -268,20 +239,8 @@ impl Config {
             max_mutating_requests_inflight: count(flags, "max-mutating-requests-inflight")?,
             bootstrap_token_auth: flags.bool("enable-bootstrap-token-auth"),
             audit_policy_file: path("audit-policy-file"),
-            audit_log: path("audit-log-path")
-                .map(|path| -> Result<_, Error> {
-                    Ok(crate::audit::LogOptions {
-                        path,
-                        max_size: count(flags, "audit-log-maxsize")? as u64,
-                        max_backups: count(flags, "audit-log-maxbackup")?,
-                    })
-                })
-                .transpose()?,
-            audit_webhook_config_file: path("audit-webhook-config-file"),
-            audit_webhook_batch: (
-                count(flags, "audit-webhook-batch-max-size")?.max(1),
-                flags.duration("audit-webhook-batch-max-wait"),
-            ),
+            audit_log: audit::log(flags)?,
+            audit_webhook: audit::webhook(flags)?,
             priority_and_fairness: flags.bool("enable-priority-and-fairness"),
             min_request_timeout: Duration::from_secs(count(flags, "min-request-timeout")? as u64),
             ..Self::default()
@@ -389,7 +348,7 @@ impl Config {
 }
 
 fn has_no_effect(name: &str) -> bool {
-    [ACCEPTED_STRINGS, ACCEPTED_BOOLS, ACCEPTED_DURATIONS, ACCEPTED_LISTS, ACCEPTED_INTS, ACCEPTED_FLOATS]
+    [ACCEPTED_STRINGS, ACCEPTED_BOOLS, ACCEPTED_DURATIONS, ACCEPTED_LISTS, ACCEPTED_INTS]
         .iter()
         .any(|list| list.contains(&name))
 }

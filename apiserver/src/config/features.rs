@@ -1,0 +1,57 @@
+//! The feature gates that this server has a switch for, with upstream's stages and defaults of 1.36
+//! (`apiserver/pkg/features`, `pkg/features`). Others parse without effect.
+
+use component_base::featuregate::{FeatureGates, Gate, Stage};
+
+use super::Config;
+
+/// KEP-3257: ClusterTrustBundles, and what their readers may do.
+pub const CLUSTER_TRUST_BUNDLE: &str = "ClusterTrustBundle";
+/// KEP-3257: they as sources of projected volumes.
+pub const CLUSTER_TRUST_BUNDLE_PROJECTION: &str = "ClusterTrustBundleProjection";
+/// KEP-5284: `impersonate-on:MODE:VERB`; without it `impersonate` alone decides.
+pub const CONSTRAINED_IMPERSONATION: &str = "ConstrainedImpersonation";
+/// KEP-5793: webhooks and policies from files.
+pub const MANIFEST_BASED_ADMISSION_CONTROL_CONFIG: &str = "ManifestBasedAdmissionControlConfig";
+/// KEP-4317: certificates of pods.
+pub const POD_CERTIFICATE_REQUEST: &str = "PodCertificateRequest";
+
+const fn beta(name: &'static str, default: bool) -> Gate {
+    Gate { name, default, stage: Stage::Beta, locked: false }
+}
+
+const GATES: &[Gate] = &[
+    beta(CLUSTER_TRUST_BUNDLE, false),
+    beta(CLUSTER_TRUST_BUNDLE_PROJECTION, false),
+    beta(CONSTRAINED_IMPERSONATION, true),
+    Gate { name: MANIFEST_BASED_ADMISSION_CONTROL_CONFIG, default: false, stage: Stage::Alpha, locked: false },
+    beta(POD_CERTIFICATE_REQUEST, false),
+];
+
+/// Resources that are served only while a gate is on, whatever `--runtime-config` says.
+const RESOURCES: [(&str, &str, &str); 2] = [
+    ("certificates.k8s.io", "clustertrustbundles", CLUSTER_TRUST_BUNDLE),
+    ("certificates.k8s.io", "podcertificaterequests", POD_CERTIFICATE_REQUEST),
+];
+
+/// Every gate at its default.
+pub fn defaults() -> FeatureGates {
+    FeatureGates::new(GATES)
+}
+
+/// Whether no gate keeps a resource from being served.
+pub fn serve(gates: &FeatureGates, group: &str, plural: &str) -> bool {
+    RESOURCES.iter().all(|(of, resource, gate)| (*of, *resource) != (group, plural) || gates.enabled(gate))
+}
+
+/// The gates as `--feature-gates` sets them.
+pub fn gates(config: &Config) -> FeatureGates {
+    let mut gates = defaults();
+    let known = |name: &str| matches!(name, "AllAlpha" | "AllBeta") || GATES.iter().any(|gate| gate.name == name);
+    let settings = config.feature_gates.iter().filter(|(name, _)| known(name));
+    let settings = settings.map(|(name, on)| (name.clone(), on.to_string())).collect();
+    if let Err(error) = gates.set(&settings) {
+        tracing::error!(%error, "a feature gate keeps its default");
+    }
+    gates
+}

@@ -1,0 +1,180 @@
+//! What is recorded of requests: stages, bodies in any encoding, credentials that are no good, and what a backend
+//! that cannot write does to them.
+
+use std::path::{Path, PathBuf};
+
+use apiserver::audit::LogOptions;
+use apiserver::audit::options::Mode;
+use apiserver::server::in_process;
+use axum::body::Body;
+use component_base::serving::Peer;
+use http::Request;
+use serde_json::{Value, json};
+
+use crate::{Fixture, UserInfo};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+struct Audited {
+    server: Fixture,
+    log: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+async fn audited(rules: &str, change: impl FnOnce(&mut LogOptions)) -> Audited {
+    let dir = tempfile::tempdir().unwrap();
+    let (policy, log, tokens) =
+        (dir.path().join("policy.yaml"), dir.path().join("audit.log"), dir.path().join("tokens"));
+    std::fs::write(&policy, format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n{rules}")).unwrap();
+    std::fs::write(&tokens, "plain,joe,2,dev\n").unwrap();
+    let mut options = LogOptions::new(log.clone());
+    change(&mut options);
+    let server = Fixture::with(|config| {
+        config.audit_policy_file = Some(policy);
+        config.audit_log = Some(options);
+        config.token_auth_file = Some(tokens);
+    })
+    .await;
+    Audited { server, log, _dir: dir }
+}
+
+fn events(log: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn stages(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["stage"].as_str().unwrap()).collect()
+}
+
+const CONFIG_MAPS: &str =
+    "- {level: RequestResponse, resources: [{group: \"\", resources: [configmaps]}], namespaces: [default]}\n";
+
+#[tokio::test]
+async fn every_stage_and_every_body_is_there_when_the_answer_is() {
+    let audited = audited(CONFIG_MAPS, |_| {}).await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"a": "b"}});
+    assert_eq!(audited.server.post(MAPS, &map).await.code, 201);
+    let found = events(&audited.log);
+    assert_eq!(stages(&found), ["RequestReceived", "ResponseComplete"]);
+    assert_eq!(found[0]["stageTimestamp"], found[0]["requestReceivedTimestamp"]);
+    assert_eq!(found[0].get("requestObject"), None, "it was not read yet");
+    assert_eq!(found[1]["auditID"], found[0]["auditID"]);
+    assert_eq!(found[1]["requestObject"]["data"], json!({"a": "b"}));
+    assert_eq!(found[1]["responseObject"]["metadata"]["name"], "m");
+    let patch = r#"{"data": {"c": "d"}}"#;
+    let path = format!("{MAPS}/m");
+    audited.server.ask("PATCH", &path, "application/merge-patch+json", patch).await;
+    let found = events(&audited.log);
+    assert_eq!(found[3]["requestObject"], json!({"data": {"c": "d"}}));
+    audited
+        .server
+        .ask(
+            "DELETE",
+            &path,
+            "application/json",
+            r#"{"kind":"DeleteOptions","apiVersion":"v1","gracePeriodSeconds":0}"#,
+        )
+        .await;
+    let found = events(&audited.log);
+    assert_eq!(
+        found[5]["requestObject"],
+        json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/__internal", "gracePeriodSeconds": 0})
+    );
+    assert_eq!(found[5]["responseStatus"]["status"], "Success");
+    audited.server.get(&path).await;
+    let found = events(&audited.log);
+    assert_eq!(
+        (&found[7]["responseStatus"]["code"], &found[7]["responseStatus"]["reason"]),
+        (&404.into(), &"NotFound".into())
+    );
+    assert_eq!(found[7]["responseObject"]["kind"], "Status");
+}
+
+/// Clients of the wire format are recorded as all others.
+#[tokio::test]
+async fn protobuf_is_recorded_as_json() {
+    let audited = audited(CONFIG_MAPS, |_| {}).await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"a": "b"}});
+    let request = Request::post(MAPS)
+        .header("content-type", "application/json")
+        .header("accept", "application/vnd.kubernetes.protobuf");
+    let answer = audited.server.send(request.body(Body::from(map.to_string())).unwrap()).await;
+    assert_eq!(answer.code, 201);
+    let found = events(&audited.log);
+    assert_eq!(found[1]["responseObject"]["data"], json!({"a": "b"}));
+    assert_eq!(found[1]["responseObject"]["kind"], "ConfigMap");
+}
+
+#[tokio::test]
+async fn a_watch_has_a_beginning_and_an_end() {
+    let audited = audited("- {level: Metadata, verbs: [watch], users: [\"system:admin\"]}\n", |_| {}).await;
+    let answer = audited.server.get(&format!("{MAPS}?watch=true&timeoutSeconds=1")).await;
+    assert_eq!(answer.code, 200);
+    for _ in 0..200 {
+        if events(&audited.log).len() == 3 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let found = events(&audited.log);
+    assert_eq!(stages(&found), ["RequestReceived", "ResponseStarted", "ResponseComplete"]);
+    assert_eq!(found[1]["responseStatus"]["code"], 200);
+}
+
+#[tokio::test]
+async fn credentials_that_are_no_good_are_recorded() {
+    let audited = audited("- {level: Metadata}\n", |_| {}).await;
+    let request = Request::get("/api/v1/pods")
+        .header("host", "x")
+        .header("authorization", "Bearer wrong")
+        .header("x-forwarded-for", "192.0.2.7");
+    let mut request = request.body(Body::empty()).unwrap();
+    request.extensions_mut().insert(Peer::new(([127, 0, 0, 1], 1).into(), Vec::new()));
+    let router = in_process::public_router(audited.server.handle.server.clone());
+    assert_eq!(Fixture::send_to(router, request).await.code, 401);
+    let found: Vec<Value> =
+        events(&audited.log).into_iter().filter(|event| event["responseStatus"]["code"] == 401).collect();
+    assert_eq!(stages(&found), ["ResponseStarted"]);
+    assert_eq!(found[0]["user"], json!({}));
+    assert_eq!(found[0]["sourceIPs"], json!(["192.0.2.7", "127.0.0.1"]));
+}
+
+#[tokio::test]
+async fn impersonation_tells_the_right_it_used() {
+    let audited = audited(CONFIG_MAPS, |_| {}).await;
+    let request = Request::get(MAPS).header("impersonate-user", "joe").body(Body::empty()).unwrap();
+    audited.server.send(request).await;
+    let event = events(&audited.log).pop().unwrap();
+    assert_eq!(event["user"]["username"], "system:admin");
+    assert_eq!(event["impersonatedUser"], json!({"username": "joe", "groups": ["system:authenticated"]}));
+    assert_eq!(event["authenticationMetadata"]["impersonationConstraint"], "impersonate:user-info");
+    assert_eq!(event["annotations"]["authorization.k8s.io/decision"], "forbid");
+}
+
+/// A full disk: only the strictest mode holds requests up.
+#[tokio::test]
+async fn what_cannot_be_recorded_is_refused_only_when_strict() {
+    for (mode, code) in [(Mode::Blocking, 200), (Mode::BlockingStrict, 500)] {
+        let audited = audited("- {level: Metadata, users: [joe]}\n", |options| {
+            options.path = "/dev/full".into();
+            options.delivery.mode = mode;
+        })
+        .await;
+        let server = &audited.server;
+        let joe = UserInfo::new("joe", &["system:masters"]);
+        let answer = server.get_as(joe, MAPS).await;
+        assert_eq!(answer.code, code, "{mode:?} {}", answer.text);
+        if mode == Mode::BlockingStrict {
+            assert_eq!(answer.text, format!("Internal Server Error: \"{MAPS}\": failed to store audit event\n"));
+        }
+        let metrics = server.get("/metrics").await.text;
+        let count = |name: &str| {
+            let line = metrics.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+            line.rsplit(' ').next().unwrap_or_default().parse::<u32>().unwrap_or_default()
+        };
+        assert!(count("apiserver_audit_error_total{plugin=\"log\"}") > 0, "{metrics}");
+        assert_eq!(count("apiserver_audit_requests_rejected_total"), u32::from(mode == Mode::BlockingStrict));
+        assert_eq!(count("apiserver_audit_level_total{level=\"Metadata\"}"), 1);
+    }
+}
