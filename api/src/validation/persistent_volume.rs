@@ -281,7 +281,11 @@ pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
     let (new, old) = (&new["spec"], &old["spec"]);
     if SOURCES.iter().any(|kind| !same_source(kind, &new[*kind], &old[*kind])) {
         let path = Path::new("spec").child("persistentvolumesource");
-        let diff = super::diff::of(&only(old), &only(new));
+        let mut shown = only(new);
+        if added_secret(&shown["csi"], &old["csi"]) {
+            shown["csi"][EXPAND_SECRET] = Value::Null;
+        }
+        let diff = super::diff::of("PersistentVolumeSource", &only(old), &shown);
         errors
             .push(field::forbidden(&path, format!("spec.persistentvolumesource is immutable after creation\n{diff}")));
     }
@@ -301,12 +305,17 @@ fn only(spec: &Value) -> Value {
     Value::Object(SOURCES.iter().filter_map(|kind| Some((kind.to_string(), spec.set(kind)?.clone()))).collect())
 }
 
+const EXPAND_SECRET: &str = "controllerExpandSecretRef";
+
+fn added_secret(new: &Value, old: &Value) -> bool {
+    old.is_object() && old.set(EXPAND_SECRET).is_none() && new.set(EXPAND_SECRET).is_some()
+}
+
 /// A driver's secret for expansion may be added later.
 fn same_source(kind: &str, new: &Value, old: &Value) -> bool {
-    const SECRET: &str = "controllerExpandSecretRef";
-    if kind == "csi" && old.is_object() && old.set(SECRET).is_none() && new.set(SECRET).is_some() {
+    if kind == "csi" && added_secret(new, old) {
         let mut new = new.clone();
-        new[SECRET] = Value::Null;
+        new[EXPAND_SECRET] = Value::Null;
         return semantically_equal(&new, old);
     }
     semantically_equal(new, old)

@@ -132,7 +132,7 @@ pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
         take(&mut munged, &before, ATTRIBUTES);
     }
     if !semantically_equal(&munged, &before) {
-        let diff = diff::of(&before, &munged);
+        let diff = diff::of("PersistentVolumeClaimSpec", &before, &munged);
         let message =
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
         errors.push(field::forbidden(&path, format!("{message}\n{diff}")));

@@ -224,7 +224,7 @@ pub(super) fn update(new: &Value, old: &Value, subresource: &str, errors: &mut E
             } else if now.len() == before.len() {
                 let (now, before) = (Value::from(now), Value::from(before));
                 if !semantically_equal(&now, &before) {
-                    let diff = diff::of(&before, &now);
+                    let diff = diff::of("[]CertificateSigningRequestCondition", &before, &now);
                     let message = format!("updates may not modify a condition of type {}\n{diff}", quote(kind));
                     errors.push(field::forbidden(&path, message));
                 }

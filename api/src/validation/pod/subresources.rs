@@ -39,7 +39,7 @@ pub(in super::super) fn ephemeral_containers(new: &Value, old: &Value, errors: &
                 errors.push(field::forbidden(&path, message));
             }
             Some(now) if !semantically_equal(now, before) => {
-                let diff = diff::of(before, now);
+                let diff = diff::of("EphemeralContainer", before, now);
                 let message = format!("existing ephemeral containers {} may not be changed\n{diff}", quote(name));
                 errors.push(field::forbidden(&path, message));
             }

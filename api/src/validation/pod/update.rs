@@ -5,7 +5,7 @@ use apimachinery::names::inclusive_range_error;
 use serde_json::Value;
 
 use super::super::checks::semantically_equal;
-use super::super::object_meta;
+use super::super::{diff, object_meta};
 use super::annotations::{APP_ARMOR, MIRROR};
 use super::{containers, metadata_and_spec, scheduling};
 use crate::read::Read;
@@ -54,21 +54,10 @@ pub(in super::super) fn update(new: &Value, old: &Value, errors: &mut ErrorList)
     }
     let munged = munge(new, old, &path, errors);
     if !semantically_equal(&munged, old) {
-        let changed = changed_fields(&munged, old);
+        let changed = diff::of("PodSpec", old, &munged);
         let message = format!("pod updates may not change fields other than {UPDATABLE}\n{changed}");
         errors.push(field::forbidden(&path, message));
     }
-}
-
-/// The names of the fields that differ, one a line.
-fn changed_fields(new: &Value, old: &Value) -> String {
-    let (Value::Object(a), Value::Object(b)) = (new, old) else { return String::new() };
-    let mut names: Vec<&String> = a.keys().chain(b.keys()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let get = |map: &serde_json::Map<String, Value>, name: &str| map.get(name).cloned().unwrap_or_default();
-    names.retain(|name| !semantically_equal(&get(a, name), &get(b, name)));
-    names.iter().map(|name| format!("  spec.{name}\n")).collect()
 }
 
 /// The new spec with everything that may change put back.
@@ -109,11 +98,13 @@ fn munge(new: &Value, old: &Value, path: &Path, errors: &mut ErrorList) -> Value
     if !semantically_equal(mine, theirs) {
         node_affinity(mine, theirs, &path.child("affinity").child("nodeAffinity"), errors);
         let mut affinity = new["affinity"].clone();
+        let others = ["podAffinity", "podAntiAffinity"].iter().any(|name| affinity.set(name).is_some());
         if !affinity.is_object() {
             affinity = serde_json::json!({});
         }
         affinity["nodeAffinity"] = theirs.clone();
-        munged["affinity"] = affinity;
+        // Without anything else in it, it counts as not there, as it was.
+        munged["affinity"] = if old["affinity"].is_object() || others { affinity } else { Value::Null };
     }
     munged
 }
