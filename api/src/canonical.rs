@@ -289,7 +289,8 @@ pub(crate) fn double(value: f64) -> Option<Value> {
 
 fn canonical_quantity(value: &mut Value) {
     let canonical = match &*value {
-        Value::String(text) => Quantity::canonical(text),
+        // Go's reader passes over blanks around it.
+        Value::String(text) => Quantity::canonical(text.trim()),
         Value::Number(number) => Quantity::canonical(&number.to_string()),
         _ => return,
     };

@@ -30,13 +30,20 @@ impl Columns {
     pub fn of_version(version: &Value) -> Columns {
         let listed = version.get("additionalPrinterColumns").and_then(Value::as_array);
         let Some(listed) = listed.filter(|columns| !columns.is_empty()) else {
-            let age = json!({
-                "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp",
-                "description": crate::openapi::field_description(META, "creationTimestamp"),
-            });
-            return Columns(column(&age).into_iter().collect());
+            return Columns(column(&age()).into_iter().collect());
         };
         Columns(listed.iter().map(column).collect::<Option<Vec<_>>>().unwrap_or_default().into())
+    }
+
+    /// The columns of a Scale of a custom object.
+    pub fn of_scale() -> Columns {
+        let replicas = |name: &str, description: &str, path: &str| json!({"name": name, "type": "integer", "description": description, "jsonPath": path});
+        let listed = [
+            replicas("Desired", "Number of desired replicas", ".spec.replicas"),
+            replicas("Available", "Number of actual replicas", ".status.replicas"),
+            age(),
+        ];
+        Columns(listed.iter().filter_map(column).collect())
     }
 
     /// `columnDefinitions` of a Table.
@@ -59,6 +66,18 @@ impl Columns {
         let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
         std::iter::once(json!(name)).chain(self.0.iter().map(|column| column.cell(object, now))).collect()
     }
+}
+
+/// A float as Go writes it: without a fraction that says nothing.
+fn float(float: f64) -> Value {
+    if float.fract() == 0.0 && float.abs() < 9e18 { json!(float as i64) } else { json!(float) }
+}
+
+fn age() -> Value {
+    json!({
+        "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp",
+        "description": crate::openapi::field_description(META, "creationTimestamp"),
+    })
 }
 
 fn column(definition: &Value) -> Option<Column> {
@@ -90,10 +109,12 @@ impl Column {
             ("string", value) => json!(jsonpath::to_text(value)),
             ("integer", Value::Number(number)) => match (number.as_i64(), number.as_f64()) {
                 (Some(integer), _) => json!(integer),
+                // What Go makes of a float that does not fit.
+                (None, Some(float)) if float.abs() >= 9_223_372_036_854_775_808.0 => json!(i64::MIN),
                 (None, Some(float)) => json!(float as i64),
                 _ => Value::Null,
             },
-            ("number", Value::Number(_)) => value.clone(),
+            ("number", Value::Number(number)) => number.as_f64().map_or(Value::Null, float),
             ("boolean", Value::Bool(flag)) => json!(flag),
             ("date", Value::String(text)) if text.is_empty() || text == "null" => json!("<unknown>"),
             ("date", Value::String(text)) => match time::parse(text) {
@@ -120,10 +141,11 @@ mod tests {
             {"name": "D", "type": "date", "jsonPath": ".spec.d"},
             {"name": "Missing", "type": "string", "jsonPath": ".spec.missing.deep"},
             {"name": "Wrong", "type": "integer", "jsonPath": ".spec.s"},
+            {"name": "Huge", "type": "integer", "jsonPath": ".spec.huge"},
         ]}));
         let now: Timestamp = "2026-01-02T00:00:00Z".parse().expect("a timestamp");
         let object = json!({"metadata": {"name": "x"}, "spec": {
-            "s": "text", "map": {"a": 1}, "i": 2.5, "n": 1.5, "b": true, "d": "2026-01-01T23:59:00Z"}});
+            "s": "text", "map": {"a": 1}, "i": 2.5, "n": 1.5, "b": true, "d": "2026-01-01T23:59:00Z", "huge": 1e21}});
         assert_eq!(
             columns.cells(&object, now),
             [
@@ -135,7 +157,8 @@ mod tests {
                 json!(true),
                 json!("60s"),
                 json!(null),
-                json!(null)
+                json!(null),
+                json!(i64::MIN)
             ]
         );
         assert_eq!(columns.definitions()[3]["priority"], 1);

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use apimachinery::names;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -108,7 +109,7 @@ fn set(object: &Value, path: &[&str]) -> String {
 }
 
 /// A `LabelSelector` in selector syntax; empty for an absent or empty one. `None` when an operator
-/// is unknown or does not fit its values.
+/// is unknown or does not fit its values, and when keys or values are not valid.
 pub fn selector(selector: Option<&Value>) -> Option<String> {
     let Some(selector) = selector else {
         return Some(String::new());
@@ -116,12 +117,20 @@ pub fn selector(selector: Option<&Value>) -> Option<String> {
     let mut requirements: Vec<(String, String)> = Vec::new();
     if let Some(Value::Object(map)) = selector.get("matchLabels") {
         for (key, value) in map {
-            requirements.push((key.clone(), format!("{key}={}", value.as_str().unwrap_or(""))));
+            let value = value.as_str().unwrap_or_default();
+            if !names::qualified_name(key).is_empty() || !names::label_value(value).is_empty() {
+                return None;
+            }
+            requirements.push((key.clone(), format!("{key}={value}")));
         }
     }
     for expression in list(selector, &["matchExpressions"]) {
         let key = text(expression, &["key"]);
         let values: BTreeSet<&str> = list(expression, &["values"]).iter().filter_map(Value::as_str).collect();
+        let invalid = |value: &&str| !names::label_value(value).is_empty();
+        if !names::qualified_name(key).is_empty() || values.iter().any(invalid) {
+            return None;
+        }
         let joined = values.iter().copied().collect::<Vec<_>>().join(",");
         let requirement = match (text(expression, &["operator"]), values.is_empty()) {
             ("In", false) => format!("{key} in ({joined})"),

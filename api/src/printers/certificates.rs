@@ -9,11 +9,12 @@ use super::{AGE, Column, NAME, duration};
 pub(super) const REQUEST_COLUMNS: &[Column] = &[
     NAME,
     AGE,
-    Column::string("SignerName").of("io.k8s.api.certificates.v1.CertificateSigningRequestSpec", "signerName"),
-    Column::string("Requestor").of("io.k8s.api.certificates.v1.CertificateSigningRequestSpec", "request"),
+    // Upstream describes these as the beta version did.
+    Column::string("SignerName").about("Requested signer for the request. It is a qualified name in the form: `scope-hostname.io/name`. If empty, it will be defaulted:\n 1. If it's a kubelet client certificate, it is assigned\n    \"kubernetes.io/kube-apiserver-client-kubelet\".\n 2. If it's a kubelet serving certificate, it is assigned\n    \"kubernetes.io/kubelet-serving\".\n 3. Otherwise, it is assigned \"kubernetes.io/legacy-unknown\".\nDistribution of trust for signers happens out of band. You can select on this field using `spec.signerName`."),
+    Column::string("Requestor").about("Base64-encoded PKCS#10 CSR data"),
     Column::string("RequestedDuration")
         .of("io.k8s.api.certificates.v1.CertificateSigningRequestSpec", "expirationSeconds"),
-    Column::string("Condition").of("io.k8s.api.certificates.v1.CertificateSigningRequestStatus", "conditions"),
+    Column::string("Condition").about("Conditions applied to the request, such as approval or denial."),
 ];
 pub(super) const TRUST_BUNDLE_COLUMNS: &[Column] =
     &[NAME, Column::string("SignerName").of("io.k8s.api.certificates.v1.ClusterTrustBundleSpec", "signerName")];

@@ -91,12 +91,10 @@ pub(super) fn ip_address_row(address: &Value, now: Timestamp) -> Vec<Value> {
             if !group.is_empty() {
                 reference = format!("{reference}.{}", group.to_lowercase());
             }
-            for part in [text(parent, &["namespace"]), text(parent, &["name"])] {
-                if !part.is_empty() {
-                    reference = format!("{reference}/{part}");
-                }
+            if let Some(namespace) = opt_text(parent, &["namespace"]).filter(|namespace| !namespace.is_empty()) {
+                reference = format!("{reference}/{namespace}");
             }
-            reference
+            format!("{reference}/{}", text(parent, &["name"]))
         },
     );
     vec![json!(cells::name(address)), json!(parent), cells::age(address, now)]

@@ -35,10 +35,11 @@ pub(super) fn revision_row(revision: &Value, now: Timestamp) -> Vec<Value> {
     let controller = owner.map_or_else(
         || "<none>".to_owned(),
         |owner| {
-            let kind = text(owner, &["kind"]).to_lowercase();
+            let (kind, name) = (text(owner, &["kind"]), text(owner, &["name"]));
             match text(owner, &["apiVersion"]).split_once('/') {
-                Some((group, _)) => format!("{kind}.{group}/{}", text(owner, &["name"])),
-                None => format!("{kind}/{}", text(owner, &["name"])),
+                Some((group, _)) if !group.is_empty() => format!("{}/{name}", format!("{kind}.{group}").to_lowercase()),
+                _ if kind.is_empty() => name.to_owned(),
+                _ => format!("{}/{name}", kind.to_lowercase()),
             }
         },
     );

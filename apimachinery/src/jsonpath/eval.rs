@@ -80,7 +80,7 @@ impl Run {
                 other => return Err(Error::new(format!("unrecognized identifier {other}"))),
             },
             Node::Field(name) => self.field(input, name)?,
-            Node::Wildcard => input.iter().flat_map(children).collect(),
+            Node::Wildcard => input.iter().flat_map(elements).collect(),
             Node::Recursive => {
                 let mut found = Vec::new();
                 input.into_iter().for_each(|item| descend(item, &mut found));
@@ -183,6 +183,14 @@ fn children<'a>(item: &Item<'a>) -> Vec<Item<'a>> {
         Cow::Owned(Value::Object(map)) => map.values().cloned().map(Cow::Owned).collect(),
         Cow::Owned(Value::Array(list)) => list.iter().cloned().map(Cow::Owned).collect(),
         _ => Vec::new(),
+    }
+}
+
+/// What a wildcard stands for: the children, and of a string its bytes, as Go has them.
+fn elements<'a>(item: &Item<'a>) -> Vec<Item<'a>> {
+    match item.as_ref() {
+        Value::String(text) => text.bytes().map(|byte| Cow::Owned(Value::from(byte))).collect(),
+        _ => children(item),
     }
 }
 

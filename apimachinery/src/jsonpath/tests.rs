@@ -47,6 +47,7 @@ fn templates() {
         ("{.items[?(@.metadata.labels)].n}", Ok("1")),
         ("{.items[0,1].n}", Ok("1 2")),
         ("{.missing}", Ok("")),
+        ("{.kind.*}", Ok("76 105 115 116")),
         ("{.items[5]}", Err("array index out of bounds: index 5, length 2")),
         ("{.items[::0].n}", Err("step must be > 0")),
         ("{.kind[0]}", Err("string is not array or slice")),
