@@ -88,6 +88,8 @@ pub struct ResourceSpec {
     pub durability: Durability,
     /// How to read values that are not JSON.
     pub decode: Option<Decode>,
+    /// JSON of a version that is not served any more as JSON of one that is; `None` for all other.
+    pub modern: Option<fn(&[u8]) -> Option<Vec<u8>>>,
     labels: Mutex<LabelPool>,
 }
 
@@ -124,6 +126,7 @@ impl ResourceSpec {
             index_owners: false,
             durability: Durability::Synced,
             decode: None,
+            modern: None,
             labels: Mutex::default(),
         }
     }
@@ -158,7 +161,8 @@ impl ResourceSpec {
 
     pub(super) fn stored_to_json(&self, stored: &Bytes) -> Result<Bytes, String> {
         if stored.first() == Some(&b'{') {
-            return Ok(stored.clone());
+            let modern = self.modern.and_then(|modern| modern(stored));
+            return Ok(modern.map_or_else(|| stored.clone(), Bytes::from));
         }
         let Some(decode) = &self.decode else {
             return Err("the stored value is not JSON".to_owned());

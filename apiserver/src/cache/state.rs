@@ -92,7 +92,7 @@ impl State {
     }
 
     /// Applies one change and answers its event; `None` if it is not newer than what is applied, or
-    /// deletes what is not there.
+    /// deletes what is not there. etcd takes away everything of a lease that is over in one revision.
     pub fn apply(
         &mut self,
         key: &Arc<str>,
@@ -100,7 +100,11 @@ impl State {
         object: Option<Arc<Entry>>,
         now: Instant,
     ) -> Option<Arc<Event>> {
-        if revision <= self.applied {
+        let applied = match &object {
+            Some(_) if revision == self.applied => self.map.get(key).is_some_and(|entry| entry.revision() >= revision),
+            _ => revision < self.applied,
+        };
+        if applied {
             return None;
         }
         self.applied = revision;
@@ -276,6 +280,19 @@ mod tests {
         assert!(state.apply(a.key(), 4, None, now).is_none(), "an old change is not applied");
         assert!(state.apply(a.key(), 5, None, now).is_none(), "nothing to delete");
         assert_eq!(state.applied, 5);
+    }
+
+    #[test]
+    fn changes_of_one_revision_are_all_applied() {
+        let spec = spec();
+        let now = Instant::now();
+        let mut state = State::of(&spec, vec![pod(&spec, "a", "", 1), pod(&spec, "b", "", 2)], 2);
+        let (a, b) = (pod(&spec, "a", "", 3), pod(&spec, "b", "", 3));
+        assert!(state.apply(a.key(), 3, None, now).is_some());
+        assert!(state.apply(b.key(), 3, None, now).is_some(), "a lease that is over takes both");
+        assert!(state.map.is_empty());
+        assert!(state.apply(a.key(), 4, Some(pod(&spec, "a", "", 4)), now).is_some());
+        assert!(state.apply(a.key(), 4, Some(pod(&spec, "a", "", 4)), now).is_none(), "it is there already");
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub struct Watch {
     backlog: VecDeque<Arc<Event>>,
     /// Events up to here are done with.
     seen: Revision,
+    /// Whether an event was yielded.
+    begun: bool,
     generation: u64,
     bookmarks: Option<Duration>,
     next_bookmark: Instant,
@@ -147,6 +149,7 @@ impl ResourceCache {
             cursor,
             backlog,
             seen,
+            begun: false,
             generation,
             bookmarks: request.bookmarks,
             next_bookmark: next_bookmark(now, request.bookmarks.unwrap_or_default(), last_bookmark),
@@ -233,9 +236,11 @@ impl Watch {
             }
             let mut events = Vec::new();
             while let Some(event) = self.backlog.pop_front() {
-                if event.revision <= self.seen {
+                // Once it runs, a watch may find several events of one revision.
+                if event.revision < self.seen || (event.revision == self.seen && !self.begun) {
                     continue;
                 }
+                self.begun = true;
                 self.seen = event.revision;
                 let wanted = |entry: &Entry| {
                     self.place.contains(entry) && self.matcher.as_ref().is_none_or(|m| m.matches(entry))

@@ -15,7 +15,10 @@ struct Feature {
     paths: &'static [&'static str],
 }
 
-const FEATURES: [Feature; 6] = [
+const FEATURES: [Feature; 8] = [
+    // DynamicKubeletConfig, which is no more
+    Feature { group: "", kind: "Node", paths: &["/spec/configSource"] },
+    Feature { group: "", kind: "Node", paths: &["/status/config"] },
     // CoordinatedLeaderElection
     Feature { group: "coordination.k8s.io", kind: "Lease", paths: &["/spec/strategy", "/spec/preferredHolder"] },
     // MaxUnavailableStatefulSet

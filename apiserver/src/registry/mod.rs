@@ -15,6 +15,7 @@ pub mod checks;
 pub mod conversion;
 pub mod core;
 pub mod custom;
+mod definition_beta;
 mod devices;
 pub mod disabled;
 pub mod fields;
@@ -356,6 +357,9 @@ fn spec(config: &Config, storage: &Resource) -> ResourceSpec {
         spec.durability = Durability::Relaxed;
     }
     spec.decode = Some(Arc::new(|stored: &[u8]| decode_stored(stored)));
+    if storage.group == "apiextensions.k8s.io" {
+        spec.modern = Some(definition_beta::modern);
+    }
     spec
 }
 
