@@ -42,6 +42,56 @@ pub fn check_fields(ty: TypeRef<'_>, value: &Value) -> Findings {
     checker.findings
 }
 
+/// What upstream's converter between trees and structs, through which strategic patches go, says of the first value
+/// of a wrong type.
+pub fn converter_error(ty: TypeRef<'_>, value: &Value) -> Option<String> {
+    let (kind, shown) = match value {
+        Value::Null => return None,
+        Value::Bool(_) => ("bool", "bool"),
+        Value::Number(number) if number.is_f64() => ("float64", "float64"),
+        Value::Number(_) => ("int64", "int64"),
+        Value::String(_) => ("string", "string"),
+        Value::Array(_) => ("slice", "[]interface {}"),
+        Value::Object(_) => ("map", "map[string]interface {}"),
+    };
+    match (ty.ty(), value) {
+        (Type::Object(_), Value::Object(map)) => map
+            .iter()
+            .filter_map(|(name, value)| Some((ty.field(name)?.ty, value)))
+            .find_map(|(ty, value)| converter_error(ty, value)),
+        (Type::Object(_), _) => Some(format!("cannot restore struct from: {kind}")),
+        (Type::Map(inner), Value::Object(map)) => {
+            map.values().find_map(|value| converter_error(ty.at(inner.value), value))
+        }
+        (Type::Map(_), _) => Some(format!("cannot restore map from {kind}")),
+        (Type::List(list), Value::Array(items)) => {
+            items.iter().find_map(|value| converter_error(ty.at(list.item), value))
+        }
+        (Type::Bytes, Value::String(text)) => go_base64::decode(text)
+            .err()
+            .map(|at| format!("error decoding from json: illegal base64 data at input byte {at}")),
+        (Type::List(_) | Type::Bytes, _) => Some(format!("cannot restore slice from {kind}")),
+        (Type::String(_), Value::String(_)) | (Type::Bool, Value::Bool(_)) | (Type::Double, Value::Number(_)) => None,
+        // Go converts integers to strings, and floats to integers, just not here.
+        (Type::String(_), Value::Number(number)) if !number.is_f64() => {
+            Some(format!("cannot convert {shown} to {}", go_type(ty)))
+        }
+        (Type::Int32 | Type::Int64, Value::Number(number)) => {
+            let whole = number.as_f64().is_none_or(|float| float.fract() == 0.0);
+            if whole {
+                check_fields(ty, value).type_error
+            } else {
+                Some(format!("cannot convert {shown} to {}", go_type(ty)))
+            }
+        }
+        (Type::String(_), _) => Some("unrecognized type: string".to_owned()),
+        (Type::Bool | Type::Int32 | Type::Int64 | Type::Double, _) => {
+            Some(format!("unrecognized type: {}", go_type(ty)))
+        }
+        _ => check_fields(ty, value).type_error,
+    }
+}
+
 struct Checker<'a> {
     /// With indexes and map keys, for unknown fields.
     path: String,
@@ -165,7 +215,9 @@ impl<'a> Checker<'a> {
             (Type::Duration, Value::String(text)) => {
                 go_duration::parse(text).map(drop).ok_or_else(|| format!("time: invalid duration {text:?}"))
             }
-            (Type::Quantity, Value::String(text)) => Quantity::parse(text).map(drop).map_err(|error| error.to_string()),
+            (Type::Quantity, Value::String(text)) => {
+                Quantity::parse(text.trim()).map(drop).map_err(|error| error.to_string())
+            }
             (Type::Quantity, Value::Number(number)) => {
                 Quantity::parse(&number.to_string()).map(drop).map_err(|error| error.to_string())
             }
@@ -234,7 +286,7 @@ fn json_name(value: &Value) -> &'static str {
 }
 
 /// How Go prints the type.
-fn go_type(ty: TypeRef<'_>) -> String {
+pub(crate) fn go_type(ty: TypeRef<'_>) -> String {
     match ty.ty() {
         Type::Object(object) => object.name.rsplit('/').next().unwrap_or_default().to_owned(),
         Type::List(list) => format!("[]{}", go_type(ty.at(list.item))),
@@ -285,6 +337,26 @@ mod tests {
             ["foo", "metadata.Name", "spec.containers[1].imag", "spec.containers[1].ports[0].port"]
         );
         assert_eq!(found.strict_errors()[0], "unknown field \"foo\"");
+    }
+
+    #[test]
+    fn wrong_types_in_the_words_of_the_converter() {
+        for (value, error) in [
+            (json!({"spec": "x"}), "cannot restore struct from: string"),
+            (json!({"spec": {"nodeSelector": []}}), "cannot restore map from slice"),
+            (json!({"spec": {"containers": 5}}), "cannot restore slice from int64"),
+            (json!({"metadata": {"uid": ["x"]}}), "unrecognized type: string"),
+            (json!({"metadata": {"name": 5}}), "cannot convert int64 to string"),
+            (json!({"spec": {"restartPolicy": 5}}), "cannot convert int64 to v1.RestartPolicy"),
+            (json!({"spec": {"priority": "x"}}), "unrecognized type: int32"),
+            (json!({"spec": {"priority": 1.5}}), "cannot convert float64 to int32"),
+            (json!({"spec": {"hostNetwork": 1}}), "unrecognized type: bool"),
+        ] {
+            let pod = table().find_kind("", "v1", "Pod").expect("built in");
+            assert_eq!(converter_error(pod, &value).as_deref(), Some(error), "{value}");
+        }
+        let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "a"}], "priority": 1}});
+        assert_eq!(converter_error(table().find_kind("", "v1", "Pod").expect("built in"), &pod), None);
     }
 
     #[test]

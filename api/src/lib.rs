@@ -2,6 +2,7 @@
 
 pub mod amounts;
 pub mod canonical;
+pub mod cbor;
 pub mod check;
 pub mod custom;
 pub mod defaults;

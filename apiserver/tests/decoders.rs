@@ -57,7 +57,7 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
 
 fn try_all(bytes: &[u8]) {
     for expected in kinds() {
-        for encoding in [Encoding::Json, Encoding::Yaml, Encoding::Protobuf] {
+        for encoding in [Encoding::Json, Encoding::Yaml, Encoding::Protobuf, Encoding::Cbor] {
             for validation in [FieldValidation::Strict, FieldValidation::Warn] {
                 if let Err(status) = decode(bytes, encoding, &expected, validation) {
                     assert_eq!(status.code, 400, "{}", status.message);

@@ -32,6 +32,7 @@ fn claimed(body: &[u8], encoding: Encoding) -> Option<GroupVersionKind> {
             let (api_version, kind, _) = apiserver::codec::protobuf::open(body).ok()?;
             (api_version, kind)
         }
+        Encoding::Cbor => api::cbor::interpret(body).ok()?,
     };
     let version = GroupVersion::parse(&api_version).ok()?;
     api::table().find_resource_by_kind(&version.group, &version.version, &kind)?;

@@ -43,7 +43,7 @@ fuzz_target!(|text: &str| {
         headers.insert(http::header::CONTENT_TYPE, value);
     }
     for allowed in [Allowed::Plain, Allowed::Transforms, Allowed::Metadata, Allowed::Watch] {
-        let _format = accept::negotiate(&headers, &query, allowed);
+        let _format = accept::negotiate(&headers, &query, allowed, true);
     }
-    let _encoding = accept::body_encoding(&headers);
+    let _encoding = accept::body_encoding(&headers, true);
 });

@@ -9,6 +9,7 @@
 //! authentication and authorization, with the user's identity in headers.
 
 pub mod available;
+mod converted;
 pub mod discovery;
 pub mod forward;
 pub mod metrics;

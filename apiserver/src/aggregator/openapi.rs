@@ -1,4 +1,5 @@
-//! The OpenAPI documents of extension servers: their index of v3 documents, and their part of v2.
+//! The OpenAPI documents of extension servers: their index of v3 documents, and their part of v2; v3 made of v2 where
+//! there is no v3.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,8 +8,8 @@ use bytes::Bytes;
 use http::header::{ACCEPT, ETAG, IF_NONE_MATCH};
 use serde_json::{Map, Value, json};
 
-use super::available;
 use super::routes::ApiService;
+use super::{available, converted};
 use crate::request::UserInfo;
 
 /// Upstream waits as long for a whole Swagger document.
@@ -22,7 +23,24 @@ pub struct Known {
     /// The paths of the group version and what they refer to, out of the server's `/openapi/v2`:
     /// compact JSON, because it is read only when the merged document is made.
     pub swagger: Option<Bytes>,
+    /// Its OpenAPI v3 document, made from v2 because the server has no v3 itself.
+    pub converted: Option<Converted>,
     etag: String,
+}
+
+/// A document, and the hash that it is asked for under.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Converted {
+    pub json: Bytes,
+    pub hash: String,
+}
+
+impl Converted {
+    fn of(swagger: &Value) -> Self {
+        let json = Bytes::from(converted::convert(swagger).to_string());
+        let hash = api::discovery::etag(&json).trim_matches('"').to_string();
+        Self { json, hash }
+    }
 }
 
 fn user() -> UserInfo {
@@ -33,7 +51,15 @@ fn user() -> UserInfo {
 pub async fn refresh(remote: &ApiService, authority: &str, before: &Known) -> Known {
     let mut known = before.clone();
     match index(remote, authority).await {
-        Ok(index) => known.index = index,
+        Ok(index) => {
+            if index.is_some() {
+                known.converted = None;
+            } else if known.converted.is_none() {
+                // Asked for anew, because it is needed whole.
+                known.etag = String::new();
+            }
+            known.index = index;
+        }
         Err(error) => tracing::info!(name = remote.name, %error, "no OpenAPI v3 of an extension server"),
     }
     if let Err(error) = swagger(remote, authority, &mut known).await {
@@ -74,6 +100,7 @@ async fn swagger(remote: &ApiService, authority: &str, known: &mut Known) -> Res
         304 => Ok(()),
         404 => {
             known.swagger = None;
+            known.converted = None;
             known.etag = String::new();
             Ok(())
         }
@@ -82,6 +109,7 @@ async fn swagger(remote: &ApiService, authority: &str, known: &mut Known) -> Res
             let prefix = format!("/apis/{}/{}/", remote.group, remote.version);
             let part = filtered(&document, &prefix);
             known.swagger = Some(serde_json::to_vec(&part).map_err(|error| error.to_string())?.into());
+            known.converted = known.index.is_none().then(|| Converted::of(&document));
             known.etag = answer.headers.get(ETAG).and_then(|etag| etag.to_str().ok()).unwrap_or_default().to_string();
             Ok(())
         }

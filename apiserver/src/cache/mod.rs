@@ -26,6 +26,7 @@ use futures::StreamExt;
 use parking_lot::RwLock;
 
 mod continue_token;
+mod corrupt;
 mod entry;
 mod error;
 mod event;
@@ -42,6 +43,7 @@ mod watch;
 mod write;
 
 pub use continue_token::{ContinueToken, TokenError};
+pub use corrupt::Corruption;
 pub use entry::{Encodings, Entry, Facts, Labels};
 pub use error::{Error, Result};
 pub use event::{Event, EventType, Matcher, json_frame};

@@ -261,7 +261,7 @@ impl ResourceCache {
     }
 
     /// An object out of the store.
-    fn decode(&self, stored: storage::KeyValue) -> Result<Arc<Entry>> {
+    pub(super) fn decode(&self, stored: storage::KeyValue) -> Result<Arc<Entry>> {
         let (plain, _) =
             self.stored.read(&stored.key, stored.value).map_err(|error| Error::Transform(error.message))?;
         Entry::decode(&self.spec, stored.key, stored.mod_revision, stored.create_revision, &plain)

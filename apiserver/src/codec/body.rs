@@ -1,5 +1,6 @@
 //! Request bodies: bounded reading, decoding under the schema, and the errors upstream answers.
 
+use api::cbor;
 use apimachinery::gvk::{GroupVersion, GroupVersionKind};
 use apimachinery::json;
 use apimachinery::object::ObjectExt as _;
@@ -104,6 +105,17 @@ pub fn decode(
             object.set_api_version(&wanted.api_version());
             object.set_kind(&wanted.kind);
             (object, Vec::new())
+        }
+        Encoding::Cbor => {
+            let (api_version, kind) = cbor::interpret(bytes).map_err(|error| {
+                unrecognized(format!("unable to determine group/version/kind: {error} ({})", summary(bytes)))
+            })?;
+            // What is no version counts as none.
+            let api_version = GroupVersion::parse(&api_version).map_or_else(|_| String::new(), |_| api_version);
+            let cannot = |error: String| cannot_be_handled(&api_version, &kind, wanted, &error);
+            check_kind(&api_version, &kind, wanted).map_err(&cannot)?;
+            let decoded = cbor::decode(bytes, Some(expected.schema)).map_err(|error| cannot(error.to_string()))?;
+            (decoded.value, decoded.unknown.map(|error| error.to_string()).into_iter().collect())
         }
         Encoding::Json => {
             let parsed = json::decode(bytes, Some(expected.schema)).map_err(|error| {

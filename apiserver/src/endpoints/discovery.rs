@@ -59,7 +59,7 @@ fn wants_aggregated(cx: &Context) -> bool {
 
 fn plain(cx: &Context, value: &Value) -> Result<Response, Status> {
     produces(cx)?;
-    let format = accept::negotiate(&cx.headers, &cx.query, accept::Allowed::Plain)?;
+    let format = accept::negotiate(&cx.headers, &cx.query, accept::Allowed::Plain, false)?;
     let (content_type, body) = encode::value(value, format)?;
     Ok(response::bytes(StatusCode::OK, content_type, body))
 }

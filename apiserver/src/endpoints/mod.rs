@@ -180,5 +180,5 @@ pub fn cached(cx: &Context, content_type: &'static str, body: Bytes, etag: &str)
 /// # Errors
 /// 406.
 pub fn produces(cx: &Context) -> Result<(), Status> {
-    accept::route_produces(&cx.headers, &accept::ROUTE_OBJECT)
+    accept::route_produces(&cx.headers, &accept::Route::Object.types(false))
 }

@@ -118,7 +118,7 @@ fn swagger_protobuf(cx: &Context, etag: &str, json: &Bytes) -> Bytes {
         _ => {
             // The document was just made out of a tree; reading it back happens once for each change.
             let tree = serde_json::from_slice(json).expect("the document is JSON");
-            let bytes = Bytes::from(gnostic::encode(&tree));
+            let bytes = Bytes::from(gnostic::encode_v2(&tree));
             *kept = Some((etag.to_string(), bytes.clone()));
             bytes
         }
@@ -145,6 +145,13 @@ fn zipped(answer: Response, body: Bytes) -> Response {
     Response::from_parts(parts, Body::from(zipped))
 }
 
+/// What documents of v3 are written as; the last is another spelling of the one before.
+const V3_TYPES: [&str; 3] = [
+    "application/json",
+    "application/com.github.proto-openapi.spec.v3.v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v3@v1.0+protobuf",
+];
+
 /// `/openapi/v3` and below. A document asked for under its hash may be kept forever.
 ///
 /// # Errors
@@ -154,20 +161,27 @@ pub async fn v3(cx: &mut Context, rest: &str) -> Result<Response, Status> {
     if rest.is_empty() {
         return Ok(index(cx, &current));
     }
-    if let Some(remote) = remote(cx, &current, rest) {
+    let converted = converted(cx, rest);
+    if converted.is_none()
+        && let Some(remote) = remote(cx, &current, rest)
+    {
         return Ok(forward::forward(cx, &remote, Body::empty()).await);
     }
-    if !accepts_json(cx) {
+    let accepts = cx.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let Some(form) = accept::first_of(accepts, &V3_TYPES) else {
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = StatusCode::NOT_ACCEPTABLE;
         return Ok(answer);
-    }
-    let Some(document) = current.openapi.v3(rest) else {
+    };
+    let document = converted.or_else(|| {
+        let document = current.openapi.v3(rest)?;
+        Some((document.json.clone(), document.etag.trim_matches('"').to_string()))
+    });
+    let Some((json, hash)) = document else {
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = StatusCode::NOT_FOUND;
         return Ok(answer);
     };
-    let hash = document.etag.trim_matches('"').to_string();
     let asked = cx.query.get("hash").unwrap_or_default().to_string();
     if !asked.is_empty() && asked != hash {
         // Upstream sends readers of an old hash to the new one.
@@ -178,7 +192,14 @@ pub async fn v3(cx: &mut Context, rest: &str) -> Result<Response, Status> {
         }
         return Ok(answer);
     }
-    let mut answer = cached(cx, "application/json", document.json.clone(), &hash);
+    let mut answer = match form {
+        0 => cached(cx, "application/json", json, &hash),
+        _ => {
+            // The document was made out of a tree; few clients ask for this form, and they keep it.
+            let tree = serde_json::from_slice(&json).map_err(Status::internal)?;
+            cached(cx, V3_TYPES[1], Bytes::from(gnostic::encode_v3(&tree)), &hash)
+        }
+    };
     let headers = answer.headers_mut();
     headers.insert(VARY, HeaderValue::from_static("Accept"));
     if !asked.is_empty() {
@@ -200,12 +221,29 @@ fn index(cx: &Context, current: &Current) -> Response {
     if let Some(paths) = index["paths"].as_object_mut() {
         for service in routes.services.values().filter(|service| service.service.is_some()) {
             let documents = cx.server.aggregator.documents(&service.name);
+            if let Some(converted) = &documents.openapi.converted {
+                let name = format!("apis/{}/{}", service.group, service.version);
+                let url = format!("/openapi/v3/{name}?hash={}", converted.hash);
+                paths.entry(name).or_insert_with(|| serde_json::json!({"serverRelativeURL": url}));
+            }
             for (name, item) in documents.openapi.index.iter().flatten() {
                 paths.entry(name.clone()).or_insert_with(|| item.clone());
             }
         }
     }
     response::bytes(StatusCode::OK, "text/plain; charset=utf-8", index.to_string())
+}
+
+/// The document of an extension server that has no v3 itself, and its hash.
+fn converted(cx: &Context, name: &str) -> Option<(Bytes, String)> {
+    let routes = cx.server.aggregator.routes();
+    if routes.remotes == 0 {
+        return None;
+    }
+    let remote = routes.remote(&format!("/{name}"))?;
+    let documents = cx.server.aggregator.documents(&remote.name);
+    let converted = documents.openapi.converted.as_ref()?;
+    Some((converted.json.clone(), converted.hash.clone()))
 }
 
 /// The extension server that has a document which this server does not have.
@@ -227,11 +265,4 @@ fn remote(cx: &Context, current: &Current, name: &str) -> Option<Arc<crate::aggr
             documents.openapi.index.as_ref().is_some_and(|index| index.contains_key(name))
         })
         .cloned()
-}
-
-fn accepts_json(cx: &Context) -> bool {
-    let accepts = cx.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media =
-        |clause: &str| matches!(accept::media_type(clause).as_str(), "application/json" | "application/*" | "*/*");
-    accepts.is_empty() || accepts.split(',').any(media)
 }

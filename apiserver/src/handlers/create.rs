@@ -12,7 +12,7 @@ use super::{entry_answer, format, object_answer, owner_references};
 use crate::cache::raw;
 use crate::codec::body::{self, Expected};
 use crate::registry::{Served, checks};
-use crate::request::accept::{self, Allowed, Encoding, ROUTE_OBJECT};
+use crate::request::accept::{self, Allowed, Encoding, Route};
 use crate::request::options::{WriteKind, WriteOptions};
 use crate::response::Response;
 use crate::server::walk::Context;
@@ -27,7 +27,7 @@ pub fn decode(
     bytes: &[u8],
     options: &WriteOptions,
 ) -> Result<serde_json::Value, Status> {
-    let encoding = accept::body_encoding(&cx.headers)?;
+    let encoding = accept::body_encoding(&cx.headers, cx.cbor())?;
     if let Some(custom) = served.custom() {
         let decoded = custom.decode(served, bytes, encoding, options.field_validation)?;
         cx.warnings.extend(decoded.warnings);
@@ -62,7 +62,7 @@ pub fn decode(
 /// # Errors
 /// What decoding and the generic store answer.
 pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
-    let format = format(cx, &ROUTE_OBJECT, Allowed::Transforms)?;
+    let format = format(cx, Route::Object, Allowed::Transforms)?;
     let bytes = body::read(body).await?;
     let options = WriteOptions::parse(&cx.query, WriteKind::Create)?;
     let object = decode(cx, served, &bytes, &options)?;

@@ -11,14 +11,14 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::selection::Selection;
-use super::{errors, format, list, namespace, object_answer, table_options};
+use super::{errors, format, list, namespace, object_answer, table_options, unsafe_delete};
 use crate::admission::review::{RequestOptions, Review};
 use crate::admission::{Attributes, Operation};
 use crate::cache::{CreateOptions, Entry, Error, Freshness};
 use crate::codec::body::{self, Expected};
 use crate::registry::Served;
 use crate::registry::hooks::HookContext;
-use crate::request::accept::{self, Allowed, ROUTE_OBJECT};
+use crate::request::accept::{self, Allowed, Route};
 use crate::request::options::{DeleteOptions, FieldValidation, ListOptions, Propagation};
 use crate::response::{self, Response};
 use crate::server::walk::Context;
@@ -70,13 +70,13 @@ async fn options(cx: &mut Context, body: Body) -> Result<DeleteOptions, Status> 
     if bytes.is_empty() {
         return DeleteOptions::parse(&cx.query, None);
     }
-    let encoding = accept::body_encoding(&cx.headers)?;
+    let encoding = accept::body_encoding(&cx.headers, cx.cbor())?;
     let schema = api::table()
         .find_kind("meta.k8s.io", "v1", "DeleteOptions")
         .ok_or_else(|| Status::internal("the table lacks DeleteOptions"))?;
     // Clients send DeleteOptions under any group and version; only the kind says what it is.
     let mut expected = Expected { kind: GroupVersionKind::new("", "v1", "DeleteOptions"), schema, empty: false };
-    if encoding != accept::Encoding::Protobuf
+    if matches!(encoding, accept::Encoding::Json | accept::Encoding::Yaml)
         && let Ok(tree) = apimachinery::json::parse(&bytes)
         && tree.kind() == "DeleteOptions"
         && let Ok(version) = apimachinery::gvk::GroupVersion::parse(tree.api_version())
@@ -84,9 +84,16 @@ async fn options(cx: &mut Context, body: Body) -> Result<DeleteOptions, Status> 
     {
         expected.kind = GroupVersionKind::new(version.group, version.version, "DeleteOptions");
     }
-    if encoding == accept::Encoding::Protobuf
-        && let Ok((api_version, kind, _)) = crate::codec::protobuf::open(&bytes)
+    let named = match encoding {
+        accept::Encoding::Protobuf => {
+            crate::codec::protobuf::open(&bytes).ok().map(|(api_version, kind, _)| (api_version, kind))
+        }
+        accept::Encoding::Cbor => api::cbor::interpret(&bytes).ok(),
+        _ => None,
+    };
+    if let Some((api_version, kind)) = named
         && kind == "DeleteOptions"
+        && !api_version.is_empty()
         && let Ok(version) = apimachinery::gvk::GroupVersion::parse(&api_version)
     {
         expected.kind = GroupVersionKind::new(version.group, version.version, "DeleteOptions");
@@ -116,11 +123,17 @@ async fn options(cx: &mut Context, body: Body) -> Result<DeleteOptions, Status> 
 /// # Errors
 /// 404, 409 for preconditions, 403 for what admission protects.
 pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
-    let format = format(cx, &ROUTE_OBJECT, Allowed::Transforms)?;
-    let options = options(cx, body).await?;
+    let format = format(cx, Route::Object, Allowed::Transforms)?;
+    let mut options = options(cx, body).await?;
+    unsafe_delete::check(cx, &mut options)?;
     warn(cx, served, &options);
     let name = cx.info.name.clone();
     let namespace = namespace(served, cx);
+    if options.ignore_store_read_error {
+        unsafe_delete::handle(cx, served, &namespace, &name).await?;
+        let plain = accept::Format { transform: None, ..format };
+        return Ok(response::status(&unsafe_delete::deleted(served, &name), plain));
+    }
     let deleted = delete(cx, served, &namespace, &name, &options).await?;
     match deleted {
         Deleted::Gone(object) if !returned(served) => {
@@ -410,10 +423,12 @@ fn propagate(cx: &Context, served: &Served, object: &mut Value, options: &Delete
 /// # Errors
 /// The first deletion that fails for another reason than that the object is gone already.
 pub async fn collection(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
-    let format = format(cx, &ROUTE_OBJECT, Allowed::Transforms)?;
+    let format = format(cx, Route::Object, Allowed::Transforms)?;
     // Upstream looks at what is selected before it reads the body.
     let list_options = ListOptions::parse(&cx.query, cx.query.flag("watch"))?;
-    let options = options(cx, body).await?;
+    let mut options = options(cx, body).await?;
+    unsafe_delete::check(cx, &mut options)?;
+    unsafe_delete::not_a_collection(&options)?;
     warn(cx, served, &options);
     let namespace = namespace(served, cx);
     let selection = Selection::new(served, &list_options, &namespace, "")?;

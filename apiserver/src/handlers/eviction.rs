@@ -73,12 +73,13 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
 
 /// The eviction in either of its versions.
 fn decode(cx: &mut Context, bytes: &[u8], options: &WriteOptions) -> Result<Value, Status> {
-    let encoding = accept::body_encoding(&cx.headers)?;
+    let encoding = accept::body_encoding(&cx.headers, cx.cbor())?;
     let old = match encoding {
         accept::Encoding::Json => apimachinery::json::parse(bytes).ok(),
         accept::Encoding::Yaml => {
             apimachinery::yaml::decode(&String::from_utf8_lossy(bytes)).ok().map(|decoded| decoded.value)
         }
+        accept::Encoding::Cbor => api::cbor::interpret(bytes).ok().map(|(version, _)| json!({"apiVersion": version})),
         accept::Encoding::Protobuf => {
             crate::codec::protobuf::open(bytes).ok().map(|(version, ..)| json!({"apiVersion": version}))
         }

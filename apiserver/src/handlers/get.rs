@@ -5,10 +5,10 @@ use std::sync::Arc;
 use apimachinery::status::{Status, reason};
 use http::StatusCode;
 
-use super::{entry_answer, errors, format, namespace};
+use super::{entry_answer, errors, format, namespace, unsafe_delete};
 use crate::cache::{Entry, Freshness};
 use crate::registry::Served;
-use crate::request::accept::{Allowed, ROUTE_OBJECT};
+use crate::request::accept::{Allowed, Route};
 use crate::response::Response;
 use crate::server::walk::Context;
 
@@ -17,11 +17,14 @@ use crate::server::walk::Context;
 /// # Errors
 /// 404, and what reading may answer.
 pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Status> {
-    let format = format(cx, &ROUTE_OBJECT, Allowed::Transforms)?;
+    let format = format(cx, Route::Object, Allowed::Transforms)?;
     if cx.query.has("export") && cx.query.flag("export") {
         return Err(Status::bad_request("the export parameter, deprecated since v1.14, is no longer supported"));
     }
-    let entry = read(cx, served, &namespace(served, cx), &cx.info.name).await?;
+    let entry = match read(cx, served, &namespace(served, cx), &cx.info.name).await {
+        Ok(entry) => entry,
+        Err(status) => return Err(explain(cx, served, status).await),
+    };
     entry_answer(cx, served, StatusCode::OK, &entry, format).await
 }
 
@@ -50,6 +53,20 @@ pub async fn read_at(served: &Served, namespace: &str, name: &str, freshness: Fr
         .await
         .map_err(|error| errors::of_object(error, &resource, name))?
         .ok_or_else(|| Status::not_found(&resource, name))
+}
+
+/// With the gate that lets unreadable objects be deleted, reading one says what is wrong with it.
+async fn explain(cx: &Context, served: &Served, status: Status) -> Status {
+    if !unsafe_delete::is_enabled(cx) || !(status.is_not_found() || status.code == 500) {
+        return status;
+    }
+    let Some(cache) = &served.cache else { return status };
+    let namespace = if served.resource.namespaced { cx.info.namespace.as_str() } else { "" };
+    let key = served.key(namespace, &cx.info.name);
+    match cache.corruption(&key).await {
+        Ok(Some(found)) => unsafe_delete::unreadable(&key, &found),
+        Ok(None) | Err(_) => status,
+    }
 }
 
 /// A bad resource version where upstream's store finds it: it knows of no code for that.

@@ -10,7 +10,7 @@ use super::selection::Selection;
 use super::{errors, format, get, namespace, table_options};
 use crate::cache::{ContinueToken, Entry, Freshness, ResourceCache, Snapshot};
 use crate::registry::Served;
-use crate::request::accept::{Allowed, ROUTE_LIST};
+use crate::request::accept::{Allowed, Route};
 use crate::request::options::{ListOptions, VersionMatch};
 use crate::response::compress::{Large, THRESHOLD};
 use crate::response::list::{self, ListMeta};
@@ -22,7 +22,7 @@ use crate::server::walk::Context;
 /// # Errors
 /// Bad options and selectors, versions outside of the history.
 pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Status> {
-    let format = format(cx, &ROUTE_LIST, Allowed::Transforms)?;
+    let format = format(cx, Route::List, Allowed::Transforms)?;
     let options = ListOptions::parse(&cx.query, false)?;
     let selection = Selection::new(served, &options, &namespace(served, cx), "")?;
     let (entries, meta) = match collect(served, &options, &selection).await {

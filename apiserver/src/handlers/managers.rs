@@ -7,8 +7,10 @@ use apimachinery::managed::{self, Filter, Versions};
 use apimachinery::object::ObjectExt as _;
 use apimachinery::schema::TypeRef;
 use apimachinery::status::{Status, reason};
+use parking_lot::Mutex;
 use serde_json::Value;
 
+use crate::registry::custom::convert;
 use crate::registry::rules::{StatusRule, StatusUpdate};
 use crate::registry::{Served, conversion};
 use crate::server::walk::Context;
@@ -49,25 +51,75 @@ fn reset_fields(served: &Served, subresource: &str) -> Filter {
     }
 }
 
+/// Conversions by webhook that booking ownership asks for. It is done in one go, and a webhook is asked in between:
+/// what is not there yet is noted, and once it is there everything is done anew.
+#[derive(Debug, Default)]
+pub struct Conversions(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Objects, the versions wanted of them, and what came.
+    done: Vec<(Value, String, Result<Value, String>)>,
+    wanted: Vec<(Value, String)>,
+}
+
+impl Conversions {
+    fn get(&self, object: &Value, api_version: &str) -> Result<Value, String> {
+        let mut known = self.0.lock();
+        let found = known.done.iter().find(|(from, to, _)| to == api_version && from == object);
+        match found.map(|(_, _, result)| result.clone()) {
+            Some(result) => result,
+            None => {
+                known.wanted.push((object.clone(), api_version.to_owned()));
+                Err(format!("not converted to {api_version} yet"))
+            }
+        }
+    }
+
+    /// Has conversions made that were asked for in vain; answers whether there were any.
+    pub async fn make(&self, cx: &Context, served: &Served) -> bool {
+        let wanted = std::mem::take(&mut self.0.lock().wanted);
+        let any = !wanted.is_empty();
+        for (object, version) in wanted {
+            let rows = cx.server.registry.versions(&served.resource.group, &served.resource.plural);
+            let row = rows.iter().find(|row| row.api_version() == version);
+            let result = match row.and_then(|row| row.custom()) {
+                Some(custom) => convert::convert(&custom.definition, vec![object.clone()], custom.at)
+                    .await
+                    .map_err(|status| status.message)
+                    .and_then(|mut converted| converted.pop().ok_or_else(|| "nothing came back".to_owned())),
+                None => Err(format!("{version} is not served")),
+            };
+            self.0.lock().done.push((object, version, result));
+        }
+        any
+    }
+}
+
 /// The versions of a kind: rows of the table, or of its CustomResourceDefinition.
 struct Rows<'a> {
     served: &'a Served,
+    conversions: &'a Conversions,
     /// The versions of a custom kind that entries may name, found beforehand.
     custom: Vec<Arc<Served>>,
 }
 
 impl<'a> Rows<'a> {
-    fn new(cx: &Context, served: &'a Served) -> Self {
+    fn new(cx: &'a Context, served: &'a Served) -> Self {
         let mut custom = Vec::new();
         if served.custom().is_some() {
             let (group, plural) = (&served.resource.group, &served.resource.plural);
             custom = cx.server.registry.versions(group, plural);
         }
-        Self { served, custom }
+        Self { served, custom, conversions: &cx.conversions }
     }
 
     fn row(&self, api_version: &str) -> Option<&'static api::Resource> {
         let version = GroupVersion::parse(api_version).ok()?;
+        // Upstream has no way from a kind to its twin of another group: Events of either forget those of the other.
+        if version.group != self.served.resource.group {
+            return None;
+        }
         api::table().find_resource(&version.group, &version.version, &self.served.resource.plural)
     }
 }
@@ -81,7 +133,10 @@ impl Versions for Rows<'_> {
     }
 
     fn convert(&self, object: &Value, api_version: &str) -> Result<Value, String> {
-        if self.served.custom().is_some() {
+        if let Some(custom) = self.served.custom() {
+            if custom.definition.webhook.is_some() {
+                return self.conversions.get(object, api_version);
+            }
             // As with the conversion strategy `None`: fields are owned under the names they have here.
             let mut object = object.clone();
             object.set_api_version(api_version);
@@ -163,6 +218,19 @@ impl<'a> Owner<'a> {
         {
             // Of an object that does not fit its schema nobody owns anything; validation may not see all of it.
             new.remove_at(managed::PATH);
+            return;
+        }
+        if let Kind::Resource(served) = self.kind
+            && served.custom().is_none()
+            && !served.is_storage_version()
+        {
+            // Upstream compares what comes back from its internal form, in which one field may become two.
+            let mut read_back = served.from_storage(served.to_storage(new.clone()));
+            self.with_request(cx, |request| managed::update(old, &mut read_back, request));
+            match read_back.remove_at(managed::PATH) {
+                Some(entries) => new.set_at(managed::PATH, entries),
+                None => drop(new.remove_at(managed::PATH)),
+            }
             return;
         }
         self.with_request(cx, |request| managed::update(old, new, request));

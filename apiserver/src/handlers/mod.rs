@@ -16,6 +16,7 @@ pub mod selection;
 pub mod store;
 pub mod subresources;
 pub mod token;
+pub mod unsafe_delete;
 pub mod update;
 pub mod watch;
 
@@ -27,7 +28,7 @@ use axum::body::Body;
 use http::{Method, StatusCode};
 
 use crate::registry::{Served, checks};
-use crate::request::accept::{self, Allowed, Format};
+use crate::request::accept::{self, Allowed, Format, Route};
 use crate::response::table;
 use crate::response::{self, Response};
 use crate::server::walk::Context;
@@ -46,9 +47,9 @@ pub fn method_not_allowed() -> Status {
 ///
 /// # Errors
 /// 406.
-pub fn format(cx: &Context, routes: &[&str], allowed: Allowed) -> Result<Format, Status> {
-    accept::route_produces(&cx.headers, routes)?;
-    accept::negotiate(&cx.headers, &cx.query, allowed)
+pub fn format(cx: &Context, route: Route, allowed: Allowed) -> Result<Format, Status> {
+    accept::route_produces(&cx.headers, &route.types(cx.cbor()))?;
+    accept::negotiate(&cx.headers, &cx.query, allowed, cx.cbor())
 }
 
 /// How Tables are made for this request.

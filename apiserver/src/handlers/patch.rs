@@ -23,7 +23,7 @@ use super::{format, update};
 use crate::codec::{body, canonical};
 use crate::registry::custom::Custom;
 use crate::registry::{Served, checks};
-use crate::request::accept::{Allowed, ROUTE_OBJECT};
+use crate::request::accept::{Allowed, Route};
 use crate::request::options::{FieldValidation, WriteKind, WriteOptions};
 use crate::response::Response;
 use crate::server::walk::Context;
@@ -35,19 +35,32 @@ enum Format {
     Merge,
     Strategic,
     ApplyYaml,
+    ApplyCbor,
 }
 
-/// The patch formats with their media types, in upstream's order.
-const FORMATS: [(&str, Format); 4] = [
+impl Format {
+    /// Whether it is a configuration for server-side apply.
+    fn applies(self) -> bool {
+        matches!(self, Format::ApplyYaml | Format::ApplyCbor)
+    }
+}
+
+/// The patch formats with their media types, in upstream's order; the last behind its gate.
+const FORMATS: [(&str, Format); 5] = [
     ("application/json-patch+json", Format::Json),
     ("application/merge-patch+json", Format::Merge),
     ("application/strategic-merge-patch+json", Format::Strategic),
     ("application/apply-patch+yaml", Format::ApplyYaml),
+    ("application/apply-patch+cbor", Format::ApplyCbor),
 ];
 
 /// The formats of custom resources.
-const CUSTOM_TYPES: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+const CUSTOM_TYPES: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/apply-patch+yaml",
+    "application/apply-patch+cbor",
+];
 
 /// A patch as it was sent, and its options.
 #[derive(Clone)]
@@ -79,9 +92,9 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     let known = Patch::format(cx)?;
     if known == Format::Strategic && served.custom().is_some() {
         // Custom resources know no strategic merge.
-        return Err(Status::unsupported_media_type(&CUSTOM_TYPES));
+        return Err(Status::unsupported_media_type(&CUSTOM_TYPES[..CUSTOM_TYPES.len() - usize::from(!cx.cbor())]));
     }
-    let format = format(cx, &ROUTE_OBJECT, Allowed::Transforms)?;
+    let format = format(cx, Route::Object, Allowed::Transforms)?;
     let patch = Patch::read(cx, known, body).await?;
     let name = cx.info.name.clone();
     let subresource = cx.info.subresource.clone();
@@ -134,7 +147,8 @@ impl Patch {
         let header = cx.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         // As upstream compares: nothing trimmed, nothing lowered.
         let media = header.split_once(';').map_or(header, |(media, _)| media);
-        let known = FORMATS.iter().find(|(known, _)| *known == media).map(|(_, format)| *format);
+        let served = |format: &Format| *format != Format::ApplyCbor || cx.cbor();
+        let known = FORMATS.iter().find(|(known, _)| *known == media).map(|(_, format)| *format).filter(served);
         // Upstream's router refuses it before any handler sees it.
         known.ok_or_else(|| {
             let mut status = Status::failure(415, reason::UNSUPPORTED_MEDIA_TYPE, "415: Unsupported Media Type");
@@ -145,7 +159,7 @@ impl Patch {
 
     async fn read(cx: &mut Context, format: Format, body: Body) -> Result<Self, Status> {
         let bytes = body::read(body).await?;
-        let kind = if format == Format::ApplyYaml { WriteKind::Apply } else { WriteKind::Patch };
+        let kind = if format.applies() { WriteKind::Apply } else { WriteKind::Patch };
         let options = WriteOptions::parse(&cx.query, kind)?;
         if let Some(record) = &mut cx.record {
             record.patch(&bytes);
@@ -165,7 +179,7 @@ impl Patch {
 
     /// Whether this is a server-side apply.
     pub fn applies(&self) -> bool {
-        self.format == Format::ApplyYaml
+        self.format.applies()
     }
 
     /// The patched object: decoded, defaulted, and with its fields' owners booked.
@@ -260,12 +274,21 @@ impl Patch {
         json::decode(&self.bytes, None).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
     }
 
-    fn apply_configuration(
-        &self,
-        cx: &mut Context,
-        shape: &Shape<'_>,
-        current: Option<&Value>,
-    ) -> Result<Value, Status> {
+    /// The configuration to apply, and what strict reading has against it.
+    fn configuration(&self) -> Result<(Value, Option<String>), Status> {
+        if self.format == Format::ApplyCbor {
+            // Upstream takes the words of its YAML reader for this one, too.
+            let wrong = |error: String| Status::bad_request(format!("error decoding YAML: {error}"));
+            let decoded = api::cbor::decode(&self.bytes, None).map_err(|error| wrong(error.to_string()))?;
+            return match decoded.value {
+                Value::Null => Ok((Value::Object(Map::new()), None)),
+                config @ Value::Object(_) => Ok((config, None)),
+                other => Err(wrong(format!(
+                    "cbor: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+                    api::cbor::type_name(&other)
+                ))),
+            };
+        }
         let decoded = apimachinery::yaml::decode(&String::from_utf8_lossy(&self.bytes))
             .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
         let config = match decoded.value {
@@ -275,9 +298,19 @@ impl Patch {
         must_be_object(&config).map_err(|error| {
             Status::bad_request(format!("error decoding YAML: error unmarshaling JSON: while decoding JSON: {error}"))
         })?;
+        Ok((config, decoded.strict))
+    }
+
+    fn apply_configuration(
+        &self,
+        cx: &mut Context,
+        shape: &Shape<'_>,
+        current: Option<&Value>,
+    ) -> Result<Value, Status> {
+        let (config, repeated) = self.configuration()?;
         let force = self.options.force.unwrap_or_default();
         let mut new = shape.owner.apply(cx, current, &config, force)?;
-        if let Some(error) = decoded.strict {
+        if let Some(error) = repeated {
             match self.options.field_validation {
                 FieldValidation::Strict => {
                     return Err(Status::bad_request(format!(
@@ -295,7 +328,11 @@ impl Patch {
         }
         // The configuration fits its type, so this only brings what Go would have written.
         canonical::decoded(shape.schema, &mut new).map_err(|error| {
-            Status::failure(500, reason::UNKNOWN, format!("failed to convert new typed object: {}", error.0))
+            let kind = format!("{}, Kind={}", shape.api_version, shape.kind);
+            let name = format!("{}/{}; {kind}", config.namespace(), config.name());
+            let why = format!("unable to convert unstructured object to {kind}: {}", error.0);
+            let text = format!("failed to convert new object ({name}) to proper version: {why}");
+            Status::failure(500, reason::UNKNOWN, text)
         })?;
         if let Some(resource) = shape.defaults {
             checks::default(resource, &mut new, &cx.server);
@@ -331,6 +368,10 @@ impl Patch {
         if !object.is_object() {
             return Err(invalid(must_be_object(object).err().unwrap_or_default()));
         }
+        if object.kind().is_empty() && object.api_version() == shape.api_version {
+            // The version alone says enough; the kind alone does not.
+            object.set_kind(shape.kind);
+        }
         let fits = canonical::decoded(shape.schema, object);
         if object.api_version() != shape.api_version || object.kind() != shape.kind {
             let wanted = apimachinery::gvk::GroupVersion::parse(&shape.api_version).unwrap_or_default();
@@ -338,7 +379,11 @@ impl Patch {
             let error = body::other_kind(object.api_version(), object.kind(), &wanted, text.as_bytes());
             return Err(invalid(error.unwrap_or_else(|| "Object 'Kind' is missing".to_string())));
         }
-        fits.map_err(|error| invalid(if shown.is_some() { converter_text(&error.0) } else { error.0 }))?;
+        fits.map_err(|error| {
+            // Only strategic patches go through upstream's converter.
+            let converter = shown.as_ref().and_then(|_| api::check::converter_error(shape.schema, object));
+            invalid(converter.unwrap_or(error.0))
+        })?;
         strict.extend(decoded.strict);
         if !strict.is_empty() {
             match self.options.field_validation {
@@ -353,22 +398,6 @@ impl Patch {
             checks::default(resource, object, &cx.server);
         }
         Ok(())
-    }
-}
-
-/// A type error as upstream's converter between trees and structs words it, which only strategic patches go
-/// through: strings get an answer of their own there.
-fn converter_text(error: &str) -> String {
-    let between = |from: &str, to: &str| Some(error.split_once(from)?.1.split(to).next()?.to_string());
-    let found = between("cannot unmarshal ", " into");
-    let wanted = between("of type ", " ").or_else(|| between("of type ", "\0"));
-    match (found.as_deref(), wanted) {
-        (Some("number"), Some(wanted)) if wanted == "string" => "cannot convert int64 to string".to_string(),
-        (Some("bool"), Some(wanted)) => format!("cannot convert bool to {wanted}"),
-        (Some("string"), Some(wanted)) if !wanted.starts_with(['[', '*']) && !wanted.starts_with("map") => {
-            format!("unrecognized type: {wanted}")
-        }
-        _ => error.to_string(),
     }
 }
 

@@ -15,14 +15,15 @@ use serde_json::{Value, json};
 use super::managers::Owner;
 use super::patch::{Patch, Shape};
 use super::store::{self, Update};
-use super::subresources::{answer, decode, plain};
-use super::{get, method_not_allowed, update};
+use super::subresources::{decode, plain};
+use super::{get, method_not_allowed, table_options, update};
 use crate::admission::Attributes;
 use crate::codec::body;
 use crate::registry::Served;
 use crate::registry::custom::{Scale, nested};
+use crate::request::accept::Transform;
 use crate::request::options::{WriteKind, WriteOptions};
-use crate::response::Response;
+use crate::response::{self, Response, encode};
 use crate::server::walk::Context;
 
 const KIND: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
@@ -89,6 +90,17 @@ pub async fn validate(cx: &Context, attributes: &Attributes<'_>, new: &Value, ol
     cx.server.admission.validate(cx, attributes, &show(new)?, Some(&show(old)?)).await
 }
 
+/// A Scale in the form that the client takes.
+fn answer(cx: &Context, served: &Served, scale: &Value) -> Result<Response, Status> {
+    let format = plain(cx)?;
+    let table = table_options(cx)?;
+    let (content_type, body) = match format.transform {
+        Some(Transform::Table(version)) => encode::value(&table.of_scale(served, scale, version), format)?,
+        _ => encode::tree(served, scale, format, &table)?,
+    };
+    Ok(response::bytes(StatusCode::OK, content_type, body))
+}
+
 /// The Scale of an object whose replicas are where those of built-in kinds are.
 fn of_paths(object: &Value) -> Value {
     let mut metadata = json!({
@@ -150,7 +162,7 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
                 paths.spec_replicas_path
             )));
         }
-        return answer(cx, StatusCode::OK, &of(served, &object)?);
+        return answer(cx, served, &of(served, &object)?);
     }
     let (options, wanted) = match cx.method {
         Method::PUT => {
@@ -175,7 +187,18 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
         changed(cx, &target, current, &wanted, &manager)
     };
     let written = store::update(cx, served, &update, false, &change).await?;
-    answer(cx, StatusCode::OK, &of(served, &written.object(served).await?)?)
+    answer(cx, served, &of(served, &written.object(served).await?)?)
+}
+
+/// Where each version of a kind has its replicas, if it has a scale.
+fn paths_of_versions(cx: &Context, served: &Served) -> Vec<(String, Option<Vec<String>>)> {
+    let names = |served: &Served| Some(replicas_at(served).iter().map(|name| (*name).to_string()).collect());
+    if served.custom().is_none() {
+        return vec![(served.api_version(), names(served))];
+    }
+    let rows = cx.server.registry.versions(&served.resource.group, &served.resource.plural);
+    let has_scale = |row: &Served| row.custom().is_some_and(|custom| custom.version().scale.is_some());
+    rows.iter().map(|row| (row.api_version(), has_scale(row).then(|| names(row)).flatten())).collect()
 }
 
 enum Wanted {
@@ -194,9 +217,7 @@ fn changed(
     let name = current.name().to_string();
     let version = served.api_version();
     let replicas_at = replicas_at(served);
-    let fields = ScaleFields {
-        replicas: vec![(version.clone(), Some(replicas_at.iter().map(|name| (*name).to_string()).collect()))],
-    };
+    let fields = ScaleFields { replicas: paths_of_versions(cx, served) };
     let unreadable = |error: managed::DecodeError| Status::failure(500, reason::UNKNOWN, error.to_string());
     let mut old = of(served, current)?;
     if let Some(entries) = fields.to_scale(current.at(managed::PATH)).map_err(unreadable)? {

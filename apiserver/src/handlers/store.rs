@@ -372,7 +372,7 @@ pub async fn update(
                 return Err(Status::not_found(&group_resource, update.name));
             }
             let warnings = cx.warnings.mark();
-            let object = change(cx, None)?;
+            let object = made(cx, served, None, change).await?;
             let created = create(cx, served, object, update.options, update.manager.as_deref()).await;
             match created {
                 Err(status) if status.is_already_exists() => {
@@ -394,6 +394,23 @@ pub async fn update(
     Err(Status::conflict(&group_resource, update.name, errors::MODIFIED))
 }
 
+/// Whether versions of this kind are converted by asking somebody.
+fn needs_webhook(served: &Served) -> bool {
+    served.custom().is_some_and(|custom| custom.definition.webhook.is_some())
+}
+
+/// What a change makes of an object, once everything is converted that it wants to see.
+async fn made(cx: &mut Context, served: &Served, old: Option<&Value>, change: Change<'_>) -> Result<Value, Status> {
+    loop {
+        let warnings = cx.warnings.mark();
+        let new = change(cx, old);
+        if !cx.conversions.make(cx, served).await {
+            return new;
+        }
+        cx.warnings.truncate(warnings);
+    }
+}
+
 /// One try; `None` when somebody else wrote in between and it is worth another.
 async fn attempt(
     cx: &mut Context,
@@ -408,7 +425,7 @@ async fn attempt(
     let old_stored = served.read(current).await?;
     let converted = (!served.is_storage_version()).then(|| served.from_storage(old_stored.clone()));
     let old = converted.as_ref().unwrap_or(&old_stored);
-    let mut new = change(cx, Some(old))?;
+    let mut new = made(cx, served, Some(old), change).await?;
     place(cx, served, &mut new)?;
     let empty = take_empty(served, &mut new);
     // What a client puts names the object it means; what a patch made of the uid is for validation.
@@ -416,7 +433,15 @@ async fn attempt(
         same_uid(served, new.uid(), old)?;
     }
     if let Some(manager) = &update.manager {
-        track(cx, served, update.subresource, manager, Some(old), &mut new);
+        loop {
+            let given = needs_webhook(served).then(|| new.clone());
+            track(cx, served, update.subresource, manager, Some(old), &mut new);
+            match given {
+                // Once more, with what was converted meanwhile.
+                Some(given) if cx.conversions.make(cx, served).await => new = given,
+                _ => break,
+            }
+        }
     }
     let mut new = served.to_storage(new);
     let attributes = Attributes {

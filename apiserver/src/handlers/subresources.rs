@@ -16,7 +16,7 @@ use crate::admission::review::{RequestOptions, Review};
 use crate::admission::{Attributes, Operation};
 use crate::codec::body::{self, Expected};
 use crate::registry::Served;
-use crate::request::accept::{self, Allowed, ROUTE_OBJECT};
+use crate::request::accept::{self, Allowed, Route};
 use crate::request::options::{WriteKind, WriteOptions};
 use crate::response::{self, Response};
 use crate::server::walk::Context;
@@ -91,7 +91,7 @@ pub fn decode(
         .find_kind(group, version, kind)
         .ok_or_else(|| Status::internal(format!("the table lacks {kind}")))?;
     let expected = Expected { kind: GroupVersionKind::new(group, version, kind), schema, empty: false };
-    let encoding = accept::body_encoding(&cx.headers)?;
+    let encoding = accept::body_encoding(&cx.headers, cx.cbor())?;
     let decoded = body::decode(bytes, encoding, &expected, options.field_validation)?;
     cx.warnings.extend(decoded.warnings);
     Ok(decoded.object)
@@ -213,7 +213,7 @@ pub async fn bind(
 pub fn plain(cx: &Context) -> Result<accept::Format, Status> {
     // A Scale is made of an object that is stored, and has columns as that has.
     let allowed = if cx.info.subresource == "scale" { Allowed::Transforms } else { Allowed::Metadata };
-    format(cx, &ROUTE_OBJECT, allowed)
+    format(cx, Route::Object, allowed)
 }
 
 /// A tree of a kind of its own as the answer.
@@ -222,6 +222,13 @@ pub fn plain(cx: &Context) -> Result<accept::Format, Status> {
 /// When it has no form that the client takes.
 pub fn answer(cx: &Context, code: StatusCode, object: &Value) -> Result<Response, Status> {
     let format = plain(cx)?;
-    let (content_type, body) = response::encode::value(object, accept::Format { transform: None, ..format })?;
+    let whole = accept::Format { transform: None, ..format };
+    let (content_type, body) = match format.transform {
+        Some(accept::Transform::PartialObjectMetadata(version)) => {
+            let metadata = object.get("metadata").cloned().unwrap_or_else(|| serde_json::json!({}));
+            response::encode::value(&response::encode::metadata_only(metadata, version), whole)?
+        }
+        _ => response::encode::value(object, whole)?,
+    };
     Ok(response::bytes(code, content_type, body))
 }

@@ -12,7 +12,7 @@ use super::store::{self, Update, Written};
 use super::{entry_answer, format, object_answer};
 use crate::codec::body;
 use crate::registry::Served;
-use crate::request::accept::{Allowed, ROUTE_OBJECT};
+use crate::request::accept::{Allowed, Route};
 use crate::request::options::{WriteKind, WriteOptions};
 use crate::response::Response;
 use crate::server::walk::Context;
@@ -41,7 +41,7 @@ pub fn name_matches(object: &mut serde_json::Value, name: &str) -> Result<(), St
 /// # Errors
 /// What decoding and the generic store answer.
 pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<Response, Status> {
-    let format = format(cx, &ROUTE_OBJECT, Allowed::Transforms)?;
+    let format = format(cx, Route::Object, Allowed::Transforms)?;
     let bytes = body::read(body).await?;
     let options = WriteOptions::parse(&cx.query, WriteKind::Update)?;
     let mut object = decode(cx, served, &bytes, &options)?;

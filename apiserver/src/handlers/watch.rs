@@ -16,7 +16,7 @@ use super::selection::Selection;
 use super::{errors, format, get, namespace, table_options};
 use crate::cache::{Entry, Event, EventType, Freshness, Item, Snapshot, Start, Watch, WatchRequest};
 use crate::registry::Served;
-use crate::request::accept::{Allowed, Encoding, Format, ROUTE_LIST, Transform};
+use crate::request::accept::{self, Allowed, Encoding, Format, Route, Transform};
 use crate::request::options::ListOptions;
 use crate::response::{self, Response, encode, table, websocket};
 use crate::server::walk::Context;
@@ -32,7 +32,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 /// # Errors
 /// Bad options and selectors; 410 for a version whose history is gone.
 pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Status> {
-    let format = format(cx, &ROUTE_LIST, Allowed::Watch)?;
+    let format = format(cx, Route::List, Allowed::Watch)?;
     let mut options = ListOptions::parse(&cx.query, true)?;
     options.watch = true;
     let name = if cx.info.verb_in_path || cx.info.parts.len() > 1 { cx.info.name.as_str() } else { "" };
@@ -130,6 +130,7 @@ fn answer(
     }
     let content_type = match format.encoding {
         Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Encoding::Cbor => accept::CBOR_SEQUENCE,
         _ if format.stream => "application/json;stream=watch",
         _ => "application/json",
     };
@@ -155,6 +156,8 @@ impl Frames {
             (Encoding::Protobuf, None) => 2,
             (Encoding::Json, Some(Transform::PartialObjectMetadata("v1"))) => 3,
             (Encoding::Protobuf, Some(Transform::PartialObjectMetadata("v1"))) => 4,
+            (Encoding::Cbor, None) => 5,
+            (Encoding::Cbor, Some(Transform::PartialObjectMetadata("v1"))) => 6,
             _ => return None,
         };
         Some((self.served.ordinal << 4) | kind)

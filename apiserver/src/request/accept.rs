@@ -16,6 +16,8 @@ pub enum Encoding {
     Json,
     Yaml,
     Protobuf,
+    /// Served behind the gate `CBORServingAndStorage` (KEP-4222).
+    Cbor,
 }
 
 /// JSON's media type.
@@ -24,14 +26,33 @@ pub const JSON: &str = "application/json";
 pub const YAML: &str = "application/yaml";
 /// The media type of Kubernetes' protobuf envelope.
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// CBOR's media type (RFC 8949).
+pub const CBOR: &str = "application/cbor";
+/// The media type of CBOR items one after the other (RFC 8742), which is what a watch is.
+pub const CBOR_SEQUENCE: &str = "application/cbor-seq";
 
-/// What objects are read and written as, in upstream's order.
-pub const OBJECT_TYPES: [&str; 3] = [JSON, YAML, PROTOBUF];
-/// What watches are written as.
-const STREAM_TYPES: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+/// What objects are read and written as, in upstream's order; the last behind its gate.
+const OBJECT_TYPES: [&str; 4] = [JSON, YAML, PROTOBUF, CBOR];
+/// What watches are written as; the last behind its gate.
+const STREAM_TYPES: [&str; 3] =
+    ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch", CBOR_SEQUENCE];
+
+/// What objects are read and written as.
+pub fn object_types(cbor: bool) -> &'static [&'static str] {
+    &OBJECT_TYPES[..OBJECT_TYPES.len() - usize::from(!cbor)]
+}
+
+fn stream_types(cbor: bool) -> &'static [&'static str] {
+    &STREAM_TYPES[..STREAM_TYPES.len() - usize::from(!cbor)]
+}
 
 impl Encoding {
-    const ALL: [Encoding; 3] = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf];
+    const ALL: [Encoding; 4] = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf, Encoding::Cbor];
+
+    /// Those that are served.
+    fn all(cbor: bool) -> &'static [Encoding] {
+        &Self::ALL[..Self::ALL.len() - usize::from(!cbor)]
+    }
 
     /// The media type.
     pub fn media_type(self) -> &'static str {
@@ -39,6 +60,7 @@ impl Encoding {
             Encoding::Json => JSON,
             Encoding::Yaml => YAML,
             Encoding::Protobuf => PROTOBUF,
+            Encoding::Cbor => CBOR,
         }
     }
 }
@@ -114,14 +136,27 @@ fn parse(header: &str) -> Vec<Clause<'_>> {
     clauses
 }
 
+/// Which of these media types an Accept header likes best; without a header, the first.
+pub fn first_of(header: &str, types: &[&str]) -> Option<usize> {
+    if header.is_empty() {
+        return Some(0);
+    }
+    let fits = |clause: &Clause<'_>, name: &str| {
+        let (kind, subtype) = name.split_once('/').expect("media types have a slash");
+        matches!(clause.kind, have if have == kind || have == "*")
+            && matches!(clause.subtype, have if have == subtype || have == "*")
+    };
+    parse(header).iter().find_map(|clause| types.iter().position(|name| fits(clause, name)))
+}
+
 /// Chooses the format of an answer.
 ///
 /// # Errors
 /// 406 with the media types that would do. Before the handler's own negotiation upstream's router
 /// checks that some clause names a type the route produces at all, with a text of its own.
-pub fn negotiate(headers: &HeaderMap, query: &Query, allowed: Allowed) -> Result<Format, Status> {
+pub fn negotiate(headers: &HeaderMap, query: &Query, allowed: Allowed, cbor: bool) -> Result<Format, Status> {
     let header = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let mut format = choose(header, allowed)?;
+    let mut format = choose(header, allowed, cbor)?;
     if !format.pretty {
         format.pretty = match query.get("pretty") {
             Some(value) if !value.is_empty() => parse_bool(value),
@@ -131,13 +166,13 @@ pub fn negotiate(headers: &HeaderMap, query: &Query, allowed: Allowed) -> Result
     Ok(format)
 }
 
-fn choose(header: &str, allowed: Allowed) -> Result<Format, Status> {
+fn choose(header: &str, allowed: Allowed, cbor: bool) -> Result<Format, Status> {
     if header.is_empty() {
         return Ok(Format::default());
     }
     let clauses = parse(header);
     for clause in &clauses {
-        for encoding in Encoding::ALL {
+        for &encoding in Encoding::all(cbor) {
             let (kind, subtype) = encoding.media_type().split_once('/').expect("media types have a slash");
             let matches = (clause.kind == kind && (clause.subtype == subtype || clause.subtype == "*"))
                 || (clause.kind == "*" && clause.subtype == "*");
@@ -150,10 +185,10 @@ fn choose(header: &str, allowed: Allowed) -> Result<Format, Status> {
         }
     }
     // Upstream asks for an object's form first, and then for a stream's.
-    if allowed == Allowed::Watch && choose(header, Allowed::Transforms).is_ok() {
-        return Err(Status::not_acceptable(&STREAM_TYPES));
+    if allowed == Allowed::Watch && choose(header, Allowed::Transforms, cbor).is_ok() {
+        return Err(Status::not_acceptable(stream_types(cbor)));
     }
-    Err(Status::not_acceptable(&OBJECT_TYPES))
+    Err(Status::not_acceptable(object_types(cbor)))
 }
 
 fn accept(encoding: Encoding, parameters: &[(&str, &str)], allowed: Allowed) -> Option<Format> {
@@ -185,8 +220,10 @@ fn accept(encoding: Encoding, parameters: &[(&str, &str)], allowed: Allowed) -> 
             _ => return None,
         };
         format.transform = Some(match kind {
-            // Table rows hold raw JSON, so upstream writes no Table as protobuf.
-            "Table" if encoding != Encoding::Protobuf && allowed != Allowed::Metadata => Transform::Table(version),
+            // Table rows hold raw JSON, so upstream writes Tables as nothing else.
+            "Table" if matches!(encoding, Encoding::Json | Encoding::Yaml) && allowed != Allowed::Metadata => {
+                Transform::Table(version)
+            }
             "PartialObjectMetadata" => Transform::PartialObjectMetadata(version),
             "PartialObjectMetadataList" => Transform::PartialObjectMetadataList(version),
             _ => return None,
@@ -220,26 +257,39 @@ pub fn route_produces(headers: &HeaderMap, produces: &[&str]) -> Result<(), Stat
     Err(status)
 }
 
-/// What routes that read one object or change it produce.
-pub const ROUTE_OBJECT: [&str; 3] = OBJECT_TYPES;
-/// What routes that list or watch produce.
-pub const ROUTE_LIST: [&str; 5] =
-    [JSON, YAML, PROTOBUF, "application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+/// A kind of route, by what it produces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Reads one object, or changes it.
+    Object,
+    /// Lists or watches.
+    List,
+}
+
+impl Route {
+    /// The media types, in upstream's order.
+    pub fn types(self, cbor: bool) -> Vec<&'static str> {
+        match self {
+            Route::Object => object_types(cbor).to_vec(),
+            Route::List => [object_types(cbor), stream_types(cbor)].concat(),
+        }
+    }
+}
 
 /// How a request's body is encoded.
 ///
 /// # Errors
 /// 415 with the types understood.
-pub fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
+pub fn body_encoding(headers: &HeaderMap, cbor: bool) -> Result<Encoding, Status> {
     let header = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("invalid")).unwrap_or_default();
     if header.is_empty() {
         return Ok(Encoding::Json);
     }
     let media = media_type(header);
-    Encoding::ALL
-        .into_iter()
+    let mut served = Encoding::all(cbor).iter().copied();
+    served
         .find(|encoding| media == encoding.media_type())
-        .ok_or_else(|| Status::unsupported_media_type(&OBJECT_TYPES))
+        .ok_or_else(|| Status::unsupported_media_type(object_types(cbor)))
 }
 
 /// A Content-Type without its parameters, in lower case.
@@ -261,7 +311,7 @@ mod tests {
     use super::*;
 
     fn check(header: &str, allowed: Allowed) -> Option<(Encoding, Option<Transform>)> {
-        choose(header, allowed).ok().map(|format| (format.encoding, format.transform))
+        choose(header, allowed, false).ok().map(|format| (format.encoding, format.transform))
     }
 
     #[test]
@@ -295,17 +345,46 @@ mod tests {
     }
 
     #[test]
+    fn the_best_of_some_types() {
+        let of = |header: &str| first_of(header, &["application/json", "application/x+protobuf"]);
+        assert_eq!(of(""), Some(0));
+        assert_eq!(of("application/x+protobuf, */*"), Some(1));
+        assert_eq!(of("application/x+protobuf;q=0.5, application/json"), Some(0));
+        assert_eq!(of("text/plain"), None);
+    }
+
+    #[test]
     fn refuses_with_the_list() {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, "application/xml".parse().unwrap());
-        let status = route_produces(&headers, &ROUTE_OBJECT).unwrap_err();
+        let status = route_produces(&headers, &Route::Object.types(false)).unwrap_err();
         assert_eq!(
             status.message,
             "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf"
         );
         headers.insert(CONTENT_TYPE, "text/plain".parse().unwrap());
-        assert_eq!(body_encoding(&headers).unwrap_err().code, 415);
+        assert_eq!(body_encoding(&headers, false).unwrap_err().code, 415);
         headers.insert(CONTENT_TYPE, "application/JSON; charset=utf-8".parse().unwrap());
-        assert_eq!(body_encoding(&headers), Ok(Encoding::Json));
+        assert_eq!(body_encoding(&headers, false), Ok(Encoding::Json));
+    }
+
+    #[test]
+    fn cbor_is_behind_its_gate() {
+        let of = |header: &str, allowed, cbor| choose(header, allowed, cbor).map(|format| format.encoding);
+        assert_eq!(of(CBOR, Allowed::Transforms, true), Ok(Encoding::Cbor));
+        assert_eq!(of(CBOR, Allowed::Watch, true), Ok(Encoding::Cbor));
+        assert_eq!(of("application/*", Allowed::Plain, true), Ok(Encoding::Json));
+        let refused = of(CBOR, Allowed::Transforms, false).unwrap_err();
+        assert_eq!(
+            refused.message,
+            "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"
+        );
+        assert_eq!(of(CBOR_SEQUENCE, Allowed::Watch, true).unwrap_err().code, 406, "as upstream has it");
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, CBOR.parse().unwrap());
+        assert_eq!(body_encoding(&headers, true), Ok(Encoding::Cbor));
+        assert_eq!(body_encoding(&headers, false).unwrap_err().code, 415);
+        assert_eq!(Route::List.types(true).len(), 7);
+        assert_eq!(Route::List.types(false).len(), 5);
     }
 }

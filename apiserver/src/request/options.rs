@@ -251,6 +251,8 @@ pub struct DeleteOptions {
     pub orphan_dependents: Option<bool>,
     pub precondition_uid: Option<String>,
     pub precondition_resource_version: Option<String>,
+    /// `ignoreStoreReadErrorWithClusterBreakingPotential`, which counts for nothing unless its gate is open.
+    pub ignore_store_read_error: bool,
 }
 
 impl DeleteOptions {
@@ -266,6 +268,8 @@ impl DeleteOptions {
         if let Some(body) = body {
             options.grace_period_seconds = body.get("gracePeriodSeconds").and_then(Value::as_i64);
             options.orphan_dependents = body.get("orphanDependents").and_then(Value::as_bool);
+            let unsafe_option = body.get("ignoreStoreReadErrorWithClusterBreakingPotential");
+            options.ignore_store_read_error = unsafe_option.and_then(Value::as_bool).unwrap_or_default();
             let precondition = |name: &str| {
                 body.get("preconditions").and_then(|p| p.get(name)).and_then(Value::as_str).map(str::to_string)
             };
@@ -280,6 +284,7 @@ impl DeleteOptions {
         } else {
             options.grace_period_seconds = query.integer("gracePeriodSeconds").map_err(Status::bad_request)?;
             options.orphan_dependents = query.has("orphanDependents").then(|| query.flag("orphanDependents"));
+            options.ignore_store_read_error = query.flag("ignoreStoreReadErrorWithClusterBreakingPotential");
             propagation = query.get("propagationPolicy").map(str::to_string);
             dry_run_values = query_dry_run(query);
         }

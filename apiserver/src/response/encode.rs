@@ -1,4 +1,4 @@
-//! Trees and cached entries as bytes: JSON, YAML, protobuf, and the metadata-only shape.
+//! Trees and cached entries as bytes: JSON, YAML, protobuf, CBOR, and the metadata-only shape.
 
 use apimachinery::gvk::GroupVersion;
 use apimachinery::object::ObjectExt as _;
@@ -45,6 +45,7 @@ pub fn value(object: &Value, format: Format) -> Result<(&'static str, Bytes), St
             let raw = api::protobuf::encode(ty, object).map_err(Status::internal)?;
             envelope(object.api_version(), object.kind(), &raw)
         }
+        Encoding::Cbor => Bytes::from(api::cbor::encode(object, type_of(object))),
     };
     Ok((format.encoding.media_type(), body))
 }
@@ -145,11 +146,16 @@ pub fn entry_tree(served: &Served, entry: &Entry) -> Value {
 pub fn entry_protobuf(served: &Served, entry: &Entry) -> Result<Bytes, Status> {
     if served.custom().is_some() {
         // Custom objects have no protobuf form.
-        return Err(Status::not_acceptable(&crate::request::accept::OBJECT_TYPES));
+        return Err(Status::not_acceptable(crate::request::accept::object_types(false)));
     }
     entry.encodings.try_get_or_make(form(served, FORM_PROTOBUF), || {
         api::protobuf::encode(served.schema(), &entry_tree(served, entry)).map(Bytes::from).map_err(Status::internal)
     })
+}
+
+/// The type that CBOR is written by; none for custom objects, which are trees for upstream, too.
+pub fn item_type(served: &Served) -> Option<TypeRef<'_>> {
+    served.custom().is_none().then(|| served.schema())
 }
 
 /// Whether the metadata of this row's objects is served as it stands in their JSON.
@@ -178,6 +184,14 @@ pub fn entry_metadata(served: &Served, entry: &Entry) -> Value {
     serde_json::from_slice(metadata).expect("these bytes were encoded from a tree")
 }
 
+/// An entry's tree as columns are made of it: upstream prints its internal form, which the storage version is next to.
+pub fn printed_tree(served: &Served, entry: &Entry) -> Value {
+    match served.custom() {
+        Some(_) => entry_tree(served, entry),
+        None => entry.tree(),
+    }
+}
+
 /// PartialObjectMetadata of an object.
 pub fn partial_metadata(served: &Served, mut metadata: Value, version: &str) -> Value {
     if served.resource.plural == "daemonsets"
@@ -189,6 +203,11 @@ pub fn partial_metadata(served: &Served, mut metadata: Value, version: &str) -> 
             metadata.as_object_mut().map(|map| map.remove("annotations"));
         }
     }
+    metadata_only(metadata, version)
+}
+
+/// PartialObjectMetadata around metadata.
+pub fn metadata_only(metadata: Value, version: &str) -> Value {
     json!({
         "kind": "PartialObjectMetadata",
         "apiVersion": format!("meta.k8s.io/{version}"),
@@ -223,7 +242,11 @@ pub fn entry(
                 let body = envelope(&served.api_version(), &served.resource.kind, &raw);
                 Ok((format.encoding.media_type(), body))
             }
-            _ => value(&entry_tree(served, entry), format),
+            Encoding::Cbor => {
+                let body = api::cbor::encode(&entry_tree(served, entry), item_type(served));
+                Ok((format.encoding.media_type(), Bytes::from(body)))
+            }
+            Encoding::Yaml => value(&entry_tree(served, entry), format),
         },
         Some(Transform::PartialObjectMetadata(version))
             if format.encoding == Encoding::Json && !format.pretty && has_plain_metadata(served) =>
@@ -239,8 +262,7 @@ pub fn entry(
         }
         Some(Transform::PartialObjectMetadataList(_)) => Err(not_a_list(served)),
         Some(Transform::Table(version)) => {
-            let tree = entry_tree(served, entry);
-            let table = table.of_object(served, &tree, version)?;
+            let table = table.of_object(served, &printed_tree(served, entry), version)?;
             value(&table, format)
         }
     }
@@ -263,7 +285,10 @@ pub fn tree(
             value(&partial_metadata(served, metadata, version), format)
         }
         Some(Transform::PartialObjectMetadataList(_)) => Err(not_a_list(served)),
-        Some(Transform::Table(version)) => value(&table.of_object(served, object, version)?, format),
+        Some(Transform::Table(version)) => {
+            let stored = if served.custom().is_some() { object.clone() } else { served.to_storage(object.clone()) };
+            value(&table.of_object(served, &stored, version)?, format)
+        }
     }
 }
 
@@ -299,6 +324,10 @@ pub fn event_frame(
             let (_, body) = self::entry(served, entry, format, table)?;
             Ok(protobuf_frame(kind, &body))
         }
+        (Encoding::Cbor, _) => {
+            let (_, body) = self::entry(served, entry, format, table)?;
+            Ok(cbor_frame(kind, &body))
+        }
         (Encoding::Yaml, _) => Err(Status::not_acceptable(&["application/json;stream=watch"])),
     }
 }
@@ -312,7 +341,8 @@ pub fn value_frame(kind: &str, object: &Value, format: Format) -> Result<Bytes, 
     let (_, body) = value(object, plain)?;
     Ok(match format.encoding {
         Encoding::Protobuf => protobuf_frame(kind, &body),
-        _ => json_frame(kind, body.trim_ascii_end()),
+        Encoding::Cbor => cbor_frame(kind, &body),
+        Encoding::Json | Encoding::Yaml => json_frame(kind, body.trim_ascii_end()),
     })
 }
 
@@ -323,6 +353,21 @@ fn json_frame(kind: &str, object: &[u8]) -> Bytes {
     out.extend_from_slice(b"\",\"object\":");
     out.extend_from_slice(object);
     out.extend_from_slice(b"}\n");
+    Bytes::from(out)
+}
+
+/// A `WatchEvent` as one item of a sequence.
+fn cbor_frame(kind: &str, object: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(object.len() + 32);
+    out.extend_from_slice(&api::cbor::SELF_DESCRIBED);
+    api::cbor::append_map_head(&mut out, 2);
+    for (name, value) in [("type", Some(kind)), ("object", None)] {
+        api::cbor::append_text(&mut out, name);
+        match value {
+            Some(text) => api::cbor::append_text(&mut out, text),
+            None => out.extend_from_slice(object),
+        }
+    }
     Bytes::from(out)
 }
 

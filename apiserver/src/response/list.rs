@@ -33,6 +33,12 @@ pub struct ListMeta {
 }
 
 impl ListMeta {
+    /// What a Table of one object says.
+    pub fn of_object(object: &Value) -> Self {
+        let version = object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
+        Self { resource_version: version.to_string(), ..Self::default() }
+    }
+
     /// As `metadata` of a list.
     pub fn to_value(&self) -> Value {
         let mut map = Map::new();
@@ -74,7 +80,8 @@ pub fn body(
         None => match format.encoding {
             Encoding::Json => Ok((media_type, json_body(served, entries, meta, format.pretty))),
             Encoding::Protobuf => Ok((media_type, protobuf_body(served, entries, meta)?)),
-            _ => {
+            Encoding::Cbor => Ok((media_type, cbor_body(served, entries, meta))),
+            Encoding::Yaml => {
                 let item = |entry: &Arc<Entry>| match served.custom() {
                     // Items of custom kinds say what they are.
                     Some(_) => encode::entry_tree(served, entry),
@@ -88,7 +95,7 @@ pub fn body(
             Ok((media_type, table_body(served, entries, meta, version, *table)?))
         }
         Some(Transform::Table(version)) => {
-            let trees = entries.iter().map(|entry| encode::entry_tree(served, entry));
+            let trees = entries.iter().map(|entry| encode::printed_tree(served, entry));
             whole(&table.of_list(served, trees, meta, version)?, format)
         }
         Some(Transform::PartialObjectMetadataList(version))
@@ -268,7 +275,7 @@ fn table_body(
         if std::mem::replace(&mut any, true) {
             buffer.push(b',');
         }
-        let row = table.row(&served, encode::entry_tree(&served, entry), version);
+        let row = table.row(&served, encode::printed_tree(&served, entry), version);
         serde_json::to_writer(&mut *buffer, &row).expect("a JSON tree encodes");
     }))
 }
@@ -293,6 +300,30 @@ fn in_chunks<T: Send + 'static>(
         let next = (Vec::with_capacity(CHUNK + CHUNK / 8), items, tail, append);
         Some((Ok(Bytes::from(buffer)), Some(next)))
     }))
+}
+
+/// A list in CBOR, an item at a time.
+fn cbor_body(served: &Arc<Served>, entries: Vec<Arc<Entry>>, meta: &ListMeta) -> Body {
+    use api::cbor::{append, append_array_head, append_map_head, append_text};
+    // Names in the order of the deterministic form: by length.
+    let mut head = api::cbor::SELF_DESCRIBED.to_vec();
+    append_map_head(&mut head, 4);
+    append_text(&mut head, "kind");
+    append_text(&mut head, &served.resource.list_kind);
+    append_text(&mut head, "items");
+    append_array_head(&mut head, entries.len());
+    let mut tail = Vec::new();
+    append_text(&mut tail, "metadata");
+    append(&mut tail, &meta.of(served), None);
+    append_text(&mut tail, "apiVersion");
+    append_text(&mut tail, &served.api_version());
+    let served = served.clone();
+    in_chunks(head, entries, tail, move |buffer, entry| {
+        let tree = encode::entry_tree(&served, entry);
+        // Items of custom kinds say what they are.
+        let tree = if served.custom().is_some() { tree } else { strip(tree) };
+        append(buffer, &tree, encode::item_type(&served));
+    })
 }
 
 fn protobuf_body(served: &Arc<Served>, entries: Vec<Arc<Entry>>, meta: &ListMeta) -> Result<Body, Status> {

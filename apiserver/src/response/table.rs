@@ -1,6 +1,7 @@
 //! `meta.k8s.io` Tables: what `kubectl get` shows, computed by the printers of `api`.
 
-use api::printers;
+use api::custom::columns::Columns;
+use api::printers::{self, Printer};
 use apimachinery::status::Status;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -17,6 +18,22 @@ pub enum IncludeObject {
     #[default]
     Metadata,
     Object,
+}
+
+/// What knows the columns of a kind.
+#[derive(Clone, Copy)]
+enum By<'a> {
+    Printer(&'static Printer),
+    Columns(&'a Columns),
+}
+
+impl<'a> By<'a> {
+    fn of(served: &'a Served) -> Self {
+        match served.custom() {
+            Some(custom) => By::Columns(custom.columns()),
+            None => By::Printer(printers::find(&served.resource.group, &served.resource.plural)),
+        }
+    }
 }
 
 /// How rows are made.
@@ -60,14 +77,7 @@ impl Options {
     /// # Errors
     /// None today; kinds without a printer get the default columns.
     pub fn of_object(&self, served: &Served, object: &Value, version: &str) -> Result<Value, Status> {
-        let meta = ListMeta {
-            resource_version: object
-                .pointer("/metadata/resourceVersion")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_string(),
-            ..ListMeta::default()
-        };
+        let meta = ListMeta::of_object(object);
         self.of_list(served, std::iter::once(object.clone()), &meta, version)
     }
 
@@ -82,37 +92,49 @@ impl Options {
         meta: &ListMeta,
         version: &str,
     ) -> Result<Value, Status> {
-        let printer = printers::find(&served.resource.group, &served.resource.plural);
-        let custom = served.custom().map(|custom| custom.columns());
-        let rows: Vec<Value> = objects.map(|object| self.row(served, object, version)).collect();
-        let columns: Value = if let Some(columns) = custom.filter(|_| self.with_columns) {
-            columns.definitions().into()
-        } else if self.with_columns {
-            printer.columns.iter().map(|column| column.to_value(api::openapi::field_description)).collect()
-        } else {
-            Value::Null
+        let by = By::of(served);
+        let rows: Vec<Value> = objects.map(|object| self.row_by(by, served, object, version)).collect();
+        Ok(self.whole(by, rows, meta, version))
+    }
+
+    /// A Table of the Scale of an object: it has a kind, and so columns, of its own.
+    pub fn of_scale(&self, served: &Served, scale: &Value, version: &str) -> Value {
+        let columns = served.custom().map(|_| Columns::of_scale());
+        let by = columns.as_ref().map_or(By::Printer(&printers::SCALE), By::Columns);
+        let row = self.row_by(by, served, scale.clone(), version);
+        self.whole(by, vec![row], &ListMeta::of_object(scale), version)
+    }
+
+    fn whole(&self, by: By<'_>, rows: Vec<Value>, meta: &ListMeta, version: &str) -> Value {
+        let columns = match by {
+            _ if !self.with_columns => Value::Null,
+            By::Columns(columns) => columns.definitions().into(),
+            By::Printer(printer) => {
+                printer.columns.iter().map(|column| column.to_value(api::openapi::field_description)).collect()
+            }
         };
         // A kind without columns of its own has no rows rather than an empty list of them.
-        let none = rows.is_empty() && custom.is_none() && printer.resource.is_empty();
-        Ok(json!({
+        let none = rows.is_empty() && matches!(by, By::Printer(printer) if printer.resource.is_empty());
+        json!({
             "kind": "Table",
             "apiVersion": format!("meta.k8s.io/{version}"),
             "metadata": meta.to_value(),
             "columnDefinitions": columns,
             "rows": if none { Value::Null } else { rows.into() },
-        }))
+        })
     }
 
-    /// One row.
-    pub fn row(&self, served: &Served, mut object: Value, version: &str) -> Value {
-        let printer = printers::find(&served.resource.group, &served.resource.plural);
-        let custom = served.custom().map(|custom| custom.columns());
-        let cells = match custom {
-            Some(columns) => columns.cells(&object, self.now),
-            None => (printer.row)(&object, self.now),
+    /// One row of an object: of a built-in kind in the version that is stored.
+    pub fn row(&self, served: &Served, object: Value, version: &str) -> Value {
+        self.row_by(By::of(served), served, object, version)
+    }
+
+    fn row_by(&self, by: By<'_>, served: &Served, mut object: Value, version: &str) -> Value {
+        let (cells, conditions) = match by {
+            By::Columns(columns) => (columns.cells(&object, self.now), Vec::new()),
+            By::Printer(printer) => ((printer.row)(&object, self.now), (printer.conditions)(&object)),
         };
         let mut row = json!({"cells": cells});
-        let conditions = if custom.is_some() { Vec::new() } else { (printer.conditions)(&object) };
         if !conditions.is_empty() {
             row["conditions"] = conditions.into();
         }
@@ -122,7 +144,10 @@ impl Options {
                 let metadata = object.get_mut("metadata").map(Value::take).unwrap_or_else(|| json!({}));
                 partial_metadata(served, metadata, version)
             }
-            IncludeObject::Object => object,
+            IncludeObject::Object => match by {
+                By::Columns(_) => object,
+                By::Printer(_) => served.from_storage(object),
+            },
         };
         row
     }

@@ -100,6 +100,9 @@ fn events(mut chunk: Bytes, encoding: Encoding) -> Vec<Message> {
             };
             let _ = chunk.split_to(4);
             messages.push(Message::Binary(chunk.split_to(length.min(chunk.len()))));
+        } else if encoding == Encoding::Cbor {
+            let length = api::cbor::item_length(&chunk).unwrap_or(chunk.len());
+            messages.push(Message::Binary(chunk.split_to(length)));
         } else {
             let end = chunk.iter().position(|byte| *byte == b'\n').map_or(chunk.len(), |at| at + 1);
             let event = chunk.split_to(end);

@@ -69,14 +69,21 @@ pub struct Context {
     pub text: Option<String>,
     /// What is recorded of the request.
     pub record: Option<crate::audit::Record>,
+    /// What was converted to tell who owns which fields.
+    pub conversions: handlers::managers::Conversions,
 }
 
 impl Context {
     /// How errors, and answers without a shape of their own, are written.
     pub fn plain_format(&self) -> Format {
-        accept::negotiate(&self.headers, &self.query, Allowed::Transforms)
-            .map(|format| Format { transform: None, ..format })
-            .unwrap_or_default()
+        // Who takes nothing but a transformed object gets indented JSON, whatever it asked for.
+        accept::negotiate(&self.headers, &self.query, Allowed::Plain, self.cbor())
+            .unwrap_or_else(|_| Format { pretty: true, ..Format::default() })
+    }
+
+    /// Whether CBOR is served.
+    pub fn cbor(&self) -> bool {
+        self.server.config.alpha_feature(crate::config::CBOR_SERVING_AND_STORAGE)
     }
 
     /// Notes which object the request brings, for the audit log.
@@ -211,6 +218,7 @@ fn begin(server: Arc<Server>, request: Request<Body>) -> (Context, Body) {
         flow: None,
         text: None,
         record: None,
+        conversions: handlers::managers::Conversions::default(),
     };
     (cx, body)
 }

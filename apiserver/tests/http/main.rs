@@ -10,6 +10,7 @@ mod authentication;
 mod authorization;
 mod bad_input;
 mod bombs;
+mod cbor;
 mod custom;
 mod drain;
 mod dynamic_admission;
@@ -20,6 +21,8 @@ mod hostile_webhooks;
 mod lifecycle;
 mod oidc;
 mod reload;
+mod tables;
+mod unsafe_delete;
 mod websocket;
 
 use std::sync::Arc;

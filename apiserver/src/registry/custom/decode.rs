@@ -1,13 +1,14 @@
 //! Bodies, patched objects and stored objects of custom resources, brought into form: metadata as
 //! Go would read it, unknown fields pruned, nulls without a place dropped, defaults set.
 
+use api::cbor;
 use api::custom::{Node, default, meta, prune};
 use apimachinery::field::{self, Path};
 use apimachinery::gvk::{GroupKind, GroupVersion};
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
 use apimachinery::{json, yaml};
-use serde_json::{Number, Value};
+use serde_json::{Map, Number, Value};
 
 use super::{Custom, Definition};
 use crate::codec::body::Decoded;
@@ -117,7 +118,36 @@ impl Custom {
                     yaml::decode(&String::from_utf8_lossy(bytes)).map_err(|error| unrecognized(error.to_string()))?;
                 (decoded.value, decoded.strict.into_iter().map(|error| error.to_string()).collect())
             }
-            _ => {
+            Encoding::Cbor => {
+                let decoded = cbor::decode(bytes, None).map_err(|error| match cbor::interpret(bytes) {
+                    Ok((version, own)) => {
+                        let version = version.rsplit('/').next().filter(|version| !version.is_empty());
+                        let version = version.unwrap_or(&self.version().name);
+                        let own = if own.is_empty() { kind } else { &own };
+                        Status::bad_request(format!(
+                            "{own} in version {version:?} cannot be handled as a {kind}: {error}"
+                        ))
+                    }
+                    Err(error) => unrecognized(format!("unable to determine group/version/kind: {error}")),
+                })?;
+                let object = if decoded.value.is_null() { Value::Object(Map::new()) } else { decoded.value };
+                let wrong = |error| unrecognized(format!("unable to determine group/version/kind: {error}"));
+                let (api_version, own) = match object.is_object() {
+                    true => (object.api_version().to_string(), object.kind().to_string()),
+                    false => cbor::interpret(bytes).map_err(wrong)?,
+                };
+                if own.is_empty() {
+                    return Err(unrecognized(format!("Object 'Kind' is missing in '{}'", cbor::diagnose(bytes))));
+                }
+                if api_version.is_empty() {
+                    let shown = cbor::diagnose(bytes);
+                    return Err(Status::bad_request(format!(
+                        "{own} in version \"\" cannot be handled as a {kind}: Object 'apiVersion' is missing in '{shown}'"
+                    )));
+                }
+                (object, Vec::new())
+            }
+            Encoding::Protobuf => {
                 return Err(unrecognized(format!(
                     "object {} does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message",
                     served.go_name(false)
@@ -152,7 +182,8 @@ impl Custom {
         whole_numbers(&mut object);
         let expected = self.definition.api_version(self.at);
         let same = api_version == expected && own_kind == *kind;
-        let report = validation != FieldValidation::Ignore;
+        // Upstream does not look for unknown fields in CBOR.
+        let report = validation != FieldValidation::Ignore && encoding != Encoding::Cbor;
         let options = meta::Options { drop_invalid: false, report };
         if same {
             strict.extend(unknown(coerce(&self.definition, Some(self.at), &mut object, options).map_err(cannot)?));

@@ -5,7 +5,7 @@
 //! definitions that nobody uses cost little more than their bytes. [`Rows`] is the snapshot the
 //! registry serves from; `crate::extensions` follows the definitions and replaces it.
 
-mod convert;
+pub mod convert;
 mod decode;
 mod definition;
 mod rows;

@@ -189,3 +189,54 @@ async fn fields_are_those_of_the_version_asked_for() {
         .collect();
     assert_eq!(seen, [("ADDED", "y", "one"), ("DELETED", "x", "one")]);
 }
+
+/// Who owns a field in one version is asked in the other, in which it has another name.
+#[tokio::test]
+async fn ownership_goes_through_the_webhook() {
+    let server = converting(|mut object| {
+        let Some(spec) = object["spec"].as_object_mut() else { return object };
+        for (from, to) in [("host", "address"), ("address", "host")] {
+            if let Some(value) = spec.remove(from) {
+                spec.insert(to.to_string(), value);
+                break;
+            }
+        }
+        object
+    })
+    .await;
+    let apply = async |version: &str, spec: Value, query: &str| {
+        let api_version = format!("example.com/{version}");
+        let config = json!({"apiVersion": api_version, "kind": "Foo", "metadata": {"name": "x"}, "spec": spec});
+        let path = format!("/apis/{api_version}/foos/x?fieldManager={query}");
+        server.ask("PATCH", &path, "application/apply-patch+yaml", config.to_string()).await
+    };
+    assert_eq!(apply("v1", json!({"host": "h", "port": 1}), "one").await.code, 201);
+    let same = apply("v2", json!({"address": "h"}), "two").await;
+    assert_eq!(same.code, 200, "{}", same.text);
+    let refused = apply("v2", json!({"address": "i"}), "three").await;
+    let causes = &refused.body["details"]["causes"];
+    assert_eq!(refused.code, 409, "{}", refused.text);
+    assert_eq!((&causes[0]["field"], &causes[1]["field"]), (&json!(".spec.address"), &json!(".spec.host")));
+    let forced = apply("v2", json!({"address": "i"}), "three&force=true").await;
+    assert_eq!((forced.code, &forced.body["spec"]), (200, &json!({"address": "i", "port": 1})), "{}", forced.text);
+    // The entries beside them, of `spec` itself, stay.
+    let owners = |body: &Value| -> Vec<String> {
+        let mut owners = Vec::new();
+        for entry in body["metadata"]["managedFields"].as_array().unwrap() {
+            let fields = entry["fieldsV1"]["f:spec"].as_object().unwrap().keys();
+            owners.extend(fields.filter(|field| *field != ".").map(|field| format!("{} {field}", entry["manager"])));
+        }
+        owners.sort();
+        owners
+    };
+    assert_eq!(owners(&forced.body), ["\"one\" f:port", "\"three\" f:address"], "{}", forced.text);
+    // What nobody applies any more goes, under whatever name.
+    let released = apply("v2", json!({}), "three").await;
+    assert_eq!((released.code, &released.body["spec"]), (200, &json!({"port": 1})), "{}", released.text);
+    // An update takes what it changes from whoever applied it in the other version.
+    let patch = json!({"spec": {"port": 2}}).to_string();
+    let patched = server
+        .ask("PATCH", "/apis/example.com/v2/foos/x?fieldManager=four", "application/merge-patch+json", patch)
+        .await;
+    assert_eq!(owners(&patched.body), ["\"four\" f:port"], "{}", patched.text);
+}
