@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, ObjectReference, Pod, Secret, Service};
 use serde_json::Value;
 
@@ -41,6 +42,8 @@ pub trait Api: Send + Sync {
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>>;
     /// No pod uses any but these config maps and secrets of a namespace from now on: the others need not be followed.
     fn keep_only(&self, namespace: &str, references: &References);
+    /// All ClusterTrustBundles; an error where the cluster has no such kind, or until they have been listed once.
+    async fn trust_bundles(&self) -> Result<Vec<Arc<ClusterTrustBundle>>>;
     /// Services of a namespace; an error until they have been listed once.
     fn services(&self, namespace: &str) -> Result<Vec<Arc<Service>>>;
     /// A token for a service account.

@@ -10,6 +10,7 @@ use client::informer::{Informer, InformerParams, Store};
 use client::{Client, DeleteOptions, Meta, Patch, resources};
 use component_base::clock::SharedClock;
 use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, ObjectReference, Pod, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
@@ -40,7 +41,7 @@ macro_rules! has_metadata {
         }
     )+};
 }
-has_metadata!(ConfigMap, Node, Pod, Secret, Service);
+has_metadata!(ClusterTrustBundle, ConfigMap, Node, Pod, Secret, Service);
 
 impl<T: HasMetadata> Meta for Typed<T> {
     fn name(&self) -> &str {
@@ -161,12 +162,17 @@ impl<T: HasMetadata + DeserializeOwned> Watches<T> {
     }
 }
 
+/// How long a pod waits for the first list of trust bundles before it is tried again later.
+const FIRST_LIST: Duration = Duration::from_secs(10);
+
 /// The API of a cluster.
 pub struct ApiClient {
     client: Client,
     services: Arc<Informer<Typed<Service>>>,
     config_maps: Watches<ConfigMap>,
     secrets: Watches<Secret>,
+    /// Followed as soon as some pod wants trust bundles: few clusters have them.
+    trust_bundles: tokio::sync::OnceCell<Arc<Informer<Typed<ClusterTrustBundle>>>>,
     on_change: OnChange,
 }
 
@@ -177,7 +183,36 @@ impl ApiClient {
         let config_maps =
             Watches::new(client.clone(), resources::CONFIG_MAPS.clone(), clock.clone(), on_change.clone());
         let secrets = Watches::new(client.clone(), resources::SECRETS.clone(), clock, on_change.clone());
-        Self { client, services, config_maps, secrets, on_change }
+        Self { client, services, config_maps, secrets, trust_bundles: tokio::sync::OnceCell::new(), on_change }
+    }
+
+    /// Follows trust bundles, if this API has them.
+    async fn follow_trust_bundles(&self) -> Result<Arc<Informer<Typed<ClusterTrustBundle>>>> {
+        let resource = &resources::CLUSTER_TRUST_BUNDLES;
+        let one = client::ListParams { limit: 1, ..Default::default() };
+        match self.client.list::<Value>(resource, None, &one).await {
+            Err(error) if error.is_not_found() => {
+                // Upstream's words for a server without the kind as well.
+                return Err(Error::Other(
+                    "ClusterTrustBundle projection is not supported in static kubelet mode".to_owned(),
+                ));
+            }
+            other => other.map_err(translate)?,
+        };
+        let informer = Informer::<Typed<ClusterTrustBundle>>::new(
+            self.client.clone(),
+            resource.clone(),
+            InformerParams::default(),
+        );
+        let on_change = self.on_change.clone();
+        informer.on_event(move |_| {
+            if let Some(tell) = on_change.get() {
+                tell();
+            }
+        });
+        tokio::spawn(informer.clone().run(CancellationToken::new()));
+        let _ = tokio::time::timeout(FIRST_LIST, informer.wait_synced()).await;
+        Ok(informer)
     }
 
     /// Sets who is told when a config map or secret in use changes. Once.
@@ -199,6 +234,14 @@ impl Api for ApiClient {
     fn keep_only(&self, namespace: &str, references: &References) {
         self.config_maps.keep_only(namespace, &references.config_maps);
         self.secrets.keep_only(namespace, &references.secrets);
+    }
+
+    async fn trust_bundles(&self) -> Result<Vec<Arc<ClusterTrustBundle>>> {
+        let informer = self.trust_bundles.get_or_try_init(|| self.follow_trust_bundles()).await?;
+        if !informer.has_synced() {
+            return Err(Error::Other("ClusterTrustBundle informer has not yet synced".to_owned()));
+        }
+        Ok(informer.store().list().iter().map(|bundle| bundle.0.clone()).collect())
     }
 
     fn services(&self, namespace: &str) -> Result<Vec<Arc<Service>>> {

@@ -9,6 +9,7 @@ mod ownership;
 mod payload;
 pub mod subpath;
 pub mod token;
+mod trust;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;

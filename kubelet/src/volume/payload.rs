@@ -155,14 +155,14 @@ impl Sources {
             if let Some(token) = &part.service_account_token {
                 let text =
                     self.tokens.get(self.api.as_ref(), pod, token).await.map_err(|e| Error::SetUp(e.to_string()))?;
-                let uid = common_user(pod);
-                let fs_group = pod.pod_spec().security_context.as_ref().and_then(|c| c.fs_group);
-                // A token that only its user or group may read, where there is a single one.
-                let mode = if uid.is_some() || fs_group.is_some() { 0o600 } else { mode };
-                out.insert(token.path.clone(), File { uid, ..file(text.into_bytes(), mode) });
+                out.insert(token.path.clone(), private(pod, text.into_bytes(), mode));
             }
-            if part.cluster_trust_bundle.is_some() || part.pod_certificate.is_some() {
-                return Err(Error::Unsupported("clusterTrustBundle and podCertificate projections".into()));
+            if let Some(bundle) = &part.cluster_trust_bundle {
+                let anchors = super::trust::anchors(self.api.as_ref(), bundle).await?;
+                out.insert(bundle.path.clone(), private(pod, anchors, mode));
+            }
+            if part.pod_certificate.is_some() {
+                return Err(Error::Unsupported("podCertificate projections".into()));
             }
         }
         Ok(out)
@@ -172,6 +172,14 @@ impl Sources {
 fn missing_key(data: &BTreeMap<String, Vec<u8>>, items: Option<&Vec<KeyToPath>>) -> String {
     let missing = items.into_iter().flatten().find(|item| !data.contains_key(&item.key));
     missing.map(|item| item.key.clone()).unwrap_or_default()
+}
+
+/// A file that only the pod's user or group may read, where there is a single one.
+fn private(pod: &Pod, data: Vec<u8>, mode: i32) -> File {
+    let uid = common_user(pod);
+    let fs_group = pod.pod_spec().security_context.as_ref().and_then(|c| c.fs_group);
+    let mode = if uid.is_some() || fs_group.is_some() { 0o600 } else { mode };
+    File { uid, ..file(data, mode) }
 }
 
 /// The user that every container of the pod runs as, if there is one.

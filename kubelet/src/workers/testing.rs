@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestStatus};
+use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -52,6 +53,8 @@ pub fn allocations(directory: &Path) -> crate::allocation::Allocations {
 pub struct FakeApi {
     pub config_maps: Mutex<HashMap<String, ConfigMap>>,
     pub secrets: Mutex<HashMap<String, Secret>>,
+    /// Trust bundles, where the API has them.
+    pub trust_bundles: Mutex<Option<Vec<Arc<ClusterTrustBundle>>>>,
     /// Status patches in order.
     pub patches: Mutex<Vec<Value>>,
     /// What was said to be in use still, by namespace, in order.
@@ -77,6 +80,11 @@ impl Api for FakeApi {
 
     fn keep_only(&self, namespace: &str, references: &References) {
         self.kept.lock().push((namespace.to_owned(), references.clone()));
+    }
+
+    async fn trust_bundles(&self) -> Result<Vec<Arc<ClusterTrustBundle>>> {
+        let text = "ClusterTrustBundle projection is not supported in static kubelet mode";
+        self.trust_bundles.lock().clone().ok_or_else(|| Error::Other(text.to_owned()))
     }
 
     fn services(&self, _: &str) -> Result<Vec<Arc<Service>>> {
