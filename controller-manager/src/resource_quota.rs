@@ -4,14 +4,14 @@
 //! are gone, and makes the first count of a new quota. Reads quotas, and what they count in their
 //! namespaces; writes the quotas' status. Upstream: `pkg/controller/resourcequota`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::amounts::{self, ResourceList};
-use api::quota::{self, Evaluator};
+use api::quota::{self, Devices, Evaluator};
 use client::informer::{Event, Informer, InformerParams, Store};
-use client::resources::{PERSISTENT_VOLUME_CLAIMS, PODS, RESOURCE_CLAIMS, RESOURCE_QUOTAS, SERVICES};
+use client::resources::{DEVICE_CLASSES, PERSISTENT_VOLUME_CLAIMS, PODS, RESOURCE_CLAIMS, RESOURCE_QUOTAS, SERVICES};
 use client::workqueue::WorkQueue;
 use client::{Client, ListParams, ObjectKey, ObjectMeta, Resource};
 use futures::future::BoxFuture;
@@ -46,9 +46,12 @@ const WORKERS: usize = 5;
 fn decide(quota: &Value, counted: &[(Evaluator, Vec<Value>)], now: Timestamp) -> Option<Value> {
     let hard = amounts::list(quota, &["spec", "hard"]);
     let mut used: ResourceList = amounts::list(quota, &["status", "used"]);
+    let mut recounted = ResourceList::new();
+    // Two kinds may count under one name: pods and claims of devices do.
     for (evaluator, objects) in counted {
-        used.extend(quota::recount(evaluator, quota, &hard, objects.iter(), now));
+        amounts::add(&mut recounted, &quota::recount(evaluator, quota, &hard, objects.iter(), now));
     }
+    used.extend(recounted);
     let used = quota::mask(&used, hard.keys());
     let same = hard == amounts::list(quota, &["status", "hard"]) && used == amounts::list(quota, &["status", "used"]);
     let shown = |list: &ResourceList| -> Value {
@@ -173,6 +176,27 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     })
 }
 
+/// What has to be known to count claims of devices; nothing where no limit is about them.
+async fn devices(client: &Client, hard: &ResourceList, namespace: &str) -> Result<Devices, Error> {
+    let about = |name: &String| name.starts_with("requests.") && name.contains('/');
+    if !hard.keys().any(about) {
+        return Ok(Devices::default());
+    }
+    let all = ListParams::default();
+    let classes = match client.list_all::<Value>(&DEVICE_CLASSES, None, &all).await {
+        Ok(list) => list.items,
+        // An API without claims of devices.
+        Err(error) if error.is_not_found() => return Ok(Devices::default()),
+        Err(error) => return Err(error.into()),
+    };
+    if classes.is_empty() {
+        return Ok(Devices::default());
+    }
+    let pods = client.list_all::<Value>(&PODS, Some(namespace), &all).await?;
+    let claims = client.list_all::<Value>(&RESOURCE_CLAIMS, Some(namespace), &all).await?;
+    Ok(Devices::new(&classes, pods.items, &claims.items))
+}
+
 async fn reconcile(client: &Client, counted: &Counted, key: &ObjectKey, now: Timestamp) -> worker::Result {
     // Read before its objects are: an update from this state fails if anything was charged meanwhile.
     let Some(known) = counted.quotas.get(key) else { return Ok(Requeue::Never) };
@@ -181,28 +205,28 @@ async fn reconcile(client: &Client, counted: &Counted, key: &ObjectKey, now: Tim
         "metadata": known.metadata, "spec": known.spec, "status": known.status,
     });
     let hard = amounts::list(&quota, &["spec", "hard"]);
-    let mut resources: BTreeSet<Resource> = BTreeSet::new();
-    for (evaluator, resource) in [
+    let devices = devices(client, &hard, &key.namespace).await?;
+    let mut resources: BTreeMap<Resource, Evaluator> = BTreeMap::new();
+    let specials = [
         (Evaluator::Pods, PODS.clone()),
         (Evaluator::Claims, PERSISTENT_VOLUME_CLAIMS.clone()),
         (Evaluator::Services, SERVICES.clone()),
-        (Evaluator::DeviceClaims, RESOURCE_CLAIMS.clone()),
-    ] {
-        if !evaluator.counted(hard.keys().map(String::as_str)).is_empty() {
-            resources.insert(resource);
+        (Evaluator::DeviceClaims(Arc::new(devices)), RESOURCE_CLAIMS.clone()),
+    ];
+    let counts = |evaluator: &Evaluator, name: &str| !evaluator.counted(std::iter::once(name)).is_empty();
+    for (evaluator, resource) in &specials {
+        if hard.keys().any(|name| counts(evaluator, name)) {
+            resources.insert(resource.clone(), evaluator.clone());
         }
     }
-    let special = |name: &str| {
-        [Evaluator::Pods, Evaluator::Claims, Evaluator::Services, Evaluator::DeviceClaims]
-            .iter()
-            .any(|evaluator| !evaluator.counted(std::iter::once(name)).is_empty())
-    };
+    let special = |name: &str| specials.iter().any(|(evaluator, _)| counts(evaluator, name));
     for name in hard.keys().filter(|name| !special(name)) {
-        resources.extend(counted.find(name).await?);
+        let Some(resource) = counted.find(name).await? else { continue };
+        let Some(evaluator) = Evaluator::of(&resource.group, &resource.plural) else { continue };
+        resources.entry(resource).or_insert(evaluator);
     }
     let mut objects = Vec::new();
-    for resource in resources {
-        let Some(evaluator) = Evaluator::of(&resource.group, &resource.plural) else { continue };
+    for (resource, evaluator) in resources {
         let list = client.list_all::<Value>(&resource, Some(&key.namespace), &ListParams::default()).await?;
         objects.push((evaluator, list.items));
     }

@@ -9,6 +9,7 @@ mod pods;
 mod services;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use apimachinery::labels::{Operator, Requirement};
 use apimachinery::object::ObjectExt as _;
@@ -17,6 +18,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::amounts::{self, ResourceList};
+pub use device_claims::Devices;
 
 /// Resources that older names count, beside `count/…`.
 const ALIASES: [&str; 4] = ["configmaps", "resourcequotas", "replicationcontrollers", "secrets"];
@@ -39,8 +41,8 @@ const IGNORED: [(&str, &str); 9] = [
 pub enum Evaluator {
     Pods,
     Claims,
-    /// ResourceClaims.
-    DeviceClaims,
+    /// ResourceClaims, with what has to be known to count them.
+    DeviceClaims(Arc<Devices>),
     Services,
     /// Only their number counts; under `count/…`, and under an older name if there is one.
     Count {
@@ -117,7 +119,7 @@ fn count_name(group: &str, plural: &str) -> String {
 }
 
 impl Evaluator {
-    /// How a resource is counted; `None` when it is not.
+    /// How a resource is counted; `None` when it is not. ResourceClaims by themselves only: see [`Devices`].
     pub fn of(group: &str, plural: &str) -> Option<Evaluator> {
         if IGNORED.contains(&(group, plural)) {
             return None;
@@ -126,7 +128,7 @@ impl Evaluator {
             ("", "pods") => Evaluator::Pods,
             ("", "persistentvolumeclaims") => Evaluator::Claims,
             ("", "services") => Evaluator::Services,
-            ("resource.k8s.io", "resourceclaims") => Evaluator::DeviceClaims,
+            ("resource.k8s.io", "resourceclaims") => Evaluator::DeviceClaims(Arc::default()),
             _ => {
                 let alias = ALIASES.into_iter().find(|alias| group.is_empty() && *alias == plural);
                 Evaluator::Count { name: count_name(group, plural), alias }
@@ -140,7 +142,7 @@ impl Evaluator {
             (Evaluator::Pods, "", Change::Update { old }) => pods::is_terminating(old) != pods::is_terminating(new),
             (Evaluator::Pods, "resize", Change::Update { .. }) => true,
             (Evaluator::Claims, "status", Change::Update { old }) => claims::status_matters(old, new),
-            (Evaluator::Claims | Evaluator::DeviceClaims | Evaluator::Services, "", _) | (_, "", Change::Create) => {
+            (Evaluator::Claims | Evaluator::DeviceClaims(_) | Evaluator::Services, "", _) | (_, "", Change::Create) => {
                 true
             }
             _ => false,
@@ -152,7 +154,7 @@ impl Evaluator {
         let ours = |name: &&str| match self {
             Evaluator::Pods => pods::counts(name),
             Evaluator::Claims => claims::counts(name),
-            Evaluator::DeviceClaims => device_claims::counts(name),
+            Evaluator::DeviceClaims(devices) => devices.counts(name),
             Evaluator::Services => services::counts(name),
             Evaluator::Count { name: own, alias } => own == name || alias.is_some_and(|alias| alias == *name),
         };
@@ -163,7 +165,7 @@ impl Evaluator {
         match self {
             Evaluator::Pods => pods::in_scope(scope, object),
             Evaluator::Claims => claims::in_scope(scope, object),
-            Evaluator::DeviceClaims | Evaluator::Services | Evaluator::Count { .. } => false,
+            Evaluator::DeviceClaims(_) | Evaluator::Services | Evaluator::Count { .. } => false,
         }
     }
 
@@ -189,7 +191,7 @@ impl Evaluator {
         match self {
             Evaluator::Pods => pods::usage(object, now),
             Evaluator::Claims => claims::usage(object),
-            Evaluator::DeviceClaims => device_claims::usage(object),
+            Evaluator::DeviceClaims(devices) => devices.usage(object, now),
             Evaluator::Services => services::usage(object),
             Evaluator::Count { name, alias } => {
                 let names = std::iter::once(name.clone()).chain(alias.map(str::to_string));

@@ -34,8 +34,13 @@ pub(super) fn counts(name: &str) -> bool {
     COUNTED.contains(&name)
         || name.starts_with("hugepages-")
         || name.starts_with("requests.hugepages-")
-        || (name.starts_with("requests.")
-            && (!is_native(name) || name.starts_with("requests.deviceclass.resource.kubernetes.io/")))
+        || is_extended(name)
+}
+
+/// Whether a quota of this name limits an extended resource.
+pub(super) fn is_extended(name: &str) -> bool {
+    name.starts_with("requests.")
+        && (!is_native(name) || name.starts_with("requests.deviceclass.resource.kubernetes.io/"))
 }
 
 pub(super) fn is_terminating(pod: &Value) -> bool {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::amounts::{self, ResourceList};
-use api::quota::{self, Change, Evaluator};
+use api::quota::{self, Change, Devices, Evaluator};
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
 use async_trait::async_trait;
@@ -44,9 +44,12 @@ impl Plugin for ResourceQuota {
             (Operation::Update, Some(old)) => Change::Update { old },
             _ => return Ok(()),
         };
-        let Some(evaluator) = Evaluator::of(&resource.group, &resource.plural) else { return Ok(()) };
+        let Some(mut evaluator) = Evaluator::of(&resource.group, &resource.plural) else { return Ok(()) };
         if !evaluator.handles(attributes.subresource, change, object) {
             return Ok(());
+        }
+        if let Evaluator::DeviceClaims(devices) = &mut evaluator {
+            *devices = Arc::new(around(server, object).await?);
         }
         let charge = async {
             loop {
@@ -66,6 +69,18 @@ impl Plugin for ResourceQuota {
             Err(_) => Err(Status::internal("resource quota evaluation timed out")),
         }
     }
+}
+
+/// What says how a claim of devices counts.
+async fn around(server: &Arc<Server>, claim: &Value) -> Result<Devices, Status> {
+    let (group, namespace) = ("resource.k8s.io", claim.namespace());
+    let classes = lookup::list(server, group, "deviceclasses", None).await?;
+    let owner = claim.controller_ref().and_then(|owner| owner.str_at(&["name"]));
+    let pod = owner.and_then(|name| lookup::get(server, "", "pods", namespace, name));
+    let Some(pod) = pod else { return Ok(Devices::new(&classes, Vec::new(), &[])) };
+    let pod: Value = serde_json::from_slice(pod.json()).map_err(|error| Status::internal(error.to_string()))?;
+    let claims = lookup::list(server, group, "resourceclaims", Some(namespace)).await?;
+    Ok(Devices::new(&classes, vec![pod], &claims))
 }
 
 /// Writes quotas' new statuses; `false` when somebody else was faster with one of them.
