@@ -35,6 +35,8 @@ pub struct Config {
     pub node_cidr_mask_size_ipv6: u8,
     /// PEM of the authority that pods trust; goes into `kube-root-ca.crt` of every namespace.
     pub root_ca: Option<String>,
+    /// `--feature-gates`: those that are on by it.
+    pub gates: std::collections::BTreeSet<String>,
     pub service_account_private_key_file: Option<PathBuf>,
     pub use_service_account_credentials: bool,
     /// `--cluster-signing-cert-file` and `-key-file`: signs approved certificate requests.
@@ -124,6 +126,7 @@ impl Default for Config {
             node_cidr_mask_size_ipv4: 0,
             node_cidr_mask_size_ipv6: 0,
             root_ca: None,
+            gates: std::collections::BTreeSet::new(),
             service_account_private_key_file: None,
             use_service_account_credentials: false,
             cluster_signing: None,
@@ -427,6 +430,12 @@ impl Config {
             node_cidr_mask_size_ipv4: mask("node-cidr-mask-size-ipv4")?,
             node_cidr_mask_size_ipv6: mask("node-cidr-mask-size-ipv6")?,
             root_ca,
+            gates: flags
+                .map("feature-gates")
+                .into_iter()
+                .filter(|(_, value)| component_base::featuregate::parse_bool(value) == Some(true))
+                .map(|(name, _)| name)
+                .collect(),
             service_account_private_key_file: path("service-account-private-key-file"),
             use_service_account_credentials: flags.bool("use-service-account-credentials"),
             cluster_signing,

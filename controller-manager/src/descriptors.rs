@@ -10,10 +10,11 @@ use futures::future::BoxFuture;
 
 use crate::context::Context;
 use crate::{
-    certificates, cluster_role_aggregation, cron_job, daemon_set, deployment, disruption, endpoint_slice,
-    endpoint_slice_mirroring, endpoints, garbage_collector, job, legacy_token_cleaner, namespace, node_ipam,
-    node_lifecycle, pod_gc, protection, replicaset, resource_quota, root_ca, service_account, service_account_tokens,
-    service_cidr, stateful_set, taint_eviction, token_cleaner, ttl_after_finished, validating_admission_policy_status,
+    bootstrap_tokens, certificates, cluster_role_aggregation, cron_job, daemon_set, deployment, disruption,
+    endpoint_slice, endpoint_slice_mirroring, endpoints, garbage_collector, job, legacy_token_cleaner, namespace,
+    node_ipam, node_lifecycle, pod_gc, protection, replicaset, resource_quota, root_ca, service_account,
+    service_account_tokens, service_cidr, stateful_set, taint_eviction, ttl_after_finished,
+    validating_admission_policy_status,
 };
 
 /// Registers informers and handlers, and answers the controller's loop.
@@ -72,8 +73,8 @@ pub static ALL: &[Descriptor] = &[
     controller(certificates::cleaner::NAME, &["csrcleaner"], certificates::cleaner::start),
     absent("podcertificaterequest-cleaner-controller", &[]),
     absent("ttl-controller", &["ttl"]),
-    absent_off("bootstrap-signer-controller", &["bootstrapsigner"]),
-    controller_off(token_cleaner::NAME, &["tokencleaner"], token_cleaner::start),
+    controller_off(bootstrap_tokens::signer::NAME, &["bootstrapsigner"], bootstrap_tokens::signer::start),
+    controller_off(bootstrap_tokens::cleaner::NAME, &["tokencleaner"], bootstrap_tokens::cleaner::start),
     absent("device-taint-eviction-controller", &[]),
     absent("persistentvolume-binder-controller", &["persistentvolume-binder"]),
     absent("persistentvolume-attach-detach-controller", &["attachdetach"]),
@@ -83,7 +84,7 @@ pub static ALL: &[Descriptor] = &[
     controller(protection::volumes::NAME, &["pv-protection"], protection::volumes::start),
     absent("podgroup-protection-controller", &[]),
     controller(ttl_after_finished::NAME, &["ttl-after-finished"], ttl_after_finished::start),
-    absent("kube-apiserver-serving-clustertrustbundle-publisher-controller", &[]),
+    controller(certificates::trust_bundle_publisher::NAME, &[], certificates::trust_bundle_publisher::start),
     absent("ephemeral-volume-controller", &["ephemeral-volume"]),
     absent("storageversion-garbage-collector-controller", &["storage-version-gc"]),
     absent("resourceclaim-controller", &["resource-claim-controller"]),

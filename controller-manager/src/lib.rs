@@ -4,6 +4,7 @@
 //! pure function decides, then requests are sent. Events only make it faster; the state decides.
 //! [`descriptors::ALL`] is the table of contents.
 
+pub mod bootstrap_tokens;
 pub mod certificates;
 pub mod cluster_role_aggregation;
 pub mod config;
@@ -40,7 +41,6 @@ pub mod stateful_set;
 pub mod taint_eviction;
 #[cfg(test)]
 mod testing;
-pub mod token_cleaner;
 pub mod ttl_after_finished;
 pub mod types;
 pub mod validating_admission_policy_status;

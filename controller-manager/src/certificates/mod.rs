@@ -4,6 +4,7 @@
 pub mod approver;
 pub mod cleaner;
 pub mod signer;
+pub mod trust_bundle_publisher;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
