@@ -61,7 +61,11 @@ pub async fn make_node(node: &NodeName) -> Result<(), Error> {
         words(&format!("ip link add {veth} type veth peer name eth0 netns {netns}")).await?;
     }
     words(&format!("ip link set {veth} master {BRIDGE} up")).await?;
-    for line in [
+    // kube-proxy translates what a pod sends to a pod of its own node by way of a Service, which it
+    // can only where bridged packets pass iptables. Without the module there is nothing to switch.
+    let bridged = |family: &str| format!("sysctl -qw net.bridge.bridge-nf-call-{family}=1 2>/dev/null || :");
+    let script = [
+        "set -e".to_owned(),
         "ip link set lo up".to_owned(),
         // Where cluster DNS answers, on every node itself. The loopback device needs no kernel module.
         format!("ip address replace {DNS_ADDRESS}/32 dev lo"),
@@ -69,16 +73,11 @@ pub async fn make_node(node: &NodeName) -> Result<(), Error> {
         "ip link set eth0 up".to_owned(),
         format!("ip route replace default via {HOST_ADDRESS}"),
         "sysctl -qw net.ipv4.ip_forward=1".to_owned(),
-    ] {
-        within(&netns, &line).await?;
-    }
-    // kube-proxy translates what a pod sends to a pod of its own node by way of a Service, which it
-    // can only where bridged packets pass iptables. Without the module there is nothing to switch.
-    for family in ["iptables", "ip6tables"] {
-        if let Err(error) = within(&netns, &format!("sysctl -qw net.bridge.bridge-nf-call-{family}=1")).await {
-            tracing::debug!(%error, "bridged packets do not pass {family}");
-        }
-    }
+        bridged("iptables"),
+        bridged("ip6tables"),
+    ];
+    // All in one process: going into the namespace takes longer than any of them.
+    enter(&netns, ["sh", "-c", &script.join("\n")]).await?;
     Ok(())
 }
 
@@ -106,10 +105,15 @@ pub async fn route(nodes: &[(NodeName, String)]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Runs a command in a network namespace. `ip netns exec` would mount /sys anew and hide the cgroups.
+/// Runs a command in a network namespace, its words in one string.
 pub async fn within(netns: &str, line: &str) -> Result<String, Error> {
+    enter(netns, line.split_whitespace()).await
+}
+
+/// Runs a command in a network namespace. `ip netns exec` would mount /sys anew and hide the cgroups.
+async fn enter<'a>(netns: &str, command: impl IntoIterator<Item = &'a str>) -> Result<String, Error> {
     let namespace = format!("--net=/run/netns/{netns}");
-    command::run("nsenter", [namespace.as_str(), "--"].into_iter().chain(line.split_whitespace())).await
+    command::run("nsenter", [namespace.as_str(), "--"].into_iter().chain(command)).await
 }
 
 fn exists(link: &str) -> bool {
