@@ -112,8 +112,9 @@ pub async fn within(netns: &str, line: &str) -> Result<String, Error> {
 
 /// Runs a command in a network namespace. `ip netns exec` would mount /sys anew and hide the cgroups.
 async fn enter<'a>(netns: &str, command: impl IntoIterator<Item = &'a str>) -> Result<String, Error> {
-    let namespace = format!("--net=/run/netns/{netns}");
-    command::run("nsenter", [namespace.as_str(), "--"].into_iter().chain(command)).await
+    let mut parts = vec![format!("--net=/run/netns/{netns}"), "--".to_owned()];
+    parts.extend(command.into_iter().map(str::to_owned));
+    command::run("nsenter", parts.iter().map(String::as_str)).await
 }
 
 fn exists(link: &str) -> bool {
