@@ -32,3 +32,15 @@ pub mod webhook;
 pub use config::Config;
 pub use request::UserInfo;
 pub use server::{Handle, Server};
+
+/// Bytes of stack of each thread that serves requests. Expressions and schemas nest as deep as upstream lets them, and
+/// what walks them recurses; pages that are never touched cost nothing.
+const STACK: usize = 16 << 20;
+
+/// The runtime to serve in.
+///
+/// # Errors
+/// When threads or epoll cannot be had.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK).enable_all().build()
+}

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return failed(&error),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match apiserver::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };

@@ -96,8 +96,7 @@ fn main() -> ExitCode {
         Command::Kubectl { args } => return kubectl::main(with_kubeconfig(args)),
         other => other,
     };
-    let outcome =
-        tokio::runtime::Runtime::new().map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(command)));
+    let outcome = apiserver::runtime().map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(command)));
     match outcome {
         Ok(code) => code,
         Err(error) => {

@@ -88,6 +88,11 @@ impl<'s> Mode<'s> {
         }
     }
 
+    /// Whether an integer is due.
+    fn is_integer(self) -> bool {
+        matches!(self, Self::Typed { ty, .. } if matches!(ty.ty(), Type::Int32 | Type::Int64 | Type::IntOrString))
+    }
+
     /// The mode of a field; `None` if there is no such field.
     fn field(self, key: &str) -> Option<Self> {
         match self {
@@ -182,7 +187,7 @@ impl<'s> Decoder<'_, 's> {
                 }
             }
             b'"' => Ok(Opened::Value(Value::String(self.scanner.string()?))),
-            _ => Ok(Opened::Value(self.scanner.scalar()?)),
+            _ => Ok(Opened::Value(self.scanner.scalar(mode.is_integer())?)),
         }
     }
 

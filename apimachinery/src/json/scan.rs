@@ -211,13 +211,14 @@ impl<'a> Scanner<'a> {
         Ok(code)
     }
 
-    /// A number, `true`, `false` or `null`.
-    pub(super) fn scalar(&mut self) -> Result<Value, Error> {
+    /// A number, `true`, `false` or `null`. Where an integer is due, a number that is written otherwise stays a float,
+    /// however whole: Go reads no `1.0` into an `int32`.
+    pub(super) fn scalar(&mut self, integer_due: bool) -> Result<Value, Error> {
         match self.peek() {
             Some(b't') => self.literal("true", Value::Bool(true)),
             Some(b'f') => self.literal("false", Value::Bool(false)),
             Some(b'n') => self.literal("null", Value::Null),
-            _ => self.number(),
+            _ => self.number(integer_due),
         }
     }
 
@@ -239,7 +240,7 @@ impl<'a> Scanner<'a> {
         self.at - start
     }
 
-    fn number(&mut self) -> Result<Value, Error> {
+    fn number(&mut self, integer_due: bool) -> Result<Value, Error> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -274,7 +275,8 @@ impl<'a> Scanner<'a> {
             return Ok(n.into());
         }
         let float: f64 = text.parse().expect("the grammar was checked above");
-        number_value(float).ok_or_else(|| Error {
+        let value = if integer_due { Number::from_f64(float).map(Value::Number) } else { number_value(float) };
+        value.ok_or_else(|| Error {
             message: format!("json: cannot unmarshal number {text} into Go value of type float64"),
             offset: self.at,
         })

@@ -60,6 +60,20 @@ fn depth_is_bounded() {
 }
 
 #[test]
+fn an_integer_is_written_as_one() {
+    let mut schema = Schema::new();
+    let integer = schema.add(Type::Int32);
+    let root = schema.add(Type::Object(ObjectType::new("t.R", vec![Field::new("n", integer)])));
+    for (text, typed, free) in
+        [("1.0", json!(1.0), json!(1)), ("1e3", json!(1000.0), json!(1000)), ("7", json!(7), json!(7))]
+    {
+        let text = format!("{{\"n\":{text}}}");
+        assert_eq!(decode(text.as_bytes(), Some(schema.type_ref(root))).unwrap().value, json!({"n": typed}));
+        assert_eq!(parse(text.as_bytes()).unwrap(), json!({"n": free}));
+    }
+}
+
+#[test]
 fn strict_errors_in_document_order() {
     let mut schema = Schema::new();
     let string = schema.add(Type::String(StringType::default()));

@@ -5,6 +5,10 @@ use component_base::featuregate::{FeatureGates, Gate, Stage};
 
 use super::Config;
 
+/// KEP-3926: deletion of stored objects that cannot be read.
+pub const ALLOW_UNSAFE_MALFORMED_OBJECT_DELETION: &str = "AllowUnsafeMalformedObjectDeletion";
+/// KEP-4222: CBOR as an encoding of objects, beside JSON, YAML and protobuf.
+pub const CBOR_SERVING_AND_STORAGE: &str = "CBORServingAndStorage";
 /// KEP-3257: ClusterTrustBundles, and what their readers may do.
 pub const CLUSTER_TRUST_BUNDLE: &str = "ClusterTrustBundle";
 /// KEP-3257: they as sources of projected volumes.
@@ -16,15 +20,21 @@ pub const MANIFEST_BASED_ADMISSION_CONTROL_CONFIG: &str = "ManifestBasedAdmissio
 /// KEP-4317: certificates of pods.
 pub const POD_CERTIFICATE_REQUEST: &str = "PodCertificateRequest";
 
+const fn alpha(name: &'static str) -> Gate {
+    Gate { name, default: false, stage: Stage::Alpha, locked: false }
+}
+
 const fn beta(name: &'static str, default: bool) -> Gate {
     Gate { name, default, stage: Stage::Beta, locked: false }
 }
 
 const GATES: &[Gate] = &[
+    alpha(ALLOW_UNSAFE_MALFORMED_OBJECT_DELETION),
+    alpha(CBOR_SERVING_AND_STORAGE),
     beta(CLUSTER_TRUST_BUNDLE, false),
     beta(CLUSTER_TRUST_BUNDLE_PROJECTION, false),
     beta(CONSTRAINED_IMPERSONATION, true),
-    Gate { name: MANIFEST_BASED_ADMISSION_CONTROL_CONFIG, default: false, stage: Stage::Alpha, locked: false },
+    alpha(MANIFEST_BASED_ADMISSION_CONTROL_CONFIG),
     beta(POD_CERTIFICATE_REQUEST, false),
 ];
 

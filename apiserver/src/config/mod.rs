@@ -276,19 +276,6 @@ impl Default for Config {
     }
 }
 
-/// Deletion of stored objects that cannot be read (KEP-3926).
-pub const ALLOW_UNSAFE_MALFORMED_OBJECT_DELETION: &str = "AllowUnsafeMalformedObjectDeletion";
-/// CBOR as an encoding of objects, beside JSON, YAML and protobuf (KEP-4222).
-pub const CBOR_SERVING_AND_STORAGE: &str = "CBORServingAndStorage";
-
-impl Config {
-    /// Whether an alpha feature is on, which none is unless it is asked for: by its name, or by that of them all.
-    pub fn alpha_feature(&self, name: &str) -> bool {
-        let set = |name: &str| self.feature_gates.iter().rev().find(|(gate, _)| gate == name).map(|(_, on)| *on);
-        set(name).or_else(|| set("AllAlpha")).unwrap_or(false)
-    }
-}
-
 /// What a server cannot be started with.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -12,7 +12,7 @@ use apimachinery::status::{Details, Status};
 use super::errors;
 use crate::authorization::{self, Decision};
 use crate::cache::Corruption;
-use crate::config::ALLOW_UNSAFE_MALFORMED_OBJECT_DELETION;
+use crate::config::features;
 use crate::registry::Served;
 use crate::request::notes::Annotation;
 use crate::request::options::DeleteOptions;
@@ -27,7 +27,7 @@ const CODE: u32 = 7;
 
 /// Whether the gate is open.
 pub fn is_enabled(cx: &Context) -> bool {
-    cx.server.config.alpha_feature(ALLOW_UNSAFE_MALFORMED_OBJECT_DELETION)
+    cx.server.features.enabled(features::ALLOW_UNSAFE_MALFORMED_OBJECT_DELETION)
 }
 
 /// The option goes with no other; without the gate there is no such option.

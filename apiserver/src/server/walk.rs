@@ -19,6 +19,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::{Server, impersonation};
 use crate::authentication::{Outcome, bearer, blank_before_token, subprotocol};
 use crate::authorization::{Attributes, Decision, sanitize};
+use crate::config::features;
 use crate::flowcontrol::Load;
 use crate::request::accept::{self, Allowed, Format};
 use crate::request::notes::{Annotations, Warnings};
@@ -83,7 +84,7 @@ impl Context {
 
     /// Whether CBOR is served.
     pub fn cbor(&self) -> bool {
-        self.server.config.alpha_feature(crate::config::CBOR_SERVING_AND_STORAGE)
+        self.server.features.enabled(features::CBOR_SERVING_AND_STORAGE)
     }
 
     /// Notes which object the request brings, for the audit log.

@@ -66,6 +66,13 @@ async fn bodies() {
         (
             "",
             json_type,
+            br#"{"metadata": {"name": "x", "generation": 1.0}}"#.to_vec(),
+            400,
+            "cannot unmarshal number 1.0 into Go struct field ObjectMeta.metadata.generation of type int64",
+        ),
+        (
+            "",
+            json_type,
             json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "x"}}).to_string().into_bytes(),
             400,
             "cannot be handled as a ConfigMap",
