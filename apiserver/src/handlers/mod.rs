@@ -109,7 +109,9 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
     };
     cx.served = Some(served.clone());
     let resource = served.resource.clone();
-    if served.cache.is_some() {
+    // What is no subresource is told first: there is no route on which a name could be wrong.
+    let routed = info.subresource.is_empty() || resource.subresource(&info.subresource).is_some();
+    if served.cache.is_some() && routed {
         segments(&served, &info)?;
     }
     if let Some(custom) = served.custom() {

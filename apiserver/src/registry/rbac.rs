@@ -113,7 +113,7 @@ impl Hooks for Binding {
         let stored =
             || lookup::get(cx.server, GROUP, plural, of, &role.name).map(|entry| Arc::from(rules(&entry.tree())));
         let Some(rules) = cx.server.rbac.rules_of(&role, namespace).or_else(stored) else {
-            return Err(Status::not_found(&GroupResource::new(GROUP, plural), &role.name));
+            return Err(Status::not_found(&GroupResource::new(GROUP, resource), &role.name));
         };
         cx.server.rbac.confirm_no_escalation(cx.user, namespace, &rules).map_err(|text| forbidden(resource, new, &text))
     }

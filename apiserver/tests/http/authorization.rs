@@ -210,7 +210,7 @@ async fn nobody_grants_what_they_lack() {
     assert_eq!(answer.code, 403, "{}", answer.message());
     let answer = server.ask_as(alice(), "POST", BINDINGS, &binding("bob", "nowhere", "bob")).await;
     assert_eq!(answer.code, 404, "{}", answer.message());
-    assert_eq!(answer.message(), "roles.rbac.authorization.k8s.io \"nowhere\" not found");
+    assert_eq!(answer.message(), "rolebindings.rbac.authorization.k8s.io \"nowhere\" not found");
     let answer = server.ask_as(alice(), "POST", BINDINGS, &binding("bob", "fine", "bob")).await;
     assert_eq!(answer.code, 201, "{}", answer.message());
     let allows_bind = json!({

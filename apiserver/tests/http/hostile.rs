@@ -193,6 +193,7 @@ async fn paths_lead_where_they_say() {
         ("/api/v1/namespaces/default/./secrets", 404, unknown),
         ("/api/v1/namespaces/default%2f..%2fkube-system/secrets", 404, unknown),
         ("/api/v1/namespaces/default/secrets/a%2fb", 404, unknown),
+        ("/api/v1/namespaces/default/configmaps/../pods", 404, unknown),
         ("/api/v1/namespaces/default/secrets/..", 400, "Name parameter invalid: \"..\": may not be '..'"),
         ("/api/v1/namespaces/default/secrets/.", 400, "Name parameter invalid: \".\": may not be '.'"),
         ("/api/v1/namespaces/default/secrets/a%25b", 400, "Name parameter invalid: \"a%b\": may not contain '%'"),
