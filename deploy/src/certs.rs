@@ -239,12 +239,11 @@ pub fn run_renew(place: &Place, names: &[String]) -> anyhow::Result<()> {
         println!("renewed {name}");
     }
     let state = State::default();
-    if state.root == place.root {
-        if renewed.iter().any(|name| name == "admin")
-            && let Some(user) = kubeconfig::user_file().filter(|file| file.is_file())
-        {
-            kubeconfig::merge(&user, &read(&place.root.join("admin.kubeconfig"))?)?;
-        }
+    if state.root == place.root
+        && renewed.iter().any(|name| name == "admin")
+        && let Some(user) = kubeconfig::user_file().filter(|file| file.is_file())
+    {
+        kubeconfig::merge(&user, &read(&place.root.join("admin.kubeconfig"))?)?;
     }
     Ok(())
 }

@@ -264,7 +264,8 @@ impl Rule {
             }
         }
         validate_stages(&self.omit_stages, &path.child("omitStages"), errors);
-        if !self.paths.is_empty() && !(self.resources.is_empty() && self.namespaces.is_empty()) {
+        let regular = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if regular && !self.paths.is_empty() {
             let text = "rules cannot apply to both regular resources and non-resource URLs";
             errors.push(field::invalid(&urls, json!(self.paths), text));
         }

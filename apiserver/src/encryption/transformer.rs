@@ -36,6 +36,7 @@ pub trait Transformer: Send + Sync {
     ///
     /// # Errors
     /// When it cannot be decrypted or was tampered with.
+    #[expect(clippy::wrong_self_convention, reason = "the name tells the direction of the data, as its twin's does")]
     fn from_storage(&self, data: Bytes, place: Place<'_>) -> Result<(Bytes, bool), Error>;
 
     /// What to store.

@@ -116,9 +116,9 @@ fn longest(texts: &Texts<'_>, (alo, ahi, blo, bhi): (usize, usize, usize, usize)
     let (old, new) = (texts.old, texts.new);
     let (mut i, mut j, mut length) = (alo, blo, 0);
     let mut lengths: HashMap<usize, usize> = HashMap::new();
-    for a in alo..ahi {
+    for (a, line) in old.iter().enumerate().take(ahi).skip(alo) {
         let mut next = HashMap::new();
-        let places = texts.places.get(old[a]).map(Vec::as_slice).unwrap_or_default();
+        let places = texts.places.get(line).map(Vec::as_slice).unwrap_or_default();
         for b in places.iter().copied().filter(|b| (blo..bhi).contains(b)) {
             let run = b.checked_sub(1).and_then(|before| lengths.get(&before)).copied().unwrap_or(0) + 1;
             next.insert(b, run);

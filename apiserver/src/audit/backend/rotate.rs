@@ -137,7 +137,7 @@ impl File {
             let compressed = name.len() != full.len();
             found.push(Old { path: entry.path(), name, compressed, at: at.timestamp() });
         }
-        found.sort_by(|a, b| b.at.cmp(&a.at));
+        found.sort_by_key(|old| std::cmp::Reverse(old.at));
         Ok(found)
     }
 
