@@ -13,9 +13,12 @@ use crate::server::Server;
 /// Decoded objects that are kept: those that every pod of a namespace, or of the cluster, is measured by.
 const KEPT: usize = 512;
 
+/// A tree, and the revision it is of.
+type Dated = (u64, Arc<Value>);
+
 /// Trees of objects that are looked at again and again, each as of one revision.
 #[derive(Default)]
-pub struct Decoded(Mutex<AHashMap<Arc<str>, (u64, Arc<Value>)>>);
+pub struct Decoded(Mutex<AHashMap<Arc<str>, Dated>>);
 
 impl Decoded {
     /// The tree of an entry.

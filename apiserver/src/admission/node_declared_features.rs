@@ -13,8 +13,11 @@ use crate::server::Server;
 
 pub const NAME: &str = "NodeDeclaredFeatureValidator";
 
+/// Tells from the old and the new pod whether the change needs a feature.
+type Needs = fn(&Value, &Value) -> bool;
+
 /// The features that a change may need, each with what tells that it does.
-const FEATURES: [(&str, fn(&Value, &Value) -> bool); 2] = [
+const FEATURES: [(&str, Needs); 2] = [
     ("InPlacePodLevelResourcesVerticalScaling", pod_resources_change),
     ("InPlacePodVerticalScalingInitContainers", init_resources_change),
 ];

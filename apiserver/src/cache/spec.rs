@@ -22,6 +22,9 @@ pub type Extract = Arc<dyn Fn(&Value) -> String + Send + Sync>;
 /// Turns a stored value that is not JSON (upstream's protobuf) into JSON.
 pub type Decode = Arc<dyn Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync>;
 
+/// Turns JSON of a version that is not served any more into JSON of one that is; `None` for all other.
+pub type Modern = fn(&[u8]) -> Option<Vec<u8>>;
+
 /// A field that field selectors may name.
 #[derive(Clone)]
 pub struct SelectableField {
@@ -88,8 +91,8 @@ pub struct ResourceSpec {
     pub durability: Durability,
     /// How to read values that are not JSON.
     pub decode: Option<Decode>,
-    /// JSON of a version that is not served any more as JSON of one that is; `None` for all other.
-    pub modern: Option<fn(&[u8]) -> Option<Vec<u8>>>,
+    /// How to bring values up to date.
+    pub modern: Option<Modern>,
     labels: Mutex<LabelPool>,
 }
 

@@ -51,8 +51,12 @@ pub struct FlowMetrics {
     latest_s: GaugeVec,
     next_s: GaugeVec,
     next_discounted_s: GaugeVec,
-    series: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<Series>>>,
+    /// By the names of schema and level.
+    series: Mutex<HashMap<Names, Arc<Series>>>,
 }
+
+/// The names of a schema and of its level.
+type Names = (Arc<str>, Arc<str>);
 
 /// One schema and its level.
 pub struct Series {

@@ -61,18 +61,21 @@ fn endpoint(address: &EndpointAddress, ready: bool) -> Option<(&'static str, End
     Some((family, endpoint))
 }
 
+/// An address, and whether it is ready.
+type Readiness = (EndpointAddress, bool);
+
 /// Subsets with the same ports are one (upstream's `RepackSubsets`); an address that is ready in one of them is ready.
-fn repack(subsets: &[EndpointSubset]) -> Vec<(Vec<SubsetPort>, Vec<(EndpointAddress, bool)>)> {
+fn repack(subsets: &[EndpointSubset]) -> Vec<(Vec<SubsetPort>, Vec<Readiness>)> {
     // First by address: all ports that it has, with readiness for each.
-    let mut by_port: BTreeMap<SubsetPort, BTreeMap<String, (EndpointAddress, bool)>> = BTreeMap::new();
-    let mut portless: BTreeMap<String, (EndpointAddress, bool)> = BTreeMap::new();
+    let mut by_port: BTreeMap<SubsetPort, BTreeMap<String, Readiness>> = BTreeMap::new();
+    let mut portless: BTreeMap<String, Readiness> = BTreeMap::new();
     for subset in subsets {
         let ready = subset.addresses.iter().map(|address| (address, true));
         let unready = subset.not_ready_addresses.iter().map(|address| (address, false));
         for (address, ready) in ready.chain(unready) {
             let uid = address.target_ref.as_ref().map(|target| target.uid.as_str()).unwrap_or_default();
             let id = format!("{} {uid}", address.ip);
-            let note = |all: &mut BTreeMap<String, (EndpointAddress, bool)>| {
+            let note = |all: &mut BTreeMap<String, Readiness>| {
                 let entry = all.entry(id.clone()).or_insert_with(|| (address.clone(), ready));
                 entry.1 |= ready;
             };
@@ -84,7 +87,7 @@ fn repack(subsets: &[EndpointSubset]) -> Vec<(Vec<SubsetPort>, Vec<(EndpointAddr
             }
         }
     }
-    let mut groups: Vec<(Vec<SubsetPort>, BTreeMap<String, (EndpointAddress, bool)>)> = Vec::new();
+    let mut groups: Vec<(Vec<SubsetPort>, BTreeMap<String, Readiness>)> = Vec::new();
     for (port, addresses) in by_port {
         match groups.iter_mut().find(|(_, known)| *known == addresses) {
             Some((ports, _)) => ports.push(port),
