@@ -156,7 +156,7 @@ impl Client {
         // A watch may be silent for minutes.
         config.read_timeout = None;
         let namespace = config.default_namespace.clone();
-        let root_ca = config.root_cert.as_ref().map(|certs| pem(certs));
+        let root_ca = config.root_cert.as_ref().map(component_base::tls::certificates_to_pem);
         let kept = Arc::new(config.clone());
         let kube = kube::Client::try_from(config).map_err(|error| Error::Config(chain(&error)))?;
         let sender = kube.clone();
@@ -401,21 +401,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     while let Some(inner) = source {
         text += &format!(": {inner}");
         source = inner.source();
-    }
-    text
-}
-
-fn pem(certs: &[Vec<u8>]) -> String {
-    use base64::Engine as _;
-    let mut text = String::new();
-    for cert in certs {
-        let encoded = base64::engine::general_purpose::STANDARD.encode(cert);
-        text += "-----BEGIN CERTIFICATE-----\n";
-        for line in encoded.as_bytes().chunks(64) {
-            text += std::str::from_utf8(line).expect("base64 is ASCII");
-            text.push('\n');
-        }
-        text += "-----END CERTIFICATE-----\n";
     }
     text
 }

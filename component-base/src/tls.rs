@@ -509,6 +509,22 @@ pub fn identity(cert: &CertificateDer<'_>) -> Result<Identity, Error> {
     })
 }
 
+/// Certificates (DER) as PEM, 64 characters a line.
+pub fn certificates_to_pem<C: AsRef<[u8]>>(certificates: impl IntoIterator<Item = C>) -> String {
+    use base64::Engine as _;
+    let mut text = String::new();
+    for certificate in certificates {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(certificate);
+        text += "-----BEGIN CERTIFICATE-----\n";
+        for line in encoded.as_bytes().chunks(64) {
+            text += std::str::from_utf8(line).expect("base64 is ASCII");
+            text.push('\n');
+        }
+        text += "-----END CERTIFICATE-----\n";
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

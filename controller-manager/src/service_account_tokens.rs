@@ -9,18 +9,16 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::informer::{Event, InformerParams};
-use client::meta::null_default;
 use client::resources::{SECRETS, SERVICE_ACCOUNTS};
 use client::workqueue::WorkQueue;
-use client::{Client, DeleteOptions, ObjectKey, ObjectMeta};
+use client::{Client, DeleteOptions, ObjectKey};
 use component_base::jwt::PrivateKey;
 use futures::future::BoxFuture;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::types::MetadataOnly;
+use crate::types::{MetadataOnly, Secret};
 use crate::worker::{self, Requeue};
 
 pub const NAME: &str = "serviceaccount-token-controller";
@@ -28,16 +26,6 @@ pub const NAME: &str = "serviceaccount-token-controller";
 const TYPE: &str = "kubernetes.io/service-account-token";
 const ACCOUNT: &str = "kubernetes.io/service-account.name";
 const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-struct Secret {
-    metadata: ObjectMeta,
-    #[serde(deserialize_with = "null_default")]
-    data: BTreeMap<String, String>,
-}
-
-client::impl_meta!(Secret);
 
 /// What a secret lacks.
 fn additions(

@@ -11,8 +11,9 @@ use client::workqueue::WorkQueue;
 use client::{DeleteOptions, ObjectKey};
 use futures::future::BoxFuture;
 
-use super::{NAMESPACE, Secret, params};
+use super::{NAMESPACE, params};
 use crate::context::Context;
+use crate::types::Secret;
 use crate::worker::{self, Requeue};
 
 pub const NAME: &str = "token-cleaner-controller";

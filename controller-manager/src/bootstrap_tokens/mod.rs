@@ -6,30 +6,16 @@
 pub mod cleaner;
 pub mod signer;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use client::ObjectMeta;
 use client::informer::InformerParams;
-use client::meta::null_default;
 use jiff::Timestamp;
-use serde::Deserialize;
+
+use crate::types::Secret;
 
 const NAMESPACE: &str = "kube-system";
 const TYPE: &str = "bootstrap.kubernetes.io/token";
 const NAME_PREFIX: &str = "bootstrap-token-";
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-struct Secret {
-    metadata: ObjectMeta,
-    #[serde(deserialize_with = "null_default")]
-    data: BTreeMap<String, String>,
-}
-
-client::impl_meta!(Secret);
 
 /// What informers of tokens ask for.
 fn params() -> InformerParams {
@@ -37,12 +23,6 @@ fn params() -> InformerParams {
 }
 
 impl Secret {
-    /// Pure: a value; empty when it is not there or is no text.
-    fn value(&self, key: &str) -> String {
-        let decoded = self.data.get(key).and_then(|encoded| STANDARD.decode(encoded).ok());
-        decoded.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
-    }
-
     /// Pure: how long the token may stay; `None` is for ever. What cannot be read is over.
     fn left(&self, now: Timestamp) -> Option<Duration> {
         self.data.get("expiration").filter(|text| !text.is_empty())?;
@@ -53,6 +33,9 @@ impl Secret {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     #[test]

@@ -22,8 +22,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use super::{NAME_PREFIX, Secret, params};
+use super::{NAME_PREFIX, params};
 use crate::context::Context;
+use crate::types::Secret;
 use crate::worker::{self, Requeue};
 
 pub const NAME: &str = "bootstrap-signer-controller";

@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 
 use ahash::RandomState;
 use apimachinery::labels::Selector;
-use base64::Engine as _;
 use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::ClusterTrustBundleProjection;
 use rustls::pki_types::CertificateDer;
@@ -83,21 +82,12 @@ fn pem(bundles: &[&ClusterTrustBundle]) -> String {
         .collect();
     let mut certificates: Vec<Vec<u8>> = certificates.into_iter().collect();
     certificates.sort_by_key(|certificate| order.hash_one(certificate));
-    let mut text = String::new();
-    for certificate in certificates {
-        let encoded = base64::engine::general_purpose::STANDARD.encode(certificate);
-        text += "-----BEGIN CERTIFICATE-----\n";
-        for line in encoded.as_bytes().chunks(64) {
-            text += std::str::from_utf8(line).expect("base64 is ASCII");
-            text.push('\n');
-        }
-        text += "-----END CERTIFICATE-----\n";
-    }
-    text
+    component_base::tls::certificates_to_pem(certificates)
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
     use serde_json::{Value, json};
 
     use super::*;
