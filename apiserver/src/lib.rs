@@ -35,7 +35,7 @@ pub use server::{Handle, Server};
 
 /// Bytes of stack of each thread that serves requests. Expressions and schemas nest as deep as upstream lets them, and
 /// what walks them recurses; pages that are never touched cost nothing.
-const STACK: usize = 16 << 20;
+pub const STACK: usize = 16 << 20;
 
 /// The runtime to serve in.
 ///

@@ -78,14 +78,14 @@ fn nested() -> String {
     format!("{}true{}", "[0,1,2,3,4,5,6,7,8,9].all(a,".repeat(8), ")".repeat(8))
 }
 
-/// On a stack of its own: what is nested as deep as may be does not fit a test's, without optimization.
+/// On a stack as serving threads have: what is nested as deep as may be does not fit a test's, without optimization.
 #[test]
 fn expressions_of_policies_are_taken_but_stop_when_they_cost_too_much() {
     let run = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(expressions());
     };
-    std::thread::Builder::new().stack_size(64 << 20).spawn(run).unwrap().join().unwrap();
+    std::thread::Builder::new().stack_size(apiserver::STACK).spawn(run).unwrap().join().unwrap();
 }
 
 async fn expressions() {
