@@ -7,6 +7,8 @@ pub mod cron;
 pub mod field;
 pub mod fields;
 pub mod fieldset;
+pub mod go_base64;
+pub mod go_duration;
 pub mod gotext;
 pub mod gvk;
 pub mod intstr;

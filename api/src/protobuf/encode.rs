@@ -1,11 +1,11 @@
 //! Tree → protobuf.
 
+use apimachinery::{go_base64, go_duration};
 use apimachinery::schema::{ObjectType, ProtoEntry, Type, TypeRef};
 use serde_json::{Map, Value};
 
 use super::wire::Writer;
 use super::{Error, MAX_DEPTH};
-use crate::{go_base64, go_duration};
 
 /// The protobuf message of `value`, without the envelope. `apiVersion` and `kind` are not part of it.
 ///
