@@ -15,7 +15,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-
 /// Brings `value` into the form Go would give it.
 pub fn canonicalize(ty: TypeRef<'_>, value: &mut Value) {
     form(ty, value, false);

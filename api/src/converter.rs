@@ -66,8 +66,7 @@ impl Walk {
                 Err(format!("cannot convert {shown} to {}", go_type(ty)))
             }
             (Type::Int32 | Type::Int64, Value::Number(number)) => {
-                let integer =
-                    integer(number).ok_or_else(|| format!("cannot convert {shown} to {}", go_type(ty)))?;
+                let integer = integer(number).ok_or_else(|| format!("cannot convert {shown} to {}", go_type(ty)))?;
                 let fits = if matches!(ty.ty(), Type::Int32) { i64::from(integer as i32) } else { integer };
                 *number = fits.into();
                 Ok(())
@@ -86,25 +85,31 @@ impl Walk {
 
     fn object(&mut self, ty: TypeRef<'_>, map: &mut Map<String, Value>) -> Result<(), String> {
         let mark = self.path.len();
-        let mut unknown = Vec::new();
-        for (name, value) in map.iter_mut() {
-            if mark > 0 {
-                self.path.push('.');
+        let known = ty.object().map(|object| object.order.iter().map(|at| &object.fields[usize::from(*at)]));
+        for field in known.into_iter().flatten() {
+            if let Some(value) = map.get_mut(field.name.as_ref()) {
+                self.enter(mark, &field.name);
+                self.value(ty.at(field.ty), value)?;
             }
-            self.path.push_str(name);
-            match ty.field(name) {
-                Some(field) => self.value(field.ty, value)?,
-                None => {
-                    self.unknown.push(format!("unknown field \"{}\"", self.path));
-                    unknown.push(name.clone());
-                }
+        }
+        map.retain(|name, _| {
+            let known = ty.field(name).is_some();
+            if !known {
+                self.enter(mark, name);
+                self.unknown.push(format!("unknown field \"{}\"", self.path));
             }
-            self.path.truncate(mark);
-        }
-        for name in unknown {
-            map.remove(&name);
-        }
+            known
+        });
+        self.path.truncate(mark);
         Ok(())
+    }
+
+    fn enter(&mut self, parent: usize, name: &str) {
+        self.path.truncate(parent);
+        if parent > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(name);
     }
 }
 
@@ -157,6 +162,9 @@ mod tests {
             (json!({"spec": {"priority": "x"}}), "unrecognized type: int32"),
             (json!({"spec": {"priority": 1.5}}), "cannot convert float64 to int32"),
             (json!({"spec": {"hostNetwork": 1}}), "unrecognized type: bool"),
+            // In the order of the source.
+            (json!({"apiVersion": 1, "kind": true, "spec": 1}), "unrecognized type: string"),
+            (json!({"spec": {"containers": 1, "volumes": {}}}), "cannot restore slice from map"),
         ] {
             assert_eq!(convert(pod(), &mut value).unwrap_err(), error, "{value}");
         }

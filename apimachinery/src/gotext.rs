@@ -2,6 +2,7 @@
 //!
 //! `strconv.Quote` (the `%q` verb) and `encoding/json` (which escapes `<`, `>` and `&`).
 
+use crate::schema::TypeRef;
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -45,7 +46,17 @@ pub fn is_print(c: char) -> bool {
 
 /// `json.Marshal` of a tree: compact, keys sorted, HTML characters escaped.
 pub fn json(value: &Value) -> String {
-    let text = crate::json::to_text(value);
+    html(crate::json::to_text(value))
+}
+
+/// `json.Marshal` of the struct that a tree is of.
+pub fn json_of(ty: TypeRef<'_>, value: &Value) -> String {
+    let mut out = Vec::new();
+    crate::json::append_typed(&mut out, ty, value);
+    html(String::from_utf8(out).expect("JSON is text"))
+}
+
+fn html(text: String) -> String {
     if !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}', '\u{8}', '\u{c}']) {
         return text;
     }
@@ -86,14 +97,13 @@ pub fn float(float: f64) -> String {
     exponent(float)
 }
 
-/// `%v` of a float.
+/// `%v` of a float: an exponent of two digits from the seventh digit on.
 pub fn float_value(float: f64) -> String {
-    if float == 0.0 || (1e-4..1e21).contains(&float.abs()) {
-        return float.to_string();
-    }
-    match exponent(float).split_once("e-") {
-        Some((digits, power)) if power.len() < 2 => format!("{digits}e-0{power}"),
-        _ => exponent(float),
+    let text = exponent(float);
+    let (digits, power) = text.split_once('e').unwrap_or((&text, "+0"));
+    match power.parse::<i32>() {
+        Ok(power) if !(-4..6).contains(&power) => format!("{digits}e{power:+03}"),
+        _ => float.to_string(),
     }
 }
 
@@ -156,8 +166,10 @@ mod tests {
             (-0.0, "-0", "-0"),
             (1.0, "1", "1"),
             (-2.5, "-2.5", "-2.5"),
-            (1e20, "100000000000000000000", "100000000000000000000"),
-            (123_456_789_012_345_680_000.0, "123456789012345680000", "123456789012345680000"),
+            (999_999.5, "999999.5", "999999.5"),
+            (1e6, "1000000", "1e+06"),
+            (1e20, "100000000000000000000", "1e+20"),
+            (123_456_789_012_345_680_000.0, "123456789012345680000", "1.2345678901234568e+20"),
             (1e21, "1e+21", "1e+21"),
             (1.5e300, "1.5e+300", "1.5e+300"),
             (1e-5, "0.00001", "1e-05"),

@@ -76,6 +76,9 @@ pub struct ObjectType {
     pub name: Text,
     /// All JSON fields, those of inlined structs included, sorted by name.
     pub fields: Box<[Field]>,
+    /// Where in `fields` those are that the source names first, second and so on: the order in which Go writes them.
+    /// Empty for CRDs.
+    pub order: Box<[u16]>,
     /// What the protobuf message holds, sorted by field number. Empty for CRDs and JSON-only types.
     pub proto: Box<[ProtoEntry]>,
     /// `+structType=atomic` (`x-kubernetes-map-type: atomic`): owned and replaced as a whole.

@@ -1,7 +1,7 @@
 //! Tree → protobuf.
 
-use apimachinery::{go_base64, go_duration};
 use apimachinery::schema::{ObjectType, ProtoEntry, Type, TypeRef};
+use apimachinery::{go_base64, go_duration};
 use serde_json::{Map, Value};
 
 use super::wire::Writer;

@@ -267,7 +267,10 @@ impl Parser {
         let mut fields = Vec::new();
         flatten(draft, by_name, &mut fields);
         let required = fields.iter().filter(|field| field.required).map(|field| field.name.clone()).collect();
+        let names: Vec<_> = fields.iter().map(|field| field.name.clone()).collect();
         let mut object = ObjectType::new(draft.name, fields);
+        let place = |name| object.fields.binary_search_by(|other| other.name.cmp(name)).expect("all fields are there");
+        object.order = names.iter().map(|name| u16::try_from(place(name)).expect("few fields")).collect();
         object.required = required;
         object.atomic = draft.atomic;
         object.unions = draft.unions.clone().into();

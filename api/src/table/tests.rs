@@ -3,6 +3,17 @@ use apimachinery::schema::{ListKind, Type};
 use super::*;
 
 #[test]
+fn structs_are_written_in_the_order_of_their_source() {
+    let ty = crate::table().find_kind("", "v1", "Service").expect("built in");
+    let service = serde_json::json!({"apiVersion": "v1", "kind": "Service", "metadata": {"uid": "u", "name": "<a>"},
+        "spec": {"type": "ClusterIP", "ports": [{"port": 1, "name": "n", "appProtocol": "x", "other": 1}]}});
+    assert_eq!(
+        apimachinery::gotext::json_of(ty, &service),
+        r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"\u003ca\u003e","uid":"u"},"spec":{"ports":[{"name":"n","appProtocol":"x","port":1,"other":1}],"type":"ClusterIP"}}"#
+    );
+}
+
+#[test]
 fn the_text_parses_and_is_whole() {
     let table = table();
     assert_eq!(table.resources().len(), 95);

@@ -9,6 +9,7 @@ use apimachinery::names::{self, Messages};
 use apimachinery::quantity::Quantity;
 use serde_json::{Map, Value};
 
+use super::diff;
 use crate::read::Read;
 
 pub(super) const IMMUTABLE: &str = "field is immutable";
@@ -64,6 +65,13 @@ pub(super) fn semantically_equal(a: &Value, b: &Value) -> bool {
 pub(super) fn immutable(new: &Value, old: &Value, path: &Path, errors: &mut ErrorList) {
     if !semantically_equal(new, old) {
         errors.push(field::invalid(path, new, IMMUTABLE));
+    }
+}
+
+/// As [`immutable`] of a struct of which upstream shows its internal form ([`diff::shown`]).
+pub(super) fn immutable_struct(kind: &str, new: &Value, old: &Value, path: &Path, errors: &mut ErrorList) {
+    if !semantically_equal(new, old) {
+        errors.push(field::invalid(path, diff::shown(kind, new), IMMUTABLE));
     }
 }
 

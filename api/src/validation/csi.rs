@@ -7,8 +7,8 @@ use apimachinery::names;
 use serde_json::Value;
 
 use super::checks::{
-    immutable, label_selector, messages, name_is_subdomain, non_negative, non_negative_quantity, qualified_name,
-    semantically_equal,
+    immutable, immutable_struct, label_selector, messages, name_is_subdomain, non_negative, non_negative_quantity,
+    qualified_name, semantically_equal,
 };
 use super::object_meta;
 use super::pod::volume_sources::csi_driver_name;
@@ -141,9 +141,9 @@ pub(super) fn capacity(capacity: &Value, errors: &mut ErrorList) {
 pub(super) fn capacity_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     capacity(new, errors);
     object_meta::update(new, old, errors);
-    for name in ["nodeTopology", "storageClassName"] {
-        immutable(&new[name], &old[name], &Path::new(name), errors);
-    }
+    let topology = "nodeTopology";
+    immutable_struct("LabelSelector", &new[topology], &old[topology], &Path::new(topology), errors);
+    immutable(&new["storageClassName"], &old["storageClassName"], &Path::new("storageClassName"), errors);
 }
 
 pub(super) fn attachment(attachment: &Value, errors: &mut ErrorList) {

@@ -3,7 +3,9 @@
 use apimachinery::field::{self, ErrorList, Path};
 use serde_json::Value;
 
-use super::checks::{IMMUTABLE, dns1123_subdomain, immutable, immutable_text, name_is_subdomain, qualified_name};
+use super::checks::{
+    IMMUTABLE, dns1123_subdomain, immutable, immutable_struct, immutable_text, name_is_subdomain, qualified_name,
+};
 use super::object_meta;
 use crate::read::Read;
 
@@ -120,6 +122,7 @@ pub(super) fn update(new: &Value, old: &Value, strict: bool, errors: &mut ErrorL
                 errors.push(field::invalid(&path, new.num(name), IMMUTABLE));
             }
             "count" => {}
+            "involvedObject" => immutable_struct("ObjectReference", &new[name], &old[name], &path, errors),
             _ => immutable(&new[name], &old[name], &path, errors),
         }
     }

@@ -5,6 +5,7 @@ use apimachinery::names;
 use serde_json::Value;
 
 use super::checks::{label_selector, messages, name_is_path_segment, parsed_selector, semantically_equal};
+use super::diff;
 use super::object_meta;
 use crate::read::Read;
 
@@ -147,6 +148,10 @@ fn binding_update(new: &Value, old: &Value, namespaced: bool, errors: &mut Error
     binding(new, namespaced, errors);
     object_meta::update(new, old, errors);
     if !semantically_equal(&new["roleRef"], &old["roleRef"]) {
-        errors.push(field::invalid(&Path::new("roleRef"), &new["roleRef"], "cannot change roleRef"));
+        errors.push(field::invalid(
+            &Path::new("roleRef"),
+            diff::shown("RoleRef", &new["roleRef"]),
+            "cannot change roleRef",
+        ));
     }
 }

@@ -5,7 +5,7 @@ use apimachinery::names::{self, Messages};
 use serde_json::Value;
 
 use super::checks::{
-    IMMUTABLE, dns1123_subdomain, immutable, messages, name_is_subdomain, sloppy_ip, strict_cidr, strict_ip,
+    IMMUTABLE, dns1123_subdomain, immutable_struct, messages, name_is_subdomain, sloppy_ip, strict_cidr, strict_ip,
 };
 use super::object_meta;
 use crate::read::Read;
@@ -86,5 +86,5 @@ pub(super) fn address_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     address(new, errors);
     object_meta::update(new, old, errors);
     let path = Path::new("spec").child("parentRef");
-    immutable(&new["spec"]["parentRef"], &old["spec"]["parentRef"], &path, errors);
+    immutable_struct("ParentReference", &new["spec"]["parentRef"], &old["spec"]["parentRef"], &path, errors);
 }

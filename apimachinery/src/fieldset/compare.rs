@@ -45,7 +45,8 @@ pub(super) enum Atom<'a> {
 pub(super) fn atom<'a>(ty: TypeRef<'a>, value: Option<&Value>) -> Atom<'a> {
     if is_deduced(ty) {
         return match value {
-            Some(Value::Object(_)) => Atom::Map { atomic: false },
+            // Of what a null is nobody can tell: it is looked at as what comes first, a map.
+            Some(Value::Object(_) | Value::Null) => Atom::Map { atomic: false },
             Some(Value::Array(_)) => Atom::List(&ListKind::Atomic),
             _ => Atom::Scalar,
         };

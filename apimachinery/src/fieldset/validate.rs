@@ -3,6 +3,7 @@
 
 use super::compare::item_element;
 use super::{PathElement, is_deduced};
+use crate::patch::go_value;
 use crate::schema::{ListKind, Type, TypeRef};
 use serde_json::Value;
 
@@ -80,9 +81,8 @@ impl Walk {
                 self.error(&format!("expected numeric (int or float), got {}", go_type(value)));
             }
             Type::Bool if !value.is_boolean() => self.error(&format!("expected boolean, got {}", pointer(value))),
-            Type::Time | Type::MicroTime | Type::Quantity | Type::IntOrString
-                if value.is_object() || value.is_array() =>
-            {
+            // What may be a number or a string has no type in the schema, and so is anything.
+            Type::Time | Type::MicroTime | Type::Quantity if value.is_object() || value.is_array() => {
                 self.error(&format!("expected any scalar, got {}", pointer(value)));
             }
             _ => {}
@@ -113,20 +113,6 @@ fn pointer(value: &Value) -> String {
     format!("&{{{}}}", go_value(value))
 }
 
-/// Go's `%v`.
-fn go_value(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".into(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go_value).collect::<Vec<_>>().join(" ")),
-        Value::Object(map) => {
-            let fields: Vec<String> = map.iter().map(|(k, v)| format!("{k}:{}", go_value(v))).collect();
-            format!("map[{}]", fields.join(" "))
-        }
-        other => other.to_string(),
-    }
-}
-
 /// Go's `%#v`.
 fn go_syntax(value: &Value) -> String {
     match value {
@@ -140,7 +126,7 @@ fn go_syntax(value: &Value) -> String {
                 map.iter().map(|(k, v)| format!("{}:{}", crate::gotext::quote(k), go_syntax(v))).collect();
             format!("map[string]interface {{}}{{{}}}", fields.join(", "))
         }
-        other => other.to_string(),
+        other => go_value(other),
     }
 }
 

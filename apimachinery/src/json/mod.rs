@@ -11,7 +11,7 @@ mod write;
 
 pub use fit::{Cause, Misfit, Token, misfit};
 pub(crate) use scan::number;
-pub use write::{append, to_text, to_vec, to_vec_pretty, to_vec_stored};
+pub use write::{append, append_typed, to_text, to_vec, to_vec_pretty, to_vec_stored};
 
 use crate::schema::{ProtoEntry, Type, TypeRef};
 use scan::{Scalar, Scanner};
@@ -191,7 +191,8 @@ impl<'s> Decoder<'_, 's> {
             b'[' => {
                 self.fit(given, Token::Array);
                 // The one list that does not hold what stands alone elsewhere.
-                let strings = matches!(given, Mode::Typed { ty, .. } if matches!(ty.ty(), Type::SchemaOrStringArray(_)));
+                let strings =
+                    matches!(given, Mode::Typed { ty, .. } if matches!(ty.ty(), Type::SchemaOrStringArray(_)));
                 let mode = if strings { Mode::Free { report: false } } else { mode };
                 self.push(Frame::Array { items: Vec::new(), mode })?;
                 if self.scanner.array_is_empty()? {
@@ -400,6 +401,8 @@ pub fn go_type(ty: TypeRef<'_>) -> String {
     match ty.ty() {
         Type::Object(object) => object.name.rsplit('/').next().unwrap_or_default().to_owned(),
         Type::List(list) => format!("[]{}", go_type(ty.at(list.item))),
+        // The one map that has a name.
+        Type::Map(map) if matches!(ty.at(map.value).ty(), Type::Quantity) => "v1.ResourceList".to_owned(),
         Type::Map(map) => format!("map[string]{}", go_type(ty.at(map.value))),
         Type::String(string) if !string.go_name.is_empty() => string.go_name.to_string(),
         Type::String(_) => "string".to_owned(),

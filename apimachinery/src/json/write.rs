@@ -6,6 +6,7 @@ use serde_json::Value;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
 use crate::gotext;
+use crate::schema::{Type, TypeRef};
 
 /// Floats in Go's notation, the rest as another formatter has it.
 struct Go<F> {
@@ -74,6 +75,52 @@ pub fn to_vec(value: &Value) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
     append(&mut out, value);
     out
+}
+
+/// Appends a tree of a type as Go writes its structs: their members in the order of the source, the rest behind.
+pub fn append_typed(out: &mut Vec<u8>, ty: TypeRef<'_>, value: &Value) {
+    match (ty.ty(), value) {
+        (Type::Object(object), Value::Object(map)) => {
+            let known = object.order.iter().map(|at| &object.fields[usize::from(*at)]);
+            let known =
+                known.filter_map(|field| Some((map.get_key_value(field.name.as_ref())?, Some(ty.at(field.ty)))));
+            let rest = map.iter().filter(|(name, _)| ty.field(name).is_none()).map(|member| (member, None));
+            members(out, known.chain(rest));
+        }
+        (Type::Map(inner), Value::Object(map)) => {
+            members(out, map.iter().map(|member| (member, Some(ty.at(inner.value)))));
+        }
+        (Type::List(list), Value::Array(items)) => {
+            out.push(b'[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                append_typed(out, ty.at(list.item), item);
+            }
+            out.push(b']');
+        }
+        (Type::SchemaOrBool(id) | Type::SchemaOrArray(id) | Type::SchemaOrStringArray(id), Value::Object(_)) => {
+            append_typed(out, ty.at(*id), value);
+        }
+        _ => append(out, value),
+    }
+}
+
+fn members<'a>(out: &mut Vec<u8>, members: impl Iterator<Item = ((&'a String, &'a Value), Option<TypeRef<'a>>)>) {
+    out.push(b'{');
+    for (index, ((name, value), ty)) in members.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        append(out, name);
+        out.push(b':');
+        match ty {
+            Some(ty) => append_typed(out, ty, value),
+            None => append(out, value),
+        }
+    }
+    out.push(b'}');
 }
 
 /// As [`to_vec`], as text.

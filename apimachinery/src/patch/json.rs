@@ -110,7 +110,9 @@ fn step<'a>(root: &mut Node<'a>, operation: &Operation<'a>, copied: &mut usize) 
         "add" => {
             let path = member("path")?;
             let (container, key) = find(root, &path).ok_or_else(|| missing("path", &format!("\"{path}\"")))?;
-            container.add(&key, value(operation)).or_else(|why| failed(format!("error in add for path: '{path}': {why}")))
+            container
+                .add(&key, value(operation))
+                .or_else(|why| failed(format!("error in add for path: '{path}': {why}")))
         }
         "remove" => {
             let path = member("path")?;
@@ -330,7 +332,11 @@ mod tests {
             (json!({"a": 1}), json!([{"op": "move", "from": "/a", "path": "/b"}]), json!({"b": 1})),
             (json!({"a": 1}), json!([{"op": "copy", "from": "/a", "path": "/b"}]), json!({"a": 1, "b": 1})),
             (json!({"a": 1}), json!([{"op": "test", "path": "/a", "value": 1}]), json!({"a": 1})),
-            (json!({"a": [{"b": 1}]}), json!([{"op": "test", "path": "", "value": {"a": [{"b": 1}]}}]), json!({"a": [{"b": 1}]})),
+            (
+                json!({"a": [{"b": 1}]}),
+                json!([{"op": "test", "path": "", "value": {"a": [{"b": 1}]}}]),
+                json!({"a": [{"b": 1}]}),
+            ),
         ] {
             assert_eq!(patched(document, patch).unwrap(), expected);
         }

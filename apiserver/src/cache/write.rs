@@ -35,22 +35,14 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// Encodes `object` as it is stored: without a resource version.
-    /// `text` is what its member of kept text said before ([`raw`]).
-    fn new(
-        spec: &Arc<ResourceSpec>,
-        key: &str,
-        mut object: Cow<'_, Value>,
-        text: Option<(&str, &str)>,
-    ) -> Result<Arc<Prepared>> {
+    /// `texts` are those of its members of kept text ([`raw`]).
+    fn new(spec: &Arc<ResourceSpec>, key: &str, mut object: Cow<'_, Value>, texts: &[String]) -> Result<Arc<Prepared>> {
         let has_version = object.get("metadata").is_some_and(|metadata| metadata.get("resourceVersion").is_some());
         if has_version && let Some(metadata) = object.to_mut().get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("resourceVersion");
         }
         let facts = Facts::of(spec, &object);
-        let mut stored = json::to_vec_stored(&object);
-        if let Some((member, text)) = text {
-            stored = raw::keep(stored, member, text);
-        }
+        let stored = raw::keep(json::to_vec_stored(&object), raw::places(&spec.group, &spec.resource), texts);
         let stored = Bytes::from(stored);
         let slot = Slot::find(&stored)
             .ok_or_else(|| Error::Corrupt { key: key.to_owned(), why: "the object has no metadata".to_owned() })?;
@@ -99,10 +91,10 @@ impl ResourceCache {
         object: impl Borrow<Value> + Send,
         options: CreateOptions,
     ) -> Result<Arc<Entry>> {
-        self.create_as(key, object, options, None).await
+        self.create_as(key, object, options, &[]).await
     }
 
-    /// As [`ResourceCache::create`], with the text in which its member of kept text came ([`raw`]).
+    /// As [`ResourceCache::create`], with the texts in which its members of kept text came ([`raw`]).
     ///
     /// # Errors
     /// As [`ResourceCache::create`].
@@ -111,12 +103,11 @@ impl ResourceCache {
         key: &str,
         object: impl Borrow<Value> + Send,
         options: CreateOptions,
-        text: Option<&str>,
+        texts: &[String],
     ) -> Result<Arc<Entry>> {
         // Loaded first, so that the change finds a cache to land in with what travels along.
         self.load().await?;
-        let text = raw::member(&self.spec.group, &self.spec.resource).zip(text);
-        let prepared = Prepared::new(&self.spec, key, Cow::Borrowed(object.borrow()), text)?;
+        let prepared = Prepared::new(&self.spec, key, Cow::Borrowed(object.borrow()), texts)?;
         let write = self.write_options(&prepared, options.ttl);
         let stored = self.encrypt(key, &prepared)?;
         let begun = Instant::now();
@@ -132,9 +123,26 @@ impl ResourceCache {
     /// # Errors
     /// [`Error::Conflict`] or [`Error::NotFound`] if `current` is not current any more.
     pub async fn update(&self, current: &Arc<Entry>, object: Value, options: CreateOptions) -> Result<Arc<Entry>> {
-        let kept = raw::member(&self.spec.group, &self.spec.resource)
-            .and_then(|member| Some((member, raw::text(current.json(), member)?)));
-        let prepared = Prepared::new(&self.spec, current.key(), Cow::Owned(object), kept)?;
+        self.update_as(current, object, options, None).await
+    }
+
+    /// As [`ResourceCache::update`], with the texts in which its members of kept text came; without, they keep those
+    /// that they have.
+    ///
+    /// # Errors
+    /// As [`ResourceCache::update`].
+    pub async fn update_as(
+        &self,
+        current: &Arc<Entry>,
+        object: Value,
+        options: CreateOptions,
+        texts: Option<&[String]>,
+    ) -> Result<Arc<Entry>> {
+        let texts = match texts {
+            Some(texts) => Cow::Borrowed(texts),
+            None => Cow::Owned(raw::texts(current.json(), raw::places(&self.spec.group, &self.spec.resource))),
+        };
+        let prepared = Prepared::new(&self.spec, current.key(), Cow::Owned(object), &texts)?;
         // A copy that the cache has seen replaced goes to the store, to learn of the conflict.
         let newest = |cached: Arc<Entry>| cached.revision() <= current.revision();
         if self.cached(current.key()).is_some_and(newest)

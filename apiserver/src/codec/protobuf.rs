@@ -49,6 +49,16 @@ fn next<'a>(bytes: &mut &'a [u8]) -> Result<Option<(u64, &'a [u8])>, Error> {
     Ok(Some((tag >> 3, content)))
 }
 
+/// The bytes of the first field of a number in a message.
+pub fn field(mut message: &[u8], wanted: u64) -> Option<&[u8]> {
+    while let Ok(Some((number, content))) = next(&mut message) {
+        if number == wanted {
+            return Some(content);
+        }
+    }
+    None
+}
+
 /// Opens an envelope: `apiVersion`, `kind` and the message inside.
 ///
 /// # Errors

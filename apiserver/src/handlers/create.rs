@@ -43,10 +43,9 @@ pub fn decode(
         schema: served.schema(),
         empty: true,
     };
-    if let Some(member) = raw::member(&served.storage.group, &served.storage.plural)
-        && encoding == Encoding::Json
-    {
-        cx.text = raw::text(bytes, member).map(str::to_owned);
+    let places = raw::places(&served.storage.group, &served.storage.plural);
+    if !places.is_empty() && encoding == Encoding::Json {
+        cx.texts = Some(raw::texts(bytes, places));
     }
     let decoded = body::decode(bytes, encoding, &expected, options.field_validation)?;
     cx.warnings.extend(decoded.warnings);

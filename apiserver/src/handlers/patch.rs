@@ -21,7 +21,8 @@ use serde_json::{Map, Value};
 use super::managers::Owner;
 use super::store::{self, Update};
 use super::{format, update};
-use crate::codec::{body, canonical};
+use crate::cache::raw::{self, Place};
+use crate::codec::body;
 use crate::registry::custom::Custom;
 use crate::registry::{Served, checks};
 use crate::request::accept::{Allowed, Route};
@@ -81,6 +82,8 @@ pub struct Shape<'a> {
     /// Decodes and defaults custom objects instead.
     pub custom: Option<(&'a Custom, &'a Served)>,
     pub group_resource: GroupResource,
+    /// Where its members of kept text are.
+    pub texts: &'static [Place],
     /// Who comes to own what.
     pub owner: Owner<'a>,
 }
@@ -115,6 +118,7 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
             defaults: Some(&target.resource),
             custom: target.custom().map(|custom| (custom, &*target)),
             group_resource: target.group_resource(),
+            texts: raw::places(&target.storage.group, &target.storage.plural),
             owner: Owner::of(&target, &change_subresource, &manager),
         };
         let mut new = patch.apply(cx, &shape, current, &change_name)?;
@@ -200,16 +204,27 @@ impl Patch {
         let Some(current) = current else { return Err(Status::not_found(&shape.group_resource, name)) };
         let mut new = if self.format == Format::Strategic {
             let mut new = current.clone();
-            let (strict, shown) = self.strategic(&mut new, shape)?;
-            self.convert(cx, shape, &mut new, strict, &shown)?;
+            let strict = self.strategic(&mut new, shape)?;
+            self.convert(cx, shape, current, &mut new, strict)?;
+            // They were a tree in between.
+            cx.texts = Some(Vec::new());
             new
         } else {
             // What these do not touch keeps its text, and what they bring has its own.
-            let current = gotext::json(current);
+            let current = match shape.custom {
+                Some(_) => gotext::json(current),
+                None => gotext::json_of(shape.schema, current),
+            };
+            let stored: Vec<String> = cx.stored_texts.iter().map(|text| raw::compact(text)).collect();
+            let kept = raw::keep(current.into_bytes(), shape.texts, &stored);
+            let current = String::from_utf8(kept).expect("texts in a text");
             let (text, strict) = match self.format {
                 Format::Json => self.json(&current)?,
                 _ => self.merge(&current)?,
             };
+            if !shape.texts.is_empty() {
+                cx.texts = Some(raw::texts(text.as_bytes(), shape.texts));
+            }
             self.settle(cx, shape, &text, strict)?
         };
         if shape.custom.is_some() {
@@ -249,8 +264,8 @@ impl Patch {
         Ok((merged.ok_or_else(|| Status::bad_request("Invalid JSON Patch"))?, decoded.strict))
     }
 
-    /// Patches strategically; answers strict errors and the patch as messages show it.
-    fn strategic(&self, object: &mut Value, shape: &Shape<'_>) -> Result<(Vec<String>, String), Status> {
+    /// Patches strategically; answers strict errors.
+    fn strategic(&self, object: &mut Value, shape: &Shape<'_>) -> Result<Vec<String>, Status> {
         let mut decoded = json::decode(&self.bytes, None).map_err(|error| Status::bad_request(error.to_string()))?;
         if let Some(error) = decoded.type_error {
             return Err(Status::bad_request(error));
@@ -259,7 +274,6 @@ impl Patch {
             decoded.value = Value::Object(Map::new());
         }
         must_be_object(&decoded.value).map_err(Status::bad_request)?;
-        let shown = patch::go_value(&decoded.value);
         patch::strategic::apply(object, decoded.value, shape.schema).map_err(|error| match &error {
             patch::strategic::Error::Conflict { .. } => Status::conflict(&shape.group_resource, "", error),
             patch::strategic::Error::PrimitiveList
@@ -272,10 +286,7 @@ impl Patch {
             }
             patch::strategic::Error::Invalid(text) => Status::failure(500, reason::UNKNOWN, text.as_str()),
         })?;
-        // The result is read as what the endpoint serves, whatever it calls itself.
-        object.set_api_version(&shape.api_version);
-        object.set_kind(shape.kind);
-        Ok((decoded.strict, shown))
+        Ok(decoded.strict)
     }
 
     fn decode(&self, ty: Option<TypeRef<'_>>) -> Result<json::Decoded, Status> {
@@ -326,35 +337,47 @@ impl Patch {
         let (config, repeated) = self.configuration()?;
         let force = self.options.force.unwrap_or_default();
         let mut new = shape.owner.apply(cx, current, &config, force)?;
-        if let Some(error) = repeated {
-            match self.options.field_validation {
-                FieldValidation::Strict => {
-                    return Err(Status::bad_request(format!(
-                        "error strict decoding YAML: error converting YAML to JSON: {error}"
-                    )));
-                }
-                FieldValidation::Warn => cx.warnings.extend(body::yaml_warnings(&error)),
-                FieldValidation::Ignore => {}
-            }
+        if current != Some(&new) {
+            cx.texts = Some(Vec::new());
         }
         if let Some((custom, served)) = shape.custom {
             let text = gotext::json(&new);
             let warnings = custom.settle_patched(served, &text, &mut new, self.options.field_validation, Vec::new())?;
+            self.complain_of_repeated(cx, repeated)?;
             cx.warnings.extend(warnings);
             return Ok(new);
         }
-        // The configuration fits its type, so this only brings what Go would have written.
-        canonical::decoded(shape.schema, &mut new).map_err(|error| {
-            let kind = format!("{}, Kind={}", shape.api_version, shape.kind);
+        // The configuration fits its schema, which says no more of numbers than that they are some.
+        api::converter::convert(shape.schema, &mut new).map_err(|error| {
+            // Without a group there is nothing before the slash.
+            let slash = if shape.api_version.contains('/') { "" } else { "/" };
+            let kind = format!("{slash}{}, Kind={}", shape.api_version, shape.kind);
             let name = format!("{}/{}; {kind}", config.namespace(), config.name());
-            let why = format!("unable to convert unstructured object to {kind}: {}", error.0);
+            let why = format!("unable to convert unstructured object to {kind}: {error}");
             let text = format!("failed to convert new object ({name}) to proper version: {why}");
             Status::failure(500, reason::UNKNOWN, text)
         })?;
+        self.complain_of_repeated(cx, repeated)?;
+        api::canonical::canonicalize_decoded(shape.schema, &mut new);
         if let Some(resource) = shape.defaults {
             checks::default(resource, &mut new, &cx.server);
         }
         Ok(new)
+    }
+
+    /// Refuses a configuration that says something twice, or tells of it: when everything else is well.
+    fn complain_of_repeated(&self, cx: &mut Context, repeated: Option<String>) -> Result<(), Status> {
+        let Some(error) = repeated else { return Ok(()) };
+        match self.options.field_validation {
+            FieldValidation::Strict => {
+                Err(Status::bad_request(format!("error strict decoding YAML: error converting YAML to JSON: {error}")))
+            }
+            FieldValidation::Warn => {
+                cx.warnings.extend(body::yaml_warnings(&error));
+                Ok(())
+            }
+            FieldValidation::Ignore => Ok(()),
+        }
     }
 
     /// Decodes what a patch made: unknown fields, types, canonical form, defaults.
@@ -401,12 +424,20 @@ impl Patch {
         &self,
         cx: &mut Context,
         shape: &Shape<'_>,
+        current: &Value,
         object: &mut Value,
         mut strict: Vec<String>,
-        shown: &str,
     ) -> Result<(), Status> {
-        let invalid = |error: String| invalid_patch(shown, error);
+        // The patch as messages show it, which is made when there is one.
+        let invalid = |error: String| {
+            let patch = json::decode(&self.bytes, None).map(|decoded| decoded.value).unwrap_or_default();
+            let patch = patch::strategic::without_nulls(current, patch, shape.schema);
+            invalid_patch(&patch::go_value(&patch), error)
+        };
         strict.extend(api::converter::convert(shape.schema, object).map_err(invalid)?);
+        // The result is what the endpoint serves, whatever it calls itself.
+        object.set_api_version(&shape.api_version);
+        object.set_kind(shape.kind);
         api::canonical::canonicalize_decoded(shape.schema, object);
         self.complain(cx, strict, invalid)?;
         if let Some(resource) = shape.defaults {

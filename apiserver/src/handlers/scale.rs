@@ -242,6 +242,7 @@ fn changed(
                 defaults: None,
                 custom: None,
                 group_resource: served.group_resource(),
+                texts: &[],
                 owner: owner(),
             };
             let mut scale = patch.apply(cx, &shape, Some(&old), &name)?;

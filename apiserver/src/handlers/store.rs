@@ -215,7 +215,9 @@ async fn create_with(
             }
         } else {
             match served.custom() {
-                None => cache.create_as(&key, &object, CreateOptions { ttl }, cx.text.as_deref()).await,
+                None => {
+                    cache.create_as(&key, &object, CreateOptions { ttl }, cx.texts.as_deref().unwrap_or_default()).await
+                }
                 Some(_) => cache.create(&key, served.write(object.clone()).await?, CreateOptions { ttl }).await,
             }
         };
@@ -267,32 +269,24 @@ async fn give_back(reserved: Option<Box<dyn Reservation>>) {
     }
 }
 
-/// A member whose text is kept ([`raw`]) is immutable in its text: what says the same in other words is refused.
-fn text_changed(
-    cx: &Context,
-    served: &Served,
-    update: &Update<'_>,
-    current: &Entry,
-    new: &Value,
-    old: &Value,
-    errors: &mut field::ErrorList,
-) {
-    let Some(member) = raw::member(&served.storage.group, &served.storage.plural) else { return };
-    let Some(text) = raw::text(current.json(), member).filter(|_| new[member] == old[member]) else { return };
-    let patch = cx.headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let is_same = match &cx.text {
-        Some(given) => given == text,
-        None if !update.derived => true,
-        // An apply that changes nothing is none.
-        None if patch.starts_with("application/apply-patch") && new == old => true,
-        // These two leave the rest of the text as Go writes it; the others read and write all of it.
-        None if patch.starts_with("application/json-patch") || patch.starts_with("application/merge-patch") => {
-            raw::compact(text) == text
-        }
-        None => apimachinery::gotext::json(&new[member]) == text,
-    };
-    if !is_same {
-        errors.push(field::invalid(&field::Path::new(member), &new[member], "field is immutable"));
+/// Whether members whose text is kept ([`raw`]) say what they say in other words: upstream, which has them as bytes,
+/// takes them for other ones.
+fn texts_changed(cx: &Context, served: &Served, new: &Value) -> bool {
+    let places = raw::places(&served.storage.group, &served.storage.plural);
+    match &cx.texts {
+        Some(given) if !places.is_empty() => raw::chosen(new, places, given) != cx.stored_texts,
+        _ => false,
+    }
+}
+
+/// The data of a ControllerRevision are immutable in their text, which is what errors show.
+fn immutable_text(cx: &Context, new: &Value, old: &Value, changed: bool, errors: &mut field::ErrorList) {
+    if changed && new["data"] == old["data"] {
+        errors.push(field::invalid(&field::Path::new("data"), &new["data"], "field is immutable"));
+    }
+    let Some(text) = cx.texts.as_ref().and_then(|texts| texts.first()) else { return };
+    for error in errors.0.iter_mut().filter(|error| error.field == "data") {
+        error.bad_value = field::BadValue::Raw(raw::compact(text));
     }
 }
 
@@ -423,6 +417,10 @@ async fn attempt(
     let group_resource = served.group_resource();
     let name = update.name;
     let old_stored = served.read(current).await?;
+    let places = raw::places(&served.storage.group, &served.storage.plural);
+    if !places.is_empty() {
+        cx.stored_texts = raw::texts(current.json(), places);
+    }
     let converted = (!served.is_storage_version()).then(|| served.from_storage(old_stored.clone()));
     let old = converted.as_ref().unwrap_or(&old_stored);
     let mut new = made(cx, served, Some(old), change).await?;
@@ -501,7 +499,8 @@ async fn attempt(
     }
     new.set_resource_version(old.resource_version());
     *reserved = hooks.reserve(&hook, &mut new, Some(&old_stored)).await?;
-    before_update(served, &hook, &mut new, &old_stored);
+    let other_texts = texts_changed(cx, served, &new);
+    before_update(served, &hook, &mut new, &old_stored, other_texts);
     finish(served, &mut new);
     managed::keep_times_if_equal(&old_stored, &mut new);
     let mut forgiven = Vec::new();
@@ -509,7 +508,9 @@ async fn attempt(
     let given = as_given(&new, &empty);
     errors.extend(checks::update(served, update.subresource, &given, &old_stored, &mut forgiven));
     drop(given);
-    text_changed(cx, served, update, current, &new, &old_stored, &mut errors);
+    if served.storage.kind == "ControllerRevision" {
+        immutable_text(cx, &new, &old_stored, other_texts, &mut errors);
+    }
     if !errors.is_empty() {
         return Err(invalid(served, &new, name, &errors));
     }
@@ -545,7 +546,7 @@ async fn attempt(
     }
     let ttl = hooks.ttl(&cx.server);
     let new = served.write(new).await?;
-    match cache.update(current, new, CreateOptions { ttl }).await {
+    match cache.update_as(current, new, CreateOptions { ttl }, cx.texts.as_deref()).await {
         Ok(entry) => {
             keep(reserved);
             served.wrote(&entry);
@@ -576,7 +577,7 @@ pub fn same_uid(served: &Served, uid: &str, old: &Value) -> Result<(), Status> {
 }
 
 /// What every update keeps of the old object, and the kind's own rules.
-fn before_update(served: &Served, hook: &HookContext<'_>, new: &mut Value, old: &Value) {
+fn before_update(served: &Served, hook: &HookContext<'_>, new: &mut Value, old: &Value, other_texts: bool) {
     // Upstream writes a binding past the strategy.
     if hook.subresource == "binding" {
         return;
@@ -616,7 +617,7 @@ fn before_update(served: &Served, hook: &HookContext<'_>, new: &mut Value, old: 
         let changed = match rules.generation {
             GenerationRule::None | GenerationRule::One => false,
             GenerationRule::Fields(fields) | GenerationRule::FieldsFromZero(fields) => {
-                fields.iter().any(|field| new.get(*field) != old.get(*field))
+                other_texts || fields.iter().any(|field| new.get(*field) != old.get(*field))
             }
             GenerationRule::AllAndLabels | GenerationRule::AllButMetadata => {
                 let rest = |object: &Value| {

@@ -1,6 +1,7 @@
 //! CustomResourceDefinitions: stored versions, and a deletion that waits for the instances.
 
 use api::validation::custom_resource_definition::unrecognized_formats;
+use apimachinery::gotext;
 use apimachinery::object::ObjectExt as _;
 use serde_json::{Value, json};
 
@@ -25,7 +26,7 @@ impl Hooks for CustomResourceDefinition {
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
         let known = old.map(unrecognized_formats).unwrap_or_default();
         let new = unrecognized_formats(new).into_iter().filter(|format| !known.contains(format));
-        new.map(|format| format!("unrecognized format {format:?}")).collect()
+        new.map(|format| format!("unrecognized format {}", gotext::quote(&format))).collect()
     }
 
     fn has_other_finalizers(&self, object: &Value) -> bool {

@@ -5,13 +5,13 @@
 
 use api::Resource;
 use apimachinery::gvk::GroupVersion;
-use apimachinery::json;
+use apimachinery::json as go_json;
 use apimachinery::object::ObjectExt as _;
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{betas, conversion, definition_beta, mirrored};
-use crate::cache::{PROTOBUF_PREFIX, Read};
+use crate::cache::{PROTOBUF_PREFIX, Read, raw};
 use crate::codec::protobuf;
 
 /// Reads a stored value as an object of the version `storage`.
@@ -19,8 +19,9 @@ pub(super) fn read(storage: &Resource, stored: &[u8]) -> Result<Read, String> {
     let mut object = if stored.starts_with(PROTOBUF_PREFIX) {
         message(stored)?
     } else {
-        json::parse(stored).map_err(|error| error.message)?
+        go_json::parse(stored).map_err(|error| error.message)?
     };
+    let texts = texts(storage, stored);
     let given = object.clone();
     if storage.group == "apiextensions.k8s.io" {
         definition_beta::modernize(&mut object);
@@ -31,11 +32,18 @@ pub(super) fn read(storage: &Resource, stored: &[u8]) -> Result<Read, String> {
     if kind != storage.kind {
         return Err(unknown());
     }
-    let from = Resource { group: version.group.clone().into(), version: version.version.clone().into(), ..storage.clone() };
+    let from =
+        Resource { group: version.group.clone().into(), version: version.version.clone().into(), ..storage.clone() };
     let ty = from.type_ref().ok_or_else(unknown)?;
     canonicalize(ty, &mut object);
-    mirrored::fill(&from, &mut object);
-    api::defaults::apply(&from, &mut object);
+    // What was in this group has its kinds elsewhere now.
+    let defaulted = if from.group == "extensions" { storage } else { &from };
+    betas::fill(&mut object, &from);
+    mirrored::fill(defaulted, &mut object);
+    api::defaults::apply(defaulted, &mut object);
+    if storage.kind == "Service" && storage.group.is_empty() {
+        one_of_many(&mut object);
+    }
     let is_storage = from.group == storage.group && from.version == storage.version;
     if !is_storage {
         betas::raise(&mut object, &from);
@@ -45,7 +53,46 @@ pub(super) fn read(storage: &Resource, stored: &[u8]) -> Result<Read, String> {
         }
     }
     let stale = !is_storage || !is_written_so(&given, &object);
-    Ok(Read { json: Bytes::from(json::to_vec_stored(&object)), stale })
+    let mut json = go_json::to_vec_stored(&object);
+    json = raw::keep(json, raw::places(&storage.group, &storage.plural), &texts);
+    Ok(Read { json: Bytes::from(json), stale })
+}
+
+/// The texts of the members whose text is kept. Of protobuf only the one of a ControllerRevision is looked for; others
+/// come in the form that they would be given here.
+fn texts(storage: &Resource, stored: &[u8]) -> Vec<String> {
+    let places = raw::places(&storage.group, &storage.plural);
+    if !stored.starts_with(PROTOBUF_PREFIX) {
+        return raw::texts(stored, places);
+    }
+    if storage.kind != "ControllerRevision" {
+        return Vec::new();
+    }
+    // A `RawExtension`, the second field.
+    let message = protobuf::open(stored).ok().map(|(.., message)| message);
+    let text = message.and_then(|message| protobuf::field(protobuf::field(message, 2)?, 1));
+    text.and_then(|text| String::from_utf8(text.to_vec()).ok()).into_iter().collect()
+}
+
+/// Services had one address of one family once.
+fn one_of_many(service: &mut Value) {
+    let Some(Value::Object(spec)) = service.get_mut("spec") else { return };
+    let is_external = spec.get("type").is_some_and(|kind| kind == "ExternalName");
+    if is_external {
+        spec.remove("internalTrafficPolicy");
+        return;
+    }
+    let address = spec.get("clusterIP").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if address.is_empty() {
+        return;
+    }
+    spec.entry("clusterIPs").or_insert_with(|| json!([address]));
+    if spec.contains_key("ipFamilies") || address == "None" {
+        return;
+    }
+    let family = if address.contains(':') { "IPv6" } else { "IPv4" };
+    spec.insert("ipFamilies".to_owned(), json!([family]));
+    spec.entry("ipFamilyPolicy").or_insert_with(|| "SingleStack".into());
 }
 
 /// Canonical as it is once it was stored.
@@ -97,8 +144,6 @@ fn message(stored: &[u8]) -> Result<Value, String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn row(group: &str, version: &str, plural: &str) -> &'static Resource {
@@ -118,6 +163,8 @@ mod tests {
         let (object, stale) = check(row("", "v1", "services"), &stored);
         assert!(stale);
         assert_eq!(object["spec"]["internalTrafficPolicy"], "Cluster");
+        assert_eq!(object["spec"]["clusterIPs"], json!(["10.0.0.1"]));
+        assert_eq!(object["spec"]["ipFamilies"], json!(["IPv4"]));
         let (again, stale) = check(row("", "v1", "services"), &object);
         assert_eq!((again, stale), (object, false));
     }
@@ -143,7 +190,24 @@ mod tests {
                 "spec": {"containers": [{"name": "a", "image": "a"}]}}}});
         let (object, _) = check(row("apps", "v1", "deployments"), &deployment);
         assert_eq!((&object["apiVersion"], &object["spec"]["replicas"]), (&json!("apps/v1"), &json!(1)));
-        assert_eq!(object["spec"]["template"]["spec"]["containers"][0]["terminationMessagePath"], "/dev/termination-log");
+        assert_eq!(
+            object["spec"]["template"]["spec"]["containers"][0]["terminationMessagePath"],
+            "/dev/termination-log"
+        );
+    }
+
+    #[test]
+    fn a_text_is_kept() {
+        let storage = row("apps", "v1", "controllerrevisions");
+        let stored =
+            r#"{"kind":"ControllerRevision","apiVersion":"apps/v1","metadata":{},"revision":1,"data":{"z":1.0}}"#;
+        let kept = |stored: &[u8]| {
+            let json = read(storage, stored).expect("reads").json;
+            raw::texts(&json, raw::places("apps", "controllerrevisions")).pop()
+        };
+        assert_eq!(kept(stored.as_bytes()).as_deref(), Some(r#"{"z":1.0}"#));
+        let message = b"k8s\0\n\x1d\n\x07apps/v1\x12\x12ControllerRevision\x12\x12\x12\x0e\n\x0c{\"z\":  1.0 }\x18\x01";
+        assert_eq!(kept(message).as_deref(), Some(r#"{"z":  1.0 }"#));
     }
 
     #[test]

@@ -66,8 +66,10 @@ pub struct Context {
     pub annotations: Annotations,
     /// Uids of the FlowSchema and the priority level the request belongs to.
     pub flow: Option<(Arc<str>, Arc<str>)>,
-    /// The text in which a member of kept text came ([`crate::cache::raw`]).
-    pub text: Option<String>,
+    /// The texts in which members of kept text came ([`crate::cache::raw`]), if that is known.
+    pub texts: Option<Vec<String>>,
+    /// Those that they have.
+    pub stored_texts: Vec<String>,
     /// What is recorded of the request.
     pub record: Option<crate::audit::Record>,
     /// What was converted to tell who owns which fields.
@@ -217,7 +219,8 @@ fn begin(server: Arc<Server>, request: Request<Body>) -> (Context, Body) {
         warnings: Warnings::default(),
         annotations: Annotations::default(),
         flow: None,
-        text: None,
+        texts: None,
+        stored_texts: Vec::new(),
         record: None,
         conversions: handlers::managers::Conversions::default(),
     };

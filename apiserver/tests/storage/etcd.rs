@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver::cache::{
-    Cache, CreateOptions, Error, Freshness, Item, PROTOBUF_PREFIX, Read, ResourceCache, ResourceSpec, RingLimits, Scope,
-    Start, WatchRequest,
+    Cache, CreateOptions, Error, Freshness, Item, PROTOBUF_PREFIX, Read, ResourceCache, ResourceSpec, RingLimits,
+    Scope, Start, WatchRequest,
 };
 use apiserver::storage::etcd::{Etcd, Options};
 use apiserver::storage::{self, Storage, WriteOptions};

@@ -206,7 +206,7 @@ mod tests {
             for field in fields.iter().filter(|field| !field.name.is_empty()) {
                 let base = field.ty.trim_start_matches(['*', '[', ']', '{', '}']);
                 let known = structs().contains_key(base)
-                    || matches!(base, "s" | "b" | "i" | "q" | "t" | "x" | "y" | "LabelSelector");
+                    || matches!(base, "s" | "b" | "i" | "q" | "t" | "x" | "y" | "r" | "LabelSelector");
                 assert!(known, "{kind}.{}: {}", field.name, field.ty);
             }
         }

@@ -6,7 +6,16 @@
 mod internal;
 mod lines;
 
+use apimachinery::field::BadValue;
+use apimachinery::gotext;
 use serde_json::Value;
+
+/// A struct of `internal.txt` as errors show it: Go writes it on one line.
+pub(super) fn shown(kind: &str, value: &Value) -> BadValue {
+    let mut text = String::new();
+    gotext::compact(&internal::show(kind, value), false, &mut text);
+    BadValue::Raw(text)
+}
 
 /// The lines of two objects that differ, with three lines around each. `kind` is the type of both: a struct of
 /// `internal.txt`, or a list of one.

@@ -8,7 +8,7 @@ use apimachinery::names;
 use serde_json::{Value, json};
 
 use super::checks::{
-    domain_prefixed_path, immutable, label_selector, name_is_subdomain, non_negative, parsed_selector,
+    domain_prefixed_path, immutable, immutable_struct, label_selector, name_is_subdomain, non_negative, parsed_selector,
 };
 use super::object_meta;
 use super::pod;
@@ -210,7 +210,7 @@ pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
 /// suspended and none of its pods is left.
 fn template_update(new: &Value, old: &Value, free: bool, path: &Path, errors: &mut ErrorList) {
     if !free {
-        immutable(new, old, &path.child("template"), errors);
+        immutable_struct("PodTemplateSpec", new, old, &path.child("template"), errors);
         return;
     }
     let mut old = old["spec"].clone();
@@ -218,7 +218,7 @@ fn template_update(new: &Value, old: &Value, free: bool, path: &Path, errors: &m
     for name in ["containers", "initContainers"] {
         allow_resources(new["spec"].list(name), old.get_mut(name));
     }
-    immutable(&new["spec"], &old, &path.child("template.spec"), errors);
+    immutable_struct("PodSpec", &new["spec"], &old, &path.child("template.spec"), errors);
 }
 
 /// Takes over where pods run.

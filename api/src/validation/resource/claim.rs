@@ -7,8 +7,8 @@ use apimachinery::names;
 use serde_json::Value;
 
 use super::super::checks::{
-    annotations, dns1123_label, dns1123_subdomain, immutable, labels, messages, name_is_long_name, name_is_subdomain,
-    qualified_name,
+    annotations, dns1123_label, dns1123_subdomain, immutable_struct, labels, messages, name_is_long_name,
+    name_is_subdomain, qualified_name,
 };
 use super::super::object_meta;
 use super::super::pod::resources::is_extended;
@@ -58,7 +58,7 @@ pub(in super::super) fn claim(claim: &Value, errors: &mut ErrorList) {
 pub(in super::super) fn claim_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     object_meta::create(new, true, name_is_subdomain, errors);
     object_meta::update(new, old, errors);
-    immutable(&new["spec"], &old["spec"], &Path::new("spec"), errors);
+    immutable_struct("ResourceClaimSpec", &new["spec"], &old["spec"], &Path::new("spec"), errors);
 }
 
 pub(in super::super) fn template(template: &Value, errors: &mut ErrorList) {
@@ -73,7 +73,7 @@ pub(in super::super) fn template(template: &Value, errors: &mut ErrorList) {
 
 pub(in super::super) fn template_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     object_meta::update(new, old, errors);
-    immutable(&new["spec"], &old["spec"], &Path::new("spec"), errors);
+    immutable_struct("ResourceClaimTemplateSpec", &new["spec"], &old["spec"], &Path::new("spec"), errors);
 }
 
 fn devices(devices: &Value, path: &Path, errors: &mut ErrorList) {

@@ -21,6 +21,39 @@ pub fn apply(document: &mut Value, patch: Value, ty: TypeRef<'_>) -> Result<()> 
     Ok(())
 }
 
+/// The patch as applying it leaves it upstream: what newly comes to an object loses its nulls, and messages show it so.
+pub fn without_nulls(original: &Value, mut patch: Value, ty: TypeRef<'_>) -> Value {
+    if let (Value::Object(original), Value::Object(patch)) = (original, &mut patch) {
+        lose_nulls(original, patch, ty);
+    }
+    patch
+}
+
+fn lose_nulls(original: &Tree, patch: &mut Tree, ty: TypeRef<'_>) {
+    if patch.contains_key(DIRECTIVE) {
+        return;
+    }
+    for (key, value) in patch.iter_mut().filter(|(key, _)| !key.starts_with('$')) {
+        match (original.get(key), value) {
+            (Some(Value::Object(old)), Value::Object(new)) => {
+                if let Some(meta) = lookup(ty, key).ok().filter(|meta| !meta.replace) {
+                    lose_nulls(old, new, meta.ty);
+                }
+            }
+            (Some(Value::Array(old)), Value::Array(new)) => {
+                let Some(meta) = lookup_slice(ty, key).ok().filter(|meta| meta.merge) else { continue };
+                for item in new.iter_mut().filter_map(Value::as_object_mut) {
+                    let same = |old: &&Value| old.get(meta.merge_key) == item.get(meta.merge_key);
+                    if let Some(Value::Object(old)) = old.iter().find(same) {
+                        lose_nulls(old, item, meta.ty);
+                    }
+                }
+            }
+            (_, value) => discard_nulls(value),
+        }
+    }
+}
+
 /// What the patch is applied to.
 #[derive(Clone, Copy)]
 pub(super) struct Options {
@@ -58,7 +91,15 @@ pub(super) fn merge_map(mut original: Tree, mut patch: Tree, ty: TypeRef<'_>, op
 }
 
 fn bad_directive<T>(directive: &Value, map: &Tree) -> Result<T> {
-    invalid(format!("unknown patch type: {} in map: {}", go_value(directive), go_map(map)))
+    // `%s` of something else than a string.
+    let shown = match directive {
+        Value::Bool(value) => format!("%!s(bool={value})"),
+        Value::Number(number) if number.is_f64() => format!("%!s(float64={})", go_value(directive)),
+        Value::Number(number) => format!("%!s(int64={number})"),
+        Value::Null => "%!s(<nil>)".to_owned(),
+        other => go_value(other),
+    };
+    invalid(format!("unknown patch type: {shown} in map: {}", go_map(map)))
 }
 
 fn merge_field(

@@ -8,7 +8,7 @@ mod apply;
 mod diff;
 mod order;
 
-pub use apply::apply;
+pub use apply::{apply, without_nulls};
 pub use diff::{three_way, two_way};
 
 use crate::gotext::{self, quote};

@@ -191,8 +191,7 @@ impl Custom {
         validation: FieldValidation,
         mut strict: Vec<String>,
     ) -> Result<(Value, Vec<String>), Status> {
-        let decoded =
-            json::decode(text.as_bytes(), None).map_err(|error| invalid_patch(text, error.message))?;
+        let decoded = json::decode(text.as_bytes(), None).map_err(|error| invalid_patch(text, error.message))?;
         let mut object = decoded.value;
         body::interpret(&object).map_err(|error| invalid_patch(text, error))?;
         if let Some(error) = decoded.type_error {
