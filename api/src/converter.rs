@@ -4,7 +4,7 @@
 
 use apimachinery::json::go_type;
 use apimachinery::schema::{Type, TypeRef};
-use apimachinery::{go_base64, gotext, json};
+use apimachinery::{go_base64, json};
 use serde_json::{Map, Number, Value};
 
 use crate::check::check_fields;
@@ -77,7 +77,7 @@ impl Walk {
             }
             // The others read JSON.
             (_, value) => {
-                whole(value);
+                json::settle(value);
                 check_fields(ty, value).type_error.map_or(Ok(()), Err)
             }
         }
@@ -122,21 +122,6 @@ fn integer(number: &Number) -> Option<i64> {
     const ABOVE: f64 = 9_223_372_036_854_775_808.0;
     // What does not fit becomes the lowest of all.
     Some(if (-ABOVE..ABOVE).contains(&float) { float as i64 } else { i64::MIN })
-}
-
-/// Numbers as they read once they were written.
-fn whole(value: &mut Value) {
-    match value {
-        Value::Number(number) if number.is_f64() => {
-            let text = gotext::float(number.as_f64().unwrap_or_default());
-            if let Ok(read) = json::parse(text.as_bytes()) {
-                *value = read;
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(whole),
-        Value::Object(map) => map.values_mut().for_each(whole),
-        _ => {}
-    }
 }
 
 #[cfg(test)]

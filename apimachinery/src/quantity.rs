@@ -197,6 +197,11 @@ impl Quantity {
     pub fn scaled_value(&self, scale: i32) -> i64 {
         let (mantissa, at) = round_up(self.mantissa, self.scale, scale);
         let widened = u32::try_from(at - scale).ok().and_then(pow10).and_then(|p| mantissa.checked_mul(p));
+        if self.amount.is_none() {
+            // Upstream takes the lowest bits of what does not fit.
+            let power = u32::try_from(at - scale).map_or(1, |power| 10i128.wrapping_pow(power));
+            return mantissa.wrapping_mul(power) as i64;
+        }
         match widened {
             Some(value) => i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX }),
             None if mantissa == 0 => 0,

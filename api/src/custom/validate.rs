@@ -174,8 +174,10 @@ fn wrong_type(path: &str, wanted: &str, have: &str) -> Error {
     Error::new(Code::Type, path, Some(have.into()), message)
 }
 
+/// Whether a double is an integer to go-openapi: beyond a bound it no longer tells one from the next.
 fn is_whole(float: f64) -> bool {
-    float.is_finite() && (float == float.trunc() || (float - float.round()).abs() < 1e-9)
+    const MOST_EXACT: f64 = 9_007_199_254_740_991.0;
+    float.abs() <= MOST_EXACT && (float == float.trunc() || (float - float.round()).abs() < 1e-9)
 }
 
 fn check_type(node: &Node, value: &Value, path: &str) -> Outcome {
@@ -202,10 +204,7 @@ fn check_type(node: &Node, value: &Value, path: &str) -> Outcome {
         Value::Null => ("null", ""),
     };
     let wants = |name: &str| wanted.contains(&name);
-    // Beyond this a double no longer tells one integer from the next.
-    const MOST_EXACT: f64 = 9_007_199_254_740_991.0;
-    let whole = |float: f64| is_whole(float) && float.abs() <= MOST_EXACT;
-    let float_as_integer = kind == "number" && value.as_f64().is_some_and(whole) && wants("integer");
+    let float_as_integer = kind == "number" && value.as_f64().is_some_and(is_whole) && wants("integer");
     let integer_as_float = kind == "integer" && wants("number");
     let textual = matches!(kind, "string" | "array");
     let acceptable = wants(kind) || own_format == format || float_as_integer || integer_as_float;
@@ -321,10 +320,8 @@ fn in_range(node: &Node, number: f64, integer: Option<i64>) -> bool {
     match node.kind {
         _ if node.int_or_string => true,
         Kind::Integer => {
-            let Some(integer) = integer else {
-                return number.fract() == 0.0 && number.abs() < 9.3e18;
-            };
-            format != "int32" || i32::try_from(integer).is_ok()
+            let text = integer.map_or_else(|| number.to_string(), |integer| integer.to_string());
+            if format == "int32" { text.parse::<i32>().is_ok() } else { text.parse::<i64>().is_ok() }
         }
         Kind::Number => format != "float" || number.abs() <= f64::from(f32::MAX),
         _ => true,
@@ -409,7 +406,8 @@ fn multiple_of(factor: f64, float: f64, integer: Option<i64>, path: &str, value:
     };
     if !positive {
         let message = format!("factor MultipleOf declared for {path} must be positive: {shown}");
-        return Some(Error::new(Code::Other, path, value, message));
+        let factor = if integer.is_some() { Value::from(factor as i64) } else { Value::from(factor) };
+        return Some(Error::new(Code::Other, path, Some(factor), message));
     }
     let fits = match integer {
         Some(integer) => integer % (factor as i64) == 0,

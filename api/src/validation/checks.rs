@@ -120,24 +120,7 @@ pub(super) fn annotations(annotations: &Value, path: &Path, errors: &mut ErrorLi
 
 /// A LabelSelector as Go writes it: labels before expressions.
 pub(super) fn selector_text(selector: &Value) -> BadValue {
-    let Value::Object(map) = selector else { return BadValue::Value(selector.clone()) };
-    let mut out = String::from("{");
-    for (name, fields) in [("matchLabels", &[][..]), ("matchExpressions", &["key", "operator", "values"])] {
-        let Some(value) = map.get(name) else { continue };
-        if out.len() > 1 {
-            out.push(',');
-        }
-        out.push_str(&format!("\"{name}\":"));
-        match value {
-            Value::Array(items) if !fields.is_empty() => {
-                let items: Vec<String> = items.iter().map(|i| ordered(i, fields)).collect();
-                out.push_str(&format!("[{}]", items.join(",")));
-            }
-            other => out.push_str(&go_json(other)),
-        }
-    }
-    out.push('}');
-    BadValue::Raw(out)
+    if selector.is_object() { diff::shown("LabelSelector", selector) } else { BadValue::Value(selector.clone()) }
 }
 
 /// An object's JSON with its fields in the given order; fields not named are left out.

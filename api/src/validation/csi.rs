@@ -142,7 +142,7 @@ pub(super) fn capacity_update(new: &Value, old: &Value, errors: &mut ErrorList) 
     capacity(new, errors);
     object_meta::update(new, old, errors);
     let topology = "nodeTopology";
-    immutable_struct("LabelSelector", &new[topology], &old[topology], &Path::new(topology), errors);
+    immutable_struct("*LabelSelector", &new[topology], &old[topology], &Path::new(topology), errors);
     immutable(&new["storageClassName"], &old["storageClassName"], &Path::new("storageClassName"), errors);
 }
 

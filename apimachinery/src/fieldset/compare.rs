@@ -135,8 +135,9 @@ fn node(old: Option<&Value>, new: Option<&Value>, ty: TypeRef<'_>, out: &mut Com
     } else if old.is_none() || old_atom == new_atom {
         inside(new_atom, old, new, ty, out)
     } else {
-        inside(old_atom, old, new, ty, out);
-        inside(new_atom, old, new, ty, out)
+        // Either may own it as a whole.
+        let was = inside(old_atom, old, new, ty, out);
+        inside(new_atom, old, new, ty, out) || was
     };
     match (old, new) {
         (None, _) => Mark::Added,

@@ -365,6 +365,20 @@ impl<'s> Decoder<'_, 's> {
     }
 }
 
+/// Gives a tree the numbers that it reads once it was written: a float without a fraction is an integer then.
+pub fn settle(value: &mut Value) {
+    match value {
+        Value::Number(float) if float.is_f64() => {
+            if let Some(read) = number(&crate::gotext::float(float.as_f64().unwrap_or_default())) {
+                *value = read;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(settle),
+        Value::Object(map) => map.values_mut().for_each(settle),
+        _ => {}
+    }
+}
+
 /// Whether two trees say the same, in which an integer may be written as a float.
 pub fn is_equal(a: &Value, b: &Value) -> bool {
     match (a, b) {

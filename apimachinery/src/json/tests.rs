@@ -100,6 +100,11 @@ fn numbers_are_written_as_go_writes_them() {
     assert_eq!(String::from_utf8(to_vec_stored(&tree)).unwrap(), written.replace("-0,", "0,"));
     let pretty = to_vec_pretty(&json!({"a": [1.5, {}], "b": {"c": []}}));
     assert_eq!(pretty, serde_json::to_vec_pretty(&json!({"a": [1.5, {}], "b": {"c": []}})).unwrap());
+    let mut settled = tree.clone();
+    settle(&mut settled);
+    assert_eq!(settled["a"][0], json!(1));
+    assert_eq!(settled["a"][4], json!(0));
+    assert_eq!(settled["a"][2], json!(1e21));
     assert!(is_equal(&json!([{"a": 1.0}]), &json!([{"a": 1}])));
     assert!(!is_equal(&json!([{"a": 1.5}]), &json!([{"a": 1}])));
 }

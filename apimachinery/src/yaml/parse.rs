@@ -74,7 +74,9 @@ pub fn parse_documents_core(text: &str) -> Result<Vec<Value>, Error> {
 }
 
 fn json_stream(text: &str) -> Option<Vec<Value>> {
-    if let Ok(value) = json::parse(text.as_bytes()) {
+    if let Ok(mut value) = json::parse(text.as_bytes()) {
+        // As it would be sent.
+        json::settle(&mut value);
         return Some(vec![value]);
     }
     serde_json::Deserializer::from_str(text).into_iter().collect::<Result<_, _>>().ok()

@@ -19,6 +19,7 @@ mod golden;
 mod hostile;
 mod hostile_webhooks;
 mod lifecycle;
+mod numbers;
 mod oidc;
 mod reload;
 mod tables;
