@@ -141,6 +141,12 @@ fn form(ty: TypeRef<'_>, value: &mut Value, keep_empty: bool) {
                 *text = STANDARD.encode(bytes);
             }
         }
+        (Type::Bytes, value @ Value::Array(_)) => {
+            let bytes: Option<Vec<u8>> = value.as_array().into_iter().flatten().map(octet).collect();
+            if let Some(bytes) = bytes {
+                *value = STANDARD.encode(bytes).into();
+            }
+        }
         (Type::SchemaOrBool(schema) | Type::SchemaOrArray(schema) | Type::SchemaOrStringArray(schema), value) => {
             match value {
                 Value::Object(_) => form(ty.at(*schema), value, keep_empty),
@@ -294,6 +300,11 @@ pub(crate) fn double(value: f64) -> Option<Value> {
     if whole { Some(Value::from(value as i64)) } else { serde_json::Number::from_f64(value).map(Value::Number) }
 }
 
+/// A byte that is given as a number; nothing is zero.
+fn octet(value: &Value) -> Option<u8> {
+    if value.is_null() { Some(0) } else { u8::try_from(value.as_i64()?).ok() }
+}
+
 fn canonical_quantity(value: &mut Value) {
     let canonical = match &*value {
         // Go's reader passes over blanks around it.
@@ -368,6 +379,11 @@ mod tests {
                 "ConfigMap",
                 json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {}, "x": 1}, "data": null}),
                 json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}),
+            ),
+            (
+                "Secret",
+                json!({"data": {"a": [1, null, 255], "b": []}}),
+                json!({"metadata": {}, "data": {"a": "AQD/", "b": ""}}),
             ),
             (
                 "Namespace",

@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 
 use apimachinery::gotext;
-use apimachinery::json::{self, Token};
+use apimachinery::json::{self, Misfit, Token};
 use apimachinery::schema::{ObjectType, Type, TypeRef};
 use serde_json::Value;
 
@@ -102,6 +102,7 @@ impl<'a> Checker<'a> {
                 Value::Object(_),
             ) => self.by_itself(ty.at(*schema), std::slice::from_ref(value)),
             (Type::SchemaOrArray(schema), Value::Array(items)) => self.by_itself(ty.at(*schema), items),
+            (Type::Bytes, Value::Array(items)) => items.iter().try_for_each(|item| self.hold(item, json::octet)),
             (_, value) => self.fit(ty, value),
         }
     }
@@ -117,6 +118,10 @@ impl<'a> Checker<'a> {
     /// Holds a value against its type. The first that does not fit is kept and the reading goes on, as Go does, unless
     /// the type reads its value by itself.
     fn fit(&mut self, ty: TypeRef<'_>, value: &Value) -> Result<(), String> {
+        self.hold(value, |token| json::misfit(ty, token))
+    }
+
+    fn hold(&mut self, value: &Value, misfit: impl Fn(Token<'_>) -> Option<Misfit>) -> Result<(), String> {
         let digits;
         let token = match value {
             Value::Null => return Ok(()),
@@ -129,7 +134,7 @@ impl<'a> Checker<'a> {
             Value::Array(_) => Token::Array,
             Value::Object(_) => Token::Object,
         };
-        let Some(misfit) = json::misfit(ty, token) else { return Ok(()) };
+        let Some(misfit) = misfit(token) else { return Ok(()) };
         let owner = self.owner.filter(|_| !self.fields.is_empty()).map_or("", |owner| json::short(&owner.name));
         let text = misfit.cause.at(owner, &self.fields.join("."));
         if misfit.ends {
@@ -217,6 +222,12 @@ mod tests {
                 "json: cannot unmarshal array into Go struct field Pod.metadata of type v1.ObjectMeta",
             ),
             ("", "Pod", json!([]), "json: cannot unmarshal array into Go value of type v1.Pod"),
+            (
+                "",
+                "Secret",
+                json!({"data": {"a": [1, null, 300]}}),
+                "json: cannot unmarshal number 300 into Go struct field Secret.data of type uint8",
+            ),
             ("", "Secret", json!({"data": {"a": "!"}}), "illegal base64 data at input byte 0"),
             ("", "Secret", json!({"data": {"a": "YWI"}}), "illegal base64 data at input byte 0"),
             ("", "Secret", json!({"data": {"a": "YWJj="}}), "illegal base64 data at input byte 4"),

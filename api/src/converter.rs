@@ -57,6 +57,7 @@ impl Walk {
                 Ok(_) => Ok(()),
                 Err(at) => Err(format!("error decoding from json: illegal base64 data at input byte {at}")),
             },
+            (Type::Bytes, Value::Array(items)) => items.iter_mut().try_for_each(octet),
             (Type::List(_) | Type::Bytes, _) => Err(format!("cannot restore slice from {kind}")),
             (Type::String(_), Value::String(_)) | (Type::Bool, Value::Bool(_)) | (Type::Double, Value::Number(_)) => {
                 Ok(())
@@ -111,6 +112,17 @@ impl Walk {
         }
         self.path.push_str(name);
     }
+}
+
+/// One of the bytes of a list of numbers: the lowest eight bits of what is given.
+fn octet(value: &mut Value) -> Result<(), String> {
+    let byte = match value {
+        Value::Null => 0,
+        Value::Number(number) => integer(number).ok_or("cannot convert float64 to uint8")? as u8,
+        _ => return Err("unrecognized type: uint8".to_owned()),
+    };
+    *value = byte.into();
+    Ok(())
 }
 
 /// A number as an integer of 64 bits, as the processor makes it; `None` for fractions.
@@ -173,6 +185,16 @@ mod tests {
         assert_eq!(convert(pod(), &mut value), Ok(vec![]));
         assert_eq!(value["metadata"]["generation"], i64::MIN);
         assert_eq!(value["spec"]["containers"][0]["livenessProbe"]["httpGet"]["port"], 80);
+    }
+
+    #[test]
+    fn bytes_may_be_numbers() {
+        let secret = table().find_kind("", "v1", "Secret").expect("built in");
+        let mut value = json!({"data": {"a": [1, 257, null]}});
+        assert_eq!(convert(secret, &mut value), Ok(vec![]));
+        assert_eq!(value, json!({"data": {"a": [1, 1, 0]}}));
+        let mut value = json!({"data": {"a": ["a"]}});
+        assert_eq!(convert(secret, &mut value).unwrap_err(), "unrecognized type: uint8");
     }
 
     #[test]

@@ -70,12 +70,12 @@ pub(super) fn item_element(item: &Value, kind: &ListKind, ty: TypeRef<'_>) -> Re
         (ListKind::Set, Value::Null) => {
             Err("associative list without keys has an element that's an explicit null".into())
         }
-        (ListKind::Set, value) => Ok(PathElement::Value(value.clone())),
+        (ListKind::Set, value) => Ok(PathElement::Value(settled(value))),
         (ListKind::Map(_), Value::Null) => Err("associative list with keys may not have a null element".into()),
         (ListKind::Map(names), Value::Object(map)) => {
             let mut keys: Vec<(String, Value)> = Vec::with_capacity(names.len());
             for name in names {
-                let value = map.get(name.as_ref()).cloned().or_else(|| key_default(name, ty));
+                let value = map.get(name.as_ref()).map(settled).or_else(|| key_default(name, ty));
                 if let Some(value) = value {
                     keys.push((name.to_string(), value));
                 }
@@ -92,6 +92,13 @@ pub(super) fn item_element(item: &Value, kind: &ListKind, ty: TypeRef<'_>) -> Re
         }
         (ListKind::Map(_), _) => Err("associative list with keys may not have non-map elements".into()),
     }
+}
+
+/// A part of a name, in which 1.0 is 1.
+fn settled(value: &Value) -> Value {
+    let mut value = value.clone();
+    crate::json::settle(&mut value);
+    value
 }
 
 /// What a key field is when it is not there: its default, or what Go would write for it.

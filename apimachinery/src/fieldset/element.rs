@@ -74,7 +74,7 @@ fn show(value: &Value) -> String {
     match value {
         Value::String(s) => quote(s),
         Value::Null => "null".into(),
-        other => other.to_string(),
+        other => crate::patch::go_value(other),
     }
 }
 
@@ -92,11 +92,12 @@ impl fmt::Display for PathElement {
                 f.write_str("k:{")?;
                 for (i, (name, value)) in keys.iter().enumerate() {
                     let comma = if i > 0 { "," } else { "" };
+                    let value = crate::json::to_text(value);
                     write!(f, "{comma}{}:{value}", Value::from(name.as_str()))?;
                 }
                 f.write_str("}")
             }
-            Self::Value(value) => write!(f, "v:{value}"),
+            Self::Value(value) => write!(f, "v:{}", crate::json::to_text(value)),
             Self::Index(index) => write!(f, "i:{index}"),
         }
     }

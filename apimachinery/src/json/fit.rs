@@ -75,12 +75,22 @@ fn text<T>(read: Result<T, String>, ends: bool) -> Option<Misfit> {
     read.err().map(|error| Misfit { cause: Cause::Text(error), ends })
 }
 
+/// What is wrong with one of the bytes of a list of numbers.
+pub fn octet(token: Token<'_>) -> Option<Misfit> {
+    match token {
+        Token::Number(digits) if digits.parse::<u8>().is_ok() => None,
+        Token::Number(digits) => number(digits, "uint8", false),
+        other => kind(other, "uint8", false),
+    }
+}
+
 /// What is wrong with a value; what is in a container is another matter.
 pub fn misfit(ty: TypeRef<'_>, token: Token<'_>) -> Option<Misfit> {
     let int32 = |digits: &str| digits.parse::<i64>().is_ok_and(|integer| i32::try_from(integer).is_ok());
     match (ty.ty(), token) {
         (Type::Object(_) | Type::Map(_), Token::Object)
-        | (Type::List(_), Token::Array)
+        // Bytes may be numbers, one by one.
+        | (Type::List(_) | Type::Bytes, Token::Array)
         | (Type::String(_), Token::String(_))
         | (Type::Bool, Token::Bool)
         | (Type::IntOrString, Token::String(_))

@@ -9,7 +9,7 @@ mod fit;
 mod scan;
 mod write;
 
-pub use fit::{Cause, Misfit, Token, misfit};
+pub use fit::{Cause, Misfit, Token, misfit, octet};
 pub(crate) use scan::number;
 pub use write::{append, append_typed, to_text, to_vec, to_vec_pretty, to_vec_stored};
 
@@ -75,6 +75,8 @@ enum Mode<'s> {
     Typed { ty: TypeRef<'s>, report: bool },
     /// Anything goes; duplicates are reported or not.
     Free { report: bool },
+    /// One of the bytes of a list of numbers.
+    Octet,
     /// Read and thrown away.
     Discard,
 }
@@ -103,6 +105,7 @@ impl<'s> Mode<'s> {
     fn field(self, key: &str) -> Option<Self> {
         match self {
             Self::Discard => Some(Self::Discard),
+            Self::Octet => Some(Self::Free { report: false }),
             Self::Free { .. } => Some(self),
             Self::Typed { ty, report } => match ty.ty() {
                 Type::Object(object) => match ty.field(key) {
@@ -125,10 +128,12 @@ impl<'s> Mode<'s> {
         match self {
             Self::Typed { ty, report } => match ty.ty() {
                 Type::List(list) => Self::Typed { ty: ty.at(list.item), report },
+                Type::Bytes => Self::Octet,
                 // JSONSchemaPropsOrArray holds schemas.
                 Type::Object(_) if !report => self,
                 _ => Self::Free { report: false },
             },
+            Self::Octet => Self::Free { report: false },
             other => other,
         }
     }
@@ -226,6 +231,7 @@ impl<'s> Decoder<'_, 's> {
                     return Value::String(text.to_owned());
                 }
             }
+            Mode::Octet => self.fit(mode, Token::Number(text)),
             Mode::Free { .. } => {}
             Mode::Discard => return Value::Null,
         }
@@ -238,11 +244,16 @@ impl<'s> Decoder<'_, 's> {
 
     /// Holds a value against its type.
     fn fit(&mut self, mode: Mode<'s>, token: Token<'_>) {
-        if let Mode::Typed { ty, report } = mode
-            && !self.ended
-            && let Some(misfit) = misfit(ty, token)
-        {
-            self.misfit(&misfit, !report);
+        if self.ended {
+            return;
+        }
+        let (found, within) = match mode {
+            Mode::Typed { ty, report } => (misfit(ty, token), !report),
+            Mode::Octet => (octet(token), false),
+            Mode::Free { .. } | Mode::Discard => return,
+        };
+        if let Some(found) = found {
+            self.misfit(&found, within);
         }
     }
 

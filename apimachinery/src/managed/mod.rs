@@ -216,7 +216,8 @@ pub fn keep_times_if_equal(old: &Value, new: &mut Value) {
     }
 }
 
-fn equal_but_for_managed(a: &Value, b: &Value) -> bool {
+/// Whether two objects differ in nothing but who owns what.
+pub fn equal_but_for_managed(a: &Value, b: &Value) -> bool {
     let (Value::Object(a), Value::Object(b)) = (a, b) else { return false };
     let metadata = |x: Option<&Value>, y: Option<&Value>| match (x, y) {
         (Some(Value::Object(x)), Some(Value::Object(y))) => {

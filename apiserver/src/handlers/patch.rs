@@ -9,6 +9,7 @@ use apimachinery::field;
 use apimachinery::gotext;
 use apimachinery::gvk::{GroupKind, GroupResource, GroupVersionKind};
 use apimachinery::json;
+use apimachinery::managed;
 use apimachinery::object::ObjectExt as _;
 use apimachinery::patch;
 use apimachinery::schema::{Field, ListKind, ListType, ObjectType, Schema, StringType, Type, TypeId, TypeRef};
@@ -337,7 +338,8 @@ impl Patch {
         let (config, repeated) = self.configuration()?;
         let force = self.options.force.unwrap_or_default();
         let mut new = shape.owner.apply(cx, current, &config, force)?;
-        if current != Some(&new) {
+        // An apply that changes nothing of the object leaves it as it is.
+        if !current.is_some_and(|current| managed::equal_but_for_managed(current, &new)) {
             cx.texts = Some(Vec::new());
         }
         if let Some((custom, served)) = shape.custom {

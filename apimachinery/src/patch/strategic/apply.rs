@@ -91,15 +91,23 @@ pub(super) fn merge_map(mut original: Tree, mut patch: Tree, ty: TypeRef<'_>, op
 }
 
 fn bad_directive<T>(directive: &Value, map: &Tree) -> Result<T> {
-    // `%s` of something else than a string.
-    let shown = match directive {
-        Value::Bool(value) => format!("%!s(bool={value})"),
-        Value::Number(number) if number.is_f64() => format!("%!s(float64={})", go_value(directive)),
-        Value::Number(number) => format!("%!s(int64={number})"),
+    invalid(format!("unknown patch type: {} in map: {}", go_text(directive), go_map(map)))
+}
+
+/// Go's `%s`, which is for strings.
+fn go_text(value: &Value) -> String {
+    match value {
         Value::Null => "%!s(<nil>)".to_owned(),
-        other => go_value(other),
-    };
-    invalid(format!("unknown patch type: {shown} in map: {}", go_map(map)))
+        Value::Bool(value) => format!("%!s(bool={value})"),
+        Value::Number(number) if number.is_f64() => format!("%!s(float64={})", go_value(value)),
+        Value::Number(number) => format!("%!s(int64={number})"),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let fields: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
+            format!("map[{}]", fields.join(" "))
+        }
+    }
 }
 
 fn merge_field(
