@@ -356,9 +356,14 @@ impl<'s> Decoder<'_, 's> {
     fn place(&mut self, value: Value) -> Result<Placed<'s>, Error> {
         match self.stack.last_mut() {
             None => Ok(Placed::Done(value)),
-            Some(Frame::Object { map, key, keep, .. }) => {
+            Some(Frame::Object { map, key, keep, mode, .. }) => {
                 if *keep {
-                    map.insert(std::mem::take(key), value);
+                    let name = std::mem::take(key);
+                    let value = match (map.remove(&name), *mode) {
+                        (Some(before), Mode::Typed { ty, .. }) => again(ty, &name, before, value),
+                        _ => value,
+                    };
+                    map.insert(name, value);
                 }
                 match self.scanner.next_key()? {
                     Some(key) => Ok(Placed::Next(self.enter(key)?)),
@@ -373,6 +378,48 @@ impl<'s> Decoder<'_, 's> {
                 if self.scanner.next_item()? { Ok(Placed::Next(item)) } else { Ok(Placed::Closed(self.pop())) }
             }
         }
+    }
+}
+
+/// What a member is that a struct was given twice: Go reads the second into what the first has left.
+fn again(owner: TypeRef<'_>, name: &str, before: Value, value: Value) -> Value {
+    match owner.field(name) {
+        Some(found) => over(found.ty, found.field.pointer, before, value),
+        None => value,
+    }
+}
+
+fn over(ty: TypeRef<'_>, pointer: bool, before: Value, value: Value) -> Value {
+    match (ty.ty(), before, value) {
+        (Type::Object(_), Value::Object(mut members), Value::Object(new)) => {
+            for (name, value) in new {
+                let value = match members.remove(&name) {
+                    Some(before) => again(ty, &name, before, value),
+                    None => value,
+                };
+                members.insert(name, value);
+            }
+            Value::Object(members)
+        }
+        (Type::Map(_), Value::Object(mut entries), Value::Object(new)) => {
+            entries.extend(new);
+            Value::Object(entries)
+        }
+        (Type::List(list), Value::Array(before), Value::Array(new)) => {
+            let mut before = before.into_iter();
+            let item = |value| match before.next() {
+                Some(before) => over(ty.at(list.item), false, before, value),
+                None => value,
+            };
+            Value::Array(new.into_iter().map(item).collect())
+        }
+        // Null is nothing to what is no pointer.
+        (
+            Type::Object(_) | Type::String(_) | Type::Int32 | Type::Int64 | Type::Double | Type::Bool,
+            before,
+            Value::Null,
+        ) if !pointer => before,
+        (_, _, value) => value,
     }
 }
 

@@ -79,6 +79,27 @@ fn an_integer_is_written_as_one() {
 }
 
 #[test]
+fn what_is_given_twice_is_read_into_the_first() {
+    let mut schema = Schema::new();
+    let integer = schema.add(Type::Int32);
+    let item =
+        schema.add(Type::Object(ObjectType::new("t.I", vec![Field::new("a", integer), Field::new("b", integer)])));
+    let list = schema.add(Type::List(ListType { item, kind: ListKind::Atomic, wrapped: false, marked: false }));
+    let map = schema.add(Type::Map(MapType { value: integer, atomic: false, marked: false }));
+    let fields = vec![Field::new("i", item), Field::new("l", list), Field::new("m", map), Field::new("n", integer)];
+    let root = schema.add(Type::Object(ObjectType::new("t.R", fields)));
+    for (text, read) in [
+        (r#"{"i":{"a":1},"i":{"b":2}}"#, json!({"i": {"a": 1, "b": 2}})),
+        (r#"{"l":[{"a":1},{"a":2}],"l":[{"b":3}]}"#, json!({"l": [{"a": 1, "b": 3}]})),
+        (r#"{"m":{"x":1,"y":1},"m":{"y":2}}"#, json!({"m": {"x": 1, "y": 2}})),
+        (r#"{"n":1,"n":null,"m":{"x":1},"m":null}"#, json!({"n": 1, "m": null})),
+        (r#"{"m":{"x":1,"x":2}}"#, json!({"m": {"x": 2}})),
+    ] {
+        assert_eq!(decode(text.as_bytes(), Some(schema.type_ref(root))).unwrap().value, read, "{text}");
+    }
+}
+
+#[test]
 fn the_first_wrong_type_counts() {
     let mut schema = Schema::new();
     let integer = schema.add(Type::Int32);

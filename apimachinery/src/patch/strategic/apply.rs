@@ -91,13 +91,15 @@ pub(super) fn merge_map(mut original: Tree, mut patch: Tree, ty: TypeRef<'_>, op
 }
 
 fn bad_directive<T>(directive: &Value, map: &Tree) -> Result<T> {
-    invalid(format!("unknown patch type: {} in map: {}", go_text(directive), go_map(map)))
+    let shown = if directive.is_null() { "%!s(<nil>)".to_owned() } else { go_text(directive) };
+    invalid(format!("unknown patch type: {shown} in map: {}", go_map(map)))
 }
 
 /// Go's `%s`, which is for strings.
 fn go_text(value: &Value) -> String {
     match value {
-        Value::Null => "%!s(<nil>)".to_owned(),
+        // Only by itself is nothing no string.
+        Value::Null => "<nil>".to_owned(),
         Value::Bool(value) => format!("%!s(bool={value})"),
         Value::Number(number) if number.is_f64() => format!("%!s(float64={})", go_value(value)),
         Value::Number(number) => format!("%!s(int64={number})"),
