@@ -7,6 +7,7 @@
 //! [`canonicalize`] changes the tree in place. It takes a tree whose types are right
 //! ([`crate::check::check_fields`]); what is not right it leaves as it is.
 
+use apimachinery::duration;
 use apimachinery::quantity::Quantity;
 use apimachinery::schema::{Field, Type, TypeRef};
 use apimachinery::time;
@@ -14,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use crate::{go_base64, go_duration};
+use crate::go_base64;
 
 /// Brings `value` into the form Go would give it.
 pub fn canonicalize(ty: TypeRef<'_>, value: &mut Value) {
@@ -126,8 +127,8 @@ fn form(ty: TypeRef<'_>, value: &mut Value, keep_empty: bool) {
         (Type::Time, Value::String(text)) => replace(text, time::canonical),
         (Type::MicroTime, Value::String(text)) => replace(text, time::canonical_micro),
         (Type::Duration, Value::String(text)) => {
-            if let Some(nanoseconds) = go_duration::parse(text) {
-                *text = go_duration::format(nanoseconds);
+            if let Ok(nanoseconds) = duration::parse(text) {
+                *text = duration::format(nanoseconds);
             }
         }
         (Type::Bytes, Value::String(text)) => {

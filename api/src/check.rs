@@ -6,12 +6,13 @@
 
 use std::fmt::Write as _;
 
+use apimachinery::duration;
 use apimachinery::quantity::Quantity;
 use apimachinery::schema::{ObjectType, ProtoEntry, Type, TypeRef};
 use apimachinery::time;
 use serde_json::Value;
 
-use crate::{go_base64, go_duration};
+use crate::go_base64;
 
 /// Upstream stops collecting strict errors here.
 pub const MAX_UNKNOWN: usize = 100;
@@ -212,9 +213,7 @@ impl<'a> Checker<'a> {
             (Type::MicroTime, Value::String(text)) => {
                 time::canonical_micro(text).map(drop).map_err(|error| error.to_string())
             }
-            (Type::Duration, Value::String(text)) => {
-                go_duration::parse(text).map(drop).ok_or_else(|| format!("time: invalid duration {text:?}"))
-            }
+            (Type::Duration, Value::String(text)) => duration::parse(text).map(drop).map_err(|error| error.to_string()),
             (Type::Quantity, Value::String(text)) => {
                 Quantity::parse(text.trim()).map(drop).map_err(|error| error.to_string())
             }

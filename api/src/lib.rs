@@ -9,7 +9,6 @@ pub mod defaults;
 pub mod discovery;
 pub mod expressions;
 pub mod go_base64;
-mod go_duration;
 pub mod openapi;
 pub mod printers;
 pub mod protobuf;

@@ -4,6 +4,7 @@
 //! typed structs, done on [`object::Object`] under a [`schema`].
 
 pub mod cron;
+pub mod duration;
 pub mod field;
 pub mod fields;
 pub mod fieldset;
