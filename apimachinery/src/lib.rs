@@ -8,6 +8,7 @@ pub mod duration;
 pub mod field;
 pub mod fields;
 pub mod fieldset;
+pub mod go_base64;
 pub mod gotext;
 pub mod gvk;
 pub mod intstr;

@@ -1,12 +1,11 @@
 //! Tree → protobuf.
 
-use apimachinery::duration;
 use apimachinery::schema::{ObjectType, ProtoEntry, Type, TypeRef};
+use apimachinery::{duration, go_base64};
 use serde_json::{Map, Value};
 
 use super::wire::Writer;
 use super::{Error, MAX_DEPTH};
-use crate::go_base64;
 
 /// The protobuf message of `value`, without the envelope. `apiVersion` and `kind` are not part of it.
 ///
