@@ -10,7 +10,7 @@
 use apimachinery::quantity::Quantity;
 use apimachinery::schema::{Field, Type, TypeRef};
 use apimachinery::time;
-use apimachinery::{go_base64, go_duration, gotext};
+use apimachinery::{duration, go_base64, gotext};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
@@ -131,8 +131,8 @@ fn form(ty: TypeRef<'_>, value: &mut Value, keep_empty: bool) {
         (Type::Time, Value::String(text)) => replace(text, time::canonical),
         (Type::MicroTime, Value::String(text)) => replace(text, time::canonical_micro),
         (Type::Duration, Value::String(text)) => {
-            if let Some(nanoseconds) = go_duration::parse(text) {
-                *text = go_duration::format(nanoseconds);
+            if let Ok(nanoseconds) = duration::parse(text) {
+                *text = duration::format(nanoseconds);
             }
         }
         (Type::Bytes, Value::String(text)) => {

@@ -3,6 +3,7 @@
 //! Knows no Kubernetes kind and talks to no API server.
 
 pub mod clock;
+pub mod config_file;
 pub mod duration;
 pub mod featuregate;
 pub mod files;

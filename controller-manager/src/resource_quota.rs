@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, synced};
-use crate::types::{MetadataOnly, Pod};
+use crate::types::{ContainerStatus, MetadataOnly, Pod};
 use crate::worker::{self, Error, Requeue};
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -103,6 +103,19 @@ impl Counted {
     }
 }
 
+/// Whether a change of a pod gives something back to a quota: the pod has ended, has gone to the quotas of the other
+/// scope, or was given other resources.
+fn uses_otherwise(old: &Pod, new: &Pod) -> bool {
+    let has_deadline = |pod: &Pod| pod.spec.active_deadline_seconds.is_some_and(|seconds| seconds >= 0);
+    let resized = |old: &[ContainerStatus], new: &[ContainerStatus]| {
+        old.iter().any(|old| new.iter().any(|new| old.name == new.name && old.resources != new.resources))
+    };
+    (new.is_finished() && !old.is_finished())
+        || has_deadline(old) != has_deadline(new)
+        || resized(&old.status.container_statuses, &new.status.container_statuses)
+        || resized(&old.status.init_container_statuses, &new.status.init_container_statuses)
+}
+
 /// Has the quotas of a namespace counted again.
 fn requeue(queue: &WorkQueue<ObjectKey>, quotas: &Store<Quota>, namespace: &str) {
     for quota in quotas.by_index(BY_NAMESPACE, namespace) {
@@ -136,10 +149,9 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     }
     {
         let (queue, quotas) = (queue.clone(), quotas.store());
-        let ended = |pod: &Pod| matches!(pod.status.phase.as_str(), "Succeeded" | "Failed");
         pods.on_event(move |event| match event {
             Event::Deleted(pod) => requeue(&queue, &quotas, &pod.metadata.namespace),
-            Event::Modified { old, new } if ended(new) && !ended(old) => {
+            Event::Modified { old, new } if uses_otherwise(old, new) => {
                 requeue(&queue, &quotas, &new.metadata.namespace);
             }
             _ => {}
@@ -149,7 +161,8 @@ pub fn start(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         let (queue, quotas) = (queue.clone(), quotas.store());
         informer.on_event(move |event| match event {
             Event::Deleted(object) => requeue(&queue, &quotas, &object.metadata.namespace),
-            Event::Modified { old, new } if old.metadata.generation != new.metadata.generation => {
+            // Not all of them count their generations.
+            Event::Modified { old, new } if old.metadata.resource_version != new.metadata.resource_version => {
                 requeue(&queue, &quotas, &new.metadata.namespace);
             }
             _ => {}
@@ -240,6 +253,28 @@ async fn reconcile(client: &Client, counted: &Counted, key: &ObjectKey, now: Tim
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_quotas_counted_again() {
+        let pod = |pod: Value| serde_json::from_value::<Pod>(pod).expect("a pod");
+        let running = json!({"status": {"phase": "Running", "containerStatuses": [
+            {"name": "a", "resources": {"requests": {"cpu": "1"}}},
+        ]}});
+        let changed = |pointer: &str, value: Value| {
+            let mut new = running.clone();
+            let (parent, member) = pointer.rsplit_once('/').expect("a pointer");
+            if new.pointer(parent).is_none() {
+                new[&parent[1..]] = json!({});
+            }
+            new.pointer_mut(parent).expect("it is there")[member] = value;
+            uses_otherwise(&pod(running.clone()), &pod(new))
+        };
+        assert!(changed("/status/phase", "Succeeded".into()));
+        assert!(changed("/spec/activeDeadlineSeconds", 5.into()), "it goes to the quotas of terminating pods");
+        assert!(changed("/status/containerStatuses/0/resources", json!({"requests": {"cpu": "500m"}})));
+        assert!(!changed("/status/podIP", "10.0.0.1".into()));
+        assert!(!changed("/spec/nodeName", "a".into()));
+    }
 
     #[test]
     fn counts_what_is_there() {

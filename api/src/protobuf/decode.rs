@@ -1,6 +1,6 @@
 //! Protobuf → tree.
 
-use apimachinery::go_duration;
+use apimachinery::duration;
 use apimachinery::schema::{Field, ObjectType, ProtoEntry, Type, TypeRef};
 use apimachinery::time;
 use base64::Engine as _;
@@ -226,7 +226,7 @@ impl Decoder {
             Type::Time | Type::MicroTime => timestamp(bytes, matches!(ty.ty(), Type::MicroTime), name),
             Type::Duration => {
                 let [duration, _, _] = varints(bytes, name)?;
-                Ok(Value::String(go_duration::format(duration as i64)))
+                Ok(Value::String(duration::format(duration as i64)))
             }
             Type::Quantity => {
                 let quantity = bytes_field(bytes, 1, name)?.map(text).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Tree → protobuf.
 
 use apimachinery::schema::{ObjectType, ProtoEntry, Type, TypeRef};
-use apimachinery::{go_base64, go_duration};
+use apimachinery::{duration, go_base64};
 use serde_json::{Map, Value};
 
 use super::wire::Writer;
@@ -161,7 +161,7 @@ impl Encoder<'_> {
             Type::Duration => {
                 let nanoseconds = match value {
                     Value::Null => 0,
-                    Value::String(text) => go_duration::parse(text).ok_or_else(|| wrong(name, "a duration"))?,
+                    Value::String(text) => duration::parse(text).map_err(|_| wrong(name, "a duration"))?,
                     _ => return Err(wrong(name, "a duration")),
                 };
                 self.writer.varint_field(1, nanoseconds as u64);

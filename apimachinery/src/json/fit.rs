@@ -3,7 +3,7 @@
 use super::go_type;
 use crate::quantity::Quantity;
 use crate::schema::{Type, TypeRef};
-use crate::{go_base64, go_duration, time};
+use crate::{duration, go_base64, time};
 
 const QUANTITY_PATTERN: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
@@ -115,7 +115,7 @@ pub fn misfit(ty: TypeRef<'_>, token: Token<'_>) -> Option<Misfit> {
             text(time::canonical_micro(given).map_err(|error| error.to_string()), true)
         }
         (Type::Duration, Token::String(given)) => {
-            text(go_duration::parse(given).ok_or_else(|| format!("time: invalid duration {given:?}")), true)
+            text(duration::parse(given).map_err(|error| error.to_string()), true)
         }
         (Type::Time | Type::MicroTime | Type::Duration, other) => kind(other, "string", true),
         (Type::Quantity, Token::String(given) | Token::Number(given)) => {

@@ -164,6 +164,12 @@ impl Entry {
         ))
     }
 
+    /// An entry of an object that no store holds: its JSON says no version.
+    pub fn unstored(spec: &Arc<ResourceSpec>, name: &str, object: &Value) -> Arc<Entry> {
+        let json = Bytes::from(object.to_string());
+        Entry::assemble(spec, spec.key("", name).into(), 0, 0, json, Facts::of(spec, object), false)
+    }
+
     pub(super) fn assemble(
         spec: &Arc<ResourceSpec>,
         key: Arc<str>,

@@ -1,5 +1,6 @@
 //! Pods, as controllers see them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use client::meta::null_default;
@@ -54,6 +55,7 @@ pub struct PodSpec {
     pub subdomain: String,
     pub restart_policy: String,
     pub termination_grace_period_seconds: Option<i64>,
+    pub active_deadline_seconds: Option<i64>,
     pub affinity: Affinity,
     #[serde(deserialize_with = "null_default")]
     pub volumes: Vec<Volume>,
@@ -181,6 +183,18 @@ pub struct ContainerStatus {
     pub restart_count: i64,
     #[serde(deserialize_with = "null_default")]
     pub state: ContainerState,
+    /// What it was given, which a resize changes.
+    #[serde(deserialize_with = "null_default")]
+    pub resources: Interned<Resources>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    #[serde(deserialize_with = "null_default")]
+    pub requests: BTreeMap<String, String>,
+    #[serde(deserialize_with = "null_default")]
+    pub limits: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
