@@ -118,6 +118,12 @@ impl From<Option<Arc<ServerConfig>>> for Encrypted {
     }
 }
 
+impl From<Arc<ArcSwap<ServerConfig>>> for Encrypted {
+    fn from(tls: Arc<ArcSwap<ServerConfig>>) -> Self {
+        Self::Live(tls)
+    }
+}
+
 impl Encrypted {
     fn acceptor(&self) -> Option<TlsAcceptor> {
         match self {

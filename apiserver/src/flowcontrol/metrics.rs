@@ -12,6 +12,7 @@ use component_base::metrics::{Counter, CounterVec, Gauge, GaugeVec, Histogram, H
 use parking_lot::Mutex;
 
 use super::allocation::Demand;
+use super::utilization::{self, Counted, Kinds, Utilization};
 
 const FLOW: &[&str] = &["flow_schema", "priority_level"];
 const LEVEL: &[&str] = &["priority_level"];
@@ -51,6 +52,9 @@ pub struct FlowMetrics {
     latest_s: GaugeVec,
     next_s: GaugeVec,
     next_discounted_s: GaugeVec,
+    utilization: utilization::Families,
+    /// How many requests wait and are served, of those that read and of those that write.
+    pub(super) kinds: Kinds,
     /// By the names of schema and level.
     series: Mutex<HashMap<Names, Arc<Series>>>,
 }
@@ -79,6 +83,7 @@ struct Active {
 #[derive(Clone)]
 pub struct LevelSeries {
     pub(super) current_r: Level,
+    pub(super) utilization: Utilization,
     families: Arc<FlowMetrics>,
     level: Arc<str>,
 }
@@ -239,6 +244,8 @@ impl FlowMetrics {
                 Stability::Alpha,
                 LEVEL,
             ),
+            kinds: Kinds::new(registry),
+            utilization: utilization::Families::new(registry),
             series: Mutex::default(),
         }
     }
@@ -254,7 +261,23 @@ impl FlowMetrics {
 
     /// The series of a level.
     pub(super) fn level(self: &Arc<Self>, level: &Arc<str>) -> LevelSeries {
-        LevelSeries { current_r: self.current_r.with(&[level]), families: self.clone(), level: level.clone() }
+        LevelSeries {
+            current_r: self.current_r.with(&[level]),
+            utilization: self.utilization.level(level),
+            families: self.clone(),
+            level: level.clone(),
+        }
+    }
+
+    /// How many requests are served at a time at most without Priority and Fairness; 0 is no limit.
+    pub fn limit_in_flight(&self, reading: usize, writing: usize) {
+        let limit = |limit: usize| limit.max(1) as f64;
+        self.kinds.limit_executing(limit(reading), limit(writing));
+    }
+
+    /// Counts a request that is served without Priority and Fairness.
+    pub fn executes(&self, mutating: bool) -> Counted {
+        self.kinds.executes(mutating)
     }
 
     /// The limits of a level, as they are configured.

@@ -18,6 +18,7 @@ use crate::cache::{CreateOptions, Entry, Error, Freshness};
 use crate::codec::body::{self, Expected};
 use crate::registry::Served;
 use crate::registry::hooks::HookContext;
+use crate::request::Layer;
 use crate::request::accept::{self, Allowed, Route};
 use crate::request::options::{DeleteOptions, FieldValidation, ListOptions, Propagation};
 use crate::response::{self, Response};
@@ -234,8 +235,8 @@ async fn delete(
                     _ => Deleted::Gone(object),
                 });
             }
-            Decision::Mark => mark(served, &entry, object).await,
-            Decision::Now => remove(served, &entry, object).await,
+            Decision::Mark => cx.latencies.follow(Layer::Storage, mark(served, &entry, object)).await,
+            Decision::Now => cx.latencies.follow(Layer::Storage, remove(served, &entry, object)).await,
         };
         match result {
             Ok(deleted) => {
@@ -449,7 +450,9 @@ pub async fn collection(cx: &mut Context, served: &Arc<Served>, body: Body) -> R
         .try_collect()
         .await?;
     let plain = accept::Format { transform: None, ..format };
-    let (content_type, body) = response::list::body(served, entries, &meta, plain, &table_options(cx)?)?;
+    let table = table_options(cx)?;
+    let write = || response::list::body(served, entries, &meta, plain, &table);
+    let (content_type, body) = cx.latencies.track(Layer::Serialization, write)?;
     let mut answer = response::bytes(StatusCode::OK, content_type, bytes::Bytes::new());
     *answer.body_mut() = body;
     Ok(answer)

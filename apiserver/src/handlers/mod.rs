@@ -28,6 +28,7 @@ use axum::body::Body;
 use http::{Method, StatusCode};
 
 use crate::registry::{Served, checks};
+use crate::request::Layer;
 use crate::request::accept::{self, Allowed, Format, Route};
 use crate::response::table;
 use crate::response::{self, Response};
@@ -75,7 +76,9 @@ pub fn object_answer(
     object: &serde_json::Value,
     format: Format,
 ) -> Result<Response, Status> {
-    let (content_type, body) = response::encode::tree(served, object, format, &table_options(cx)?)?;
+    let table = table_options(cx)?;
+    let write = || response::encode::tree(served, object, format, &table);
+    let (content_type, body) = cx.latencies.track(Layer::Serialization, write)?;
     Ok(response::bytes(code, content_type, body))
 }
 
@@ -91,7 +94,9 @@ pub async fn entry_answer(
     format: Format,
 ) -> Result<Response, Status> {
     served.prepare(std::slice::from_ref(entry)).await?;
-    let (content_type, body) = response::encode::entry(served, entry, format, &table_options(cx)?)?;
+    let table = table_options(cx)?;
+    let write = || response::encode::entry(served, entry, format, &table);
+    let (content_type, body) = cx.latencies.track(Layer::Serialization, write)?;
     Ok(response::bytes(code, content_type, body))
 }
 

@@ -23,6 +23,7 @@ use crate::cache::{CreateOptions, Entry, Error, Freshness};
 use crate::registry::hooks::{HookContext, Reservation};
 use crate::registry::rules::{GenerationRule, StatusRule, StatusUpdate};
 use crate::registry::{Served, checks, disabled};
+use crate::request::Layer;
 use crate::request::options::WriteOptions;
 use crate::server::walk::Context;
 
@@ -214,9 +215,16 @@ async fn create_with(
                 Err(error) => Err(error),
             }
         } else {
+            let (options, latencies) = (CreateOptions { ttl }, &cx.latencies);
             match served.custom() {
-                None => cache.create_as(&key, &object, CreateOptions { ttl }, cx.text.as_deref()).await,
-                Some(_) => cache.create(&key, served.write(object.clone()).await?, CreateOptions { ttl }).await,
+                None => {
+                    let create = cache.create_as(&key, &object, options, cx.text.as_deref());
+                    latencies.follow(Layer::Storage, create).await
+                }
+                Some(_) => {
+                    let object = served.write(object.clone()).await?;
+                    latencies.follow(Layer::Storage, cache.create(&key, object, options)).await
+                }
             }
         };
         match result {
@@ -531,7 +539,7 @@ async fn attempt(
     let lost = unconditional || update.derived;
     if deleted_by_update(served, &new, &old_stored) {
         // The last finalizer went: this update is the deletion.
-        return match cache.delete(current).await {
+        return match cx.latencies.follow(Layer::Storage, cache.delete(current)).await {
             Ok(revision) => {
                 keep(reserved);
                 hooks.deleted(&hook, &new).await;
@@ -545,7 +553,8 @@ async fn attempt(
     }
     let ttl = hooks.ttl(&cx.server);
     let new = served.write(new).await?;
-    match cache.update(current, new, CreateOptions { ttl }).await {
+    let write = cache.update(current, new, CreateOptions { ttl });
+    match cx.latencies.follow(Layer::Storage, write).await {
         Ok(entry) => {
             keep(reserved);
             served.wrote(&entry);

@@ -40,6 +40,10 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     let bytes = body::read(body).await?;
     let options = WriteOptions::parse(&cx.query, WriteKind::Create)?;
     let mut request = decode(cx, ("authentication.k8s.io", "v1", "TokenRequest"), &bytes, &options)?;
+    if request.i64_at(&["spec", "expirationSeconds"]).is_none() {
+        request.set_at(&["spec", "expirationSeconds"], 3600.into());
+    }
+    cx.about(&request);
     let (namespace, name) = (cx.info.namespace.clone(), cx.info.name.clone());
     for (field, have, want) in
         [("name", request.name().to_string(), &name), ("namespace", request.namespace().to_string(), &namespace)]
@@ -51,9 +55,6 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
         }
     }
     super::store::wipe(&mut request);
-    if request.i64_at(&["spec", "expirationSeconds"]).is_none() {
-        request.set_at(&["spec", "expirationSeconds"], 3600.into());
-    }
     let manager = cx.field_manager(&options.field_manager);
     if let Some(schema) = api::table().find_kind("authentication.k8s.io", "v1", "TokenRequest") {
         let kind = ("authentication.k8s.io/v1", "TokenRequest", schema);
