@@ -235,8 +235,8 @@ async fn delete(
                     _ => Deleted::Gone(object),
                 });
             }
-            Decision::Mark => cx.latencies.follow(Layer::Storage, mark(served, &entry, object)).await,
-            Decision::Now => cx.latencies.follow(Layer::Storage, remove(served, &entry, object)).await,
+            Decision::Mark => mark(cx, served, &entry, object).await,
+            Decision::Now => remove(cx, served, &entry, object).await,
         };
         match result {
             Ok(deleted) => {
@@ -252,13 +252,15 @@ async fn delete(
     }
 }
 
-async fn mark(served: &Served, entry: &Arc<Entry>, object: Value) -> Result<Deleted, Error> {
+async fn mark(cx: &Context, served: &Served, entry: &Arc<Entry>, object: Value) -> Result<Deleted, Error> {
+    let _timing = cx.latencies.begin(Layer::Storage);
     let cache = served.cache.as_ref().expect("what is deleted is stored");
     let entry = cache.update(entry, object, CreateOptions::default()).await?;
     Ok(Deleted::Marked(entry.tree()))
 }
 
-async fn remove(served: &Served, entry: &Arc<Entry>, mut object: Value) -> Result<Deleted, Error> {
+async fn remove(cx: &Context, served: &Served, entry: &Arc<Entry>, mut object: Value) -> Result<Deleted, Error> {
+    let _timing = cx.latencies.begin(Layer::Storage);
     let cache = served.cache.as_ref().expect("what is deleted is stored");
     cache.delete(entry).await?;
     // The answer shows the object as it last was stored, under that version.

@@ -215,16 +215,10 @@ async fn create_with(
                 Err(error) => Err(error),
             }
         } else {
-            let (options, latencies) = (CreateOptions { ttl }, &cx.latencies);
+            let _timing = cx.latencies.begin(Layer::Storage);
             match served.custom() {
-                None => {
-                    let create = cache.create_as(&key, &object, options, cx.text.as_deref());
-                    latencies.follow(Layer::Storage, create).await
-                }
-                Some(_) => {
-                    let object = served.write(object.clone()).await?;
-                    latencies.follow(Layer::Storage, cache.create(&key, object, options)).await
-                }
+                None => cache.create_as(&key, &object, CreateOptions { ttl }, cx.text.as_deref()).await,
+                Some(_) => cache.create(&key, served.write(object.clone()).await?, CreateOptions { ttl }).await,
             }
         };
         match result {
@@ -539,7 +533,10 @@ async fn attempt(
     let lost = unconditional || update.derived;
     if deleted_by_update(served, &new, &old_stored) {
         // The last finalizer went: this update is the deletion.
-        return match cx.latencies.follow(Layer::Storage, cache.delete(current)).await {
+        let timing = cx.latencies.begin(Layer::Storage);
+        let deleted = cache.delete(current).await;
+        drop(timing);
+        return match deleted {
             Ok(revision) => {
                 keep(reserved);
                 hooks.deleted(&hook, &new).await;
@@ -553,8 +550,10 @@ async fn attempt(
     }
     let ttl = hooks.ttl(&cx.server);
     let new = served.write(new).await?;
-    let write = cache.update(current, new, CreateOptions { ttl });
-    match cx.latencies.follow(Layer::Storage, write).await {
+    let timing = cx.latencies.begin(Layer::Storage);
+    let updated = cache.update(current, new, CreateOptions { ttl }).await;
+    drop(timing);
+    match updated {
         Ok(entry) => {
             keep(reserved);
             served.wrote(&entry);

@@ -97,7 +97,8 @@ pub async fn handle(cx: &Context, served: &Arc<Served>, namespace: &str, name: &
         return Err(Status::invalid(&GroupKind::new(resource.group, resource.resource), name, &wrong));
     };
     tracing::warn!(key, why = found.why, user = cx.user.name, "an object that cannot be read is deleted");
-    match cx.latencies.follow(Layer::Storage, cache.discard(&key, &found)).await {
+    let _timing = cx.latencies.begin(Layer::Storage);
+    match cache.discard(&key, &found).await {
         // Somebody else was quicker.
         Err(crate::cache::Error::NotFound { .. }) => Ok(()),
         other => other.map_err(|error| errors::of_object(error, &resource, name)),

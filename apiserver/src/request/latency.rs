@@ -83,12 +83,10 @@ impl Latencies {
         done
     }
 
-    /// Counts the time until something is done.
-    pub async fn follow<T>(&self, layer: Layer, work: impl Future<Output = T>) -> T {
-        let begun = Instant::now();
-        let done = work.await;
-        self.add(layer, begun.elapsed());
-        done
+    /// Counts the time until the answer is dropped. (A function that takes a future and awaits it would hold it twice, on
+    /// stacks that have no room for that.)
+    pub fn begin(&self, layer: Layer) -> Timing<'_> {
+        Timing { latencies: self, layer, begun: Instant::now() }
     }
 
     /// Moves all to where another request, or the whole one, keeps its own.
@@ -114,6 +112,20 @@ impl Latencies {
             let spent = self.spent(layer);
             (!spent.is_zero()).then(|| (layer.annotation(), component_base::duration::format(spent)))
         })
+    }
+}
+
+/// Something that takes its time.
+#[must_use]
+pub struct Timing<'a> {
+    latencies: &'a Latencies,
+    layer: Layer,
+    begun: Instant,
+}
+
+impl Drop for Timing<'_> {
+    fn drop(&mut self) {
+        self.latencies.add(self.layer, self.begun.elapsed());
     }
 }
 

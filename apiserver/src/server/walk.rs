@@ -11,7 +11,7 @@ use std::time::Duration;
 use apimachinery::gotext;
 use apimachinery::status::Status;
 use axum::body::Body;
-use component_base::serving::Peer;
+use component_base::serving::{MAX_HEAD, Peer, head_length};
 use futures::FutureExt as _;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -397,8 +397,9 @@ fn attempted(cx: &Context) -> String {
 async fn impersonate(cx: &mut Context) -> Result<(), Status> {
     let Some(wanted) = impersonation::wanted(&mut cx.headers)? else { return Ok(()) };
     let request = Attributes::of(&cx.user, &cx.info, &cx.query);
-    let resolved = cx.server.impersonation.impersonate(&cx.server.authorizer, &request, &wanted);
-    let found = cx.latencies.follow(Layer::Impersonation, resolved).await?;
+    let timing = cx.latencies.begin(Layer::Impersonation);
+    let found = cx.server.impersonation.impersonate(&cx.server.authorizer, &request, &wanted).await?;
+    drop(timing);
     tracing::debug!(from = cx.user.name, to = found.user.name, "impersonating");
     if let Some(record) = &mut cx.record {
         record.impersonated(&found);
@@ -542,17 +543,19 @@ fn too_many_requests(retry_after: i64) -> Response {
 
 /// What Go's server answers by itself, before any handler: a request that is not HTTP as it understands it.
 fn malformed(cx: &Context) -> Option<Response> {
-    let text =
-        if cx.peer.is_some() && cx.version == http::Version::HTTP_11 && !cx.headers.contains_key(http::header::HOST) {
-            "400 Bad Request: missing required Host header"
-        } else if cx.method == http::Method::CONNECT {
-            return None;
-        } else if cx.uri.path().is_empty() || crate::request::query::unescape(cx.uri.path(), false).is_none() {
-            "400 Bad Request"
-        } else {
-            return None;
-        };
-    let mut answer = response::bytes(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", text);
+    let over_http1 = cx.peer.is_some() && cx.version == http::Version::HTTP_11;
+    let (code, text) = if over_http1 && head_length(&cx.method, &cx.uri, &cx.headers) > MAX_HEAD {
+        (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "431 Request Header Fields Too Large")
+    } else if over_http1 && !cx.headers.contains_key(http::header::HOST) {
+        (StatusCode::BAD_REQUEST, "400 Bad Request: missing required Host header")
+    } else if cx.method == http::Method::CONNECT {
+        return None;
+    } else if cx.uri.path().is_empty() || crate::request::query::unescape(cx.uri.path(), false).is_none() {
+        (StatusCode::BAD_REQUEST, "400 Bad Request")
+    } else {
+        return None;
+    };
+    let mut answer = response::bytes(code, "text/plain; charset=utf-8", text);
     answer.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     Some(answer)
 }

@@ -35,6 +35,7 @@ use crate::cri::Runtime;
 use crate::node::facts::Machine;
 use crate::settings::Settings;
 use crate::status;
+use crate::volume::Volumes;
 use crate::workers::Workers;
 
 /// The certificate that the API server shows kubelets.
@@ -58,6 +59,7 @@ pub struct Server {
     pub client: Client,
     pub cri: Arc<dyn Runtime>,
     pub workers: Arc<Workers>,
+    pub volumes: Arc<Volumes>,
     pub statuses: status::Manager,
     pub settings: Arc<Settings>,
     pub machine: Machine,

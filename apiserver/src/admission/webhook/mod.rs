@@ -235,8 +235,10 @@ impl Webhook {
         let called =
             |text: &dyn std::fmt::Display, code| Failure::Calling(format!("failed to call webhook: {text}"), code);
         let layer = if step == Step::Admit { Layer::MutatingWebhook } else { Layer::ValidatingWebhook };
-        let call = self.client.post(server, &body, self.timeout);
-        let answer = attributes.review.latencies.follow(layer, call).await.map_err(|error| match &error {
+        let timing = attributes.review.latencies.begin(layer);
+        let answer = self.client.post(server, &body, self.timeout).await;
+        drop(timing);
+        let answer = answer.map_err(|error| match &error {
             crate::webhook::Error::Client(text) => {
                 Failure::Calling(format!("could not get REST client: {text}"), error.code())
             }
