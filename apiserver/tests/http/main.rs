@@ -20,6 +20,7 @@ mod hostile;
 mod hostile_webhooks;
 mod lifecycle;
 mod oidc;
+mod pod_certificates;
 mod reload;
 mod tables;
 mod unsafe_delete;
