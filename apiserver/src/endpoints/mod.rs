@@ -62,8 +62,12 @@ pub async fn dispatch(cx: &mut Context, _body: Body) -> Result<Response, Status>
             return only_get(cx, |cx| Ok(response::unrecorded(answer(cx))));
         }
         ["openid", "v1", "jwks"] => {
-            let answer = |cx: &mut Context| issuer::keys(cx).unwrap_or_else(response::page_not_found);
-            return only_get(cx, |cx| Ok(response::unrecorded(answer(cx))));
+            return only_get(cx, |cx| match issuer::keys(cx) {
+                None => Ok(response::page_not_found()),
+                Some(answer) => {
+                    accept::route_produces(&cx.headers, &[issuer::KEYS]).map(|()| response::unrecorded(answer))
+                }
+            });
         }
         // What upstream's aggregator serves, it serves to every method.
         ["openapi", "v2"] => return openapi::v2(cx).map(response::unrecorded),

@@ -115,6 +115,8 @@ async fn bodies_of_subresources_are_recorded() {
         })
     );
     assert_eq!(event["objectRef"]["subresource"], "token");
+    let credential = event["annotations"]["authentication.kubernetes.io/issued-credential-id"].as_str().unwrap();
+    assert!(credential.starts_with("JTI="), "{credential}");
     let binding =
         json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p", "uid": "u"}, "target": {"name": "n"}});
     server.post("/api/v1/namespaces/default/pods/p/binding", &binding).await;
@@ -124,6 +126,41 @@ async fn bodies_of_subresources_are_recorded() {
     let eviction = json!({"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "p"}});
     server.post("/api/v1/namespaces/default/pods/p/eviction", &eviction).await;
     assert_eq!(events(&audited.log).pop().unwrap()["requestObject"]["apiVersion"], "policy/v1beta1");
+}
+
+/// How Pod Security judged is in the log of whoever may look there.
+#[tokio::test]
+async fn pod_security_tells_how_it_judged() {
+    let audited = audited("- {level: Metadata, users: [\"system:admin\"], resources: [{group: \"\", resources: [pods]}, {group: apps}]}\n", |_| {}).await;
+    let server = &audited.server;
+    let labels =
+        json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/audit": "restricted"});
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "strict", "labels": labels}});
+    server.post("/api/v1/namespaces", &namespace).await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let spec = |host: bool| json!({"hostNetwork": host, "containers": [{"name": "c", "image": "i"}]});
+    let pod = |host: bool| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec(host)});
+    for namespace in ["default", "strict"] {
+        server.post(&format!("/api/v1/namespaces/{namespace}/serviceaccounts"), &account).await;
+    }
+    let told = async |path: &str, object: &Value| {
+        let answer = server.post(path, object).await;
+        let event = events(&audited.log).pop().unwrap();
+        let told = |name: &str| event["annotations"].get(format!("pod-security.kubernetes.io/{name}")).cloned();
+        (answer.code, told("enforce-policy"), told("audit-violations").is_some())
+    };
+    let default = told("/api/v1/namespaces/default/pods", &pod(true)).await;
+    assert_eq!(default, (201, Some("privileged:latest".into()), false));
+    let strict = "/api/v1/namespaces/strict/pods";
+    assert_eq!(told(strict, &pod(true)).await, (403, Some("baseline:latest".into()), true));
+    assert_eq!(told(strict, &pod(false)).await, (201, Some("baseline:latest".into()), true));
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": spec(true)});
+    let set = json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "r"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template},
+    });
+    let sets = "/apis/apps/v1/namespaces/strict/replicasets";
+    assert_eq!(told(sets, &set).await, (201, None, true), "a template is not enforced upon");
 }
 
 /// An applied configuration in YAML is recorded as what it says.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use apimachinery::field::{self, BadValue, ErrorList, Path};
+use apimachinery::field::{self, BadValue, ErrorList, FieldError, Path};
 use apimachinery::names;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -225,7 +225,7 @@ fn known(list: &[Value], path: &Path, errors: &mut ErrorList) {
     let mut ended = false;
     for (i, condition) in list.iter().enumerate() {
         // Upstream has the index for a field's name.
-        let at = path.child(&format!("[{i}]"));
+        let at = path.child(format!("[{i}]"));
         if !ENDS.contains(&condition.text("type")) {
             errors.push(field::not_supported(&at.child("type"), condition.text("type"), &ENDS));
             continue;
@@ -247,7 +247,7 @@ fn shown(time: Timestamp) -> BadValue {
 }
 
 /// Looks at what was issued. What is wrong with names is collected; the first of all else ends it.
-fn issued(status: &Value, spec: &Value, path: &Path, errors: &mut ErrorList) -> Result<(), field::Error> {
+fn issued(status: &Value, spec: &Value, path: &Path, errors: &mut ErrorList) -> Result<(), FieldError> {
     let (text, at) = (status.text("certificateChain"), path.child("certificateChain"));
     let wrong = |message: &str| field::invalid(&at, text, message);
     if text.len() > LARGEST_CHAIN {
