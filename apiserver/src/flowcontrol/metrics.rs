@@ -72,9 +72,10 @@ pub struct Series {
 
 struct Active {
     executing: (Level, Level),
-    waiting: (Level, Level),
     dispatched: Counter,
-    waited: [Histogram; 2],
+    /// Where requests may wait: not at an exempt level.
+    waiting: OnceLock<(Level, Level)>,
+    waited: OnceLock<[Histogram; 2]>,
     executions: [Histogram; 2],
     estimated: Histogram,
 }
@@ -271,8 +272,7 @@ impl FlowMetrics {
 
     /// How many requests are served at a time at most without Priority and Fairness; 0 is no limit.
     pub fn limit_in_flight(&self, reading: usize, writing: usize) {
-        let limit = |limit: usize| limit.max(1) as f64;
-        self.kinds.limit_executing(limit(reading), limit(writing));
+        self.kinds.limit_executing(reading as f64, writing as f64);
     }
 
     /// Counts a request that is served without Priority and Fairness.
@@ -310,12 +310,19 @@ impl Series {
             let flow = [schema, level];
             Active {
                 executing: (families.executing_requests.with(&flow), families.executing_seats.with(&flow)),
-                waiting: (families.waiting_requests.with(&flow), families.waiting_seats.with(&flow)),
                 dispatched: families.dispatched.with(&flow),
-                waited: ["true", "false"].map(|execute| families.waits.with(&[execute, schema, level])),
+                waiting: OnceLock::new(),
+                waited: OnceLock::new(),
                 executions: ["regular", "watch"].map(|kind| families.executions.with(&[schema, level, kind])),
                 estimated: families.estimated.with(&flow),
             }
+        })
+    }
+
+    fn waiting(&self) -> &(Level, Level) {
+        self.active().waiting.get_or_init(|| {
+            let flow = [&*self.schema, &*self.level];
+            (self.families.waiting_requests.with(&flow), self.families.waiting_seats.with(&flow))
         })
     }
 
@@ -336,7 +343,7 @@ impl Series {
 
     /// A request waits, and so many with it.
     pub(super) fn enqueued(&self, seats: u32, length: usize) {
-        let (requests, all) = &self.active().waiting;
+        let (requests, all) = self.waiting();
         requests.inc();
         all.inc_by(f64::from(seats));
         self.families.queue_lengths.observe(&[&self.schema, &self.level], length as f64);
@@ -344,14 +351,17 @@ impl Series {
 
     /// It waits no longer.
     pub(super) fn dequeued(&self, seats: u32) {
-        let (requests, all) = &self.active().waiting;
+        let (requests, all) = self.waiting();
         requests.dec();
         all.dec_by(f64::from(seats));
     }
 
     /// The time it waited, and whether it is served now.
     pub(super) fn waited(&self, execute: bool, time: Duration) {
-        self.active().waited[usize::from(!execute)].observe(time.as_secs_f64());
+        let waited = self.active().waited.get_or_init(|| {
+            ["true", "false"].map(|execute| self.families.waits.with(&[execute, &self.schema, &self.level]))
+        });
+        waited[usize::from(!execute)].observe(time.as_secs_f64());
     }
 
     /// It was its turn, but there are not enough seats.

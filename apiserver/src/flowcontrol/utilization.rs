@@ -134,15 +134,15 @@ impl Kinds {
         Self { waiting: of("waiting"), executing: of("executing") }
     }
 
-    /// How many may wait at most, whatever they do.
+    /// How many may wait at most, whatever they do. Before there are levels nobody may, and nobody does.
     pub fn limit_waiting(&self, limit: f64) {
-        self.waiting.iter().for_each(|ratio| ratio.set_limit(limit));
+        self.waiting.iter().for_each(|ratio| ratio.set_limit(limit.max(1.0)));
     }
 
     /// How many may be served at a time: of those that read, and of those that write.
     pub fn limit_executing(&self, reading: f64, writing: f64) {
-        self.executing[0].set_limit(reading);
-        self.executing[1].set_limit(writing);
+        self.executing[0].set_limit(reading.max(1.0));
+        self.executing[1].set_limit(writing.max(1.0));
     }
 
     /// A request waits.
@@ -153,5 +153,21 @@ impl Kinds {
     /// A request is served.
     pub fn executes(&self, mutating: bool) -> Counted {
         Counted::new(&self.executing[usize::from(mutating)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn before_there_are_levels_nothing_is_in_use() {
+        let registry = Registry::new();
+        let kinds = Kinds::new(&registry);
+        kinds.limit_waiting(0.0);
+        kinds.limit_executing(0.0, 0.0);
+        drop((kinds.waits(false), kinds.executes(true)));
+        let text = registry.encode();
+        assert!(text.contains("read_vs_write_current_requests_sum") && !text.contains("NaN"), "{text}");
     }
 }

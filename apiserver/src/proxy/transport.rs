@@ -148,3 +148,46 @@ where
     });
     sender.send_request(request).await
 }
+
+#[cfg(test)]
+mod tests {
+    use component_base::pki::{Ca, Profile};
+    use component_base::serving;
+    use component_base::tls::{ClientAuth, ServingCert};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn another_authority_of_kubelets_is_taken_over() {
+        let (old, new) = (Ca::new("old").unwrap(), Ca::new("new").unwrap());
+        let pair = new.issue(&Profile::server("node", &["127.0.0.1"])).unwrap();
+        let cert = ServingCert::from_pair(&pair).unwrap();
+        let tls = tls::server_config(cert, ClientAuth::None).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let router = axum::Router::new().fallback(|| async { "a kubelet" });
+        let stop = CancellationToken::new();
+        tokio::spawn(serving::serve(listener, Some(tls), router, serving::Options::default(), stop.clone()));
+
+        let directory = tempfile::tempdir().unwrap();
+        let authority = directory.path().join("ca.crt");
+        std::fs::write(&authority, old.cert_pem()).unwrap();
+        let config = config::KubeletClient {
+            certificate_authority: Some(authority.clone()),
+            ..config::Config::default().kubelet
+        };
+        let client = KubeletClient::new(&config).unwrap();
+        let target = Target { host: "127.0.0.1".to_owned(), port, tls: true, kubelet: true };
+        let ask =
+            || async { client.send(&target, Request::get("/").header("host", "n").body(Body::empty()).unwrap()).await };
+        assert!(ask().await.is_err(), "a stranger");
+        std::fs::write(&authority, "nonsense").unwrap();
+        assert!(client.reload().is_err());
+        assert!(ask().await.is_err(), "still the old one");
+        std::fs::write(&authority, new.cert_pem()).unwrap();
+        client.reload().unwrap();
+        assert_eq!(ask().await.unwrap().status(), 200);
+        stop.cancel();
+    }
+}

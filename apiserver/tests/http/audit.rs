@@ -27,12 +27,16 @@ async fn audited(rules: &str, change: impl FnOnce(&mut LogOptions)) -> Audited {
         (dir.path().join("policy.yaml"), dir.path().join("audit.log"), dir.path().join("tokens"));
     std::fs::write(&policy, format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n{rules}")).unwrap();
     std::fs::write(&tokens, "plain,joe,2,dev\n").unwrap();
+    let key = dir.path().join("sa.key");
+    std::fs::write(&key, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
     let mut options = LogOptions::new(log.clone());
     change(&mut options);
     let server = Fixture::with(|config| {
         config.audit_policy_file = Some(policy);
         config.audit_log = Some(options);
         config.token_auth_file = Some(tokens);
+        config.service_account_issuers = vec!["https://issuer.test".to_string()];
+        config.service_account_signing_key_file = Some(key);
     })
     .await;
     Audited { server, log, _dir: dir }
@@ -185,7 +189,7 @@ async fn only_negotiated_answers_are_recorded() {
         let event = found.iter().rfind(|event| event["requestURI"] == path).cloned().unwrap();
         (event["responseStatus"].clone(), event["responseObject"]["kind"].clone())
     };
-    for path in ["/version", "/", "/openapi/v2", "/openapi/v3", "/healthz"] {
+    for path in ["/version", "/", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/healthz"] {
         assert_eq!(shown(path).await, (json!({"metadata": {}, "code": 200}), Value::Null), "{path}");
     }
     for (path, kind) in [("/api", "APIVersions"), ("/apis/apps", "APIGroup"), ("/api/v1", "APIResourceList")] {
