@@ -10,11 +10,10 @@
 use apimachinery::quantity::Quantity;
 use apimachinery::schema::{Field, Type, TypeRef};
 use apimachinery::time;
+use apimachinery::{duration, go_base64, gotext};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
-
-use crate::{go_base64, go_duration};
 
 /// Brings `value` into the form Go would give it.
 pub fn canonicalize(ty: TypeRef<'_>, value: &mut Value) {
@@ -117,6 +116,12 @@ fn form(ty: TypeRef<'_>, value: &mut Value, keep_empty: bool) {
                 element(inner, value, keep_empty);
             }
         }
+        (Type::Int32 | Type::Int64 | Type::IntOrString, Value::Number(number)) if number.is_f64() => {
+            // Whole floats pass where a tree was written and read again on its way.
+            if let Some(integer) = number.as_f64().and_then(double).as_ref().and_then(Value::as_i64) {
+                *number = integer.into();
+            }
+        }
         (Type::Double, value) => {
             if let Some(number) = value.as_f64().and_then(double) {
                 *value = number;
@@ -126,8 +131,8 @@ fn form(ty: TypeRef<'_>, value: &mut Value, keep_empty: bool) {
         (Type::Time, Value::String(text)) => replace(text, time::canonical),
         (Type::MicroTime, Value::String(text)) => replace(text, time::canonical_micro),
         (Type::Duration, Value::String(text)) => {
-            if let Some(nanoseconds) = go_duration::parse(text) {
-                *text = go_duration::format(nanoseconds);
+            if let Ok(nanoseconds) = duration::parse(text) {
+                *text = duration::format(nanoseconds);
             }
         }
         (Type::Bytes, Value::String(text)) => {
@@ -140,7 +145,9 @@ fn form(ty: TypeRef<'_>, value: &mut Value, keep_empty: bool) {
             match value {
                 Value::Object(_) => form(ty.at(*schema), value, keep_empty),
                 Value::Array(items) => items.iter_mut().for_each(|item| form(ty.at(*schema), item, keep_empty)),
-                _ => {}
+                Value::Bool(_) if matches!(ty.ty(), Type::SchemaOrBool(_)) => {}
+                // Read as nothing, and written so.
+                other => *other = Value::Null,
             }
         }
         _ => {}
@@ -283,7 +290,7 @@ pub(crate) fn zero(ty: TypeRef<'_>, field: &Field) -> Option<Value> {
 
 /// A double as Go writes it: without a fraction where there is none. `None` for what JSON cannot say.
 pub(crate) fn double(value: f64) -> Option<Value> {
-    let whole = value.fract() == 0.0 && value.abs() < 9e15;
+    let whole = value.fract() == 0.0 && value.abs() < 9e18;
     if whole { Some(Value::from(value as i64)) } else { serde_json::Number::from_f64(value).map(Value::Number) }
 }
 
@@ -291,7 +298,7 @@ fn canonical_quantity(value: &mut Value) {
     let canonical = match &*value {
         // Go's reader passes over blanks around it.
         Value::String(text) => Quantity::canonical(text.trim()),
-        Value::Number(number) => Quantity::canonical(&number.to_string()),
+        Value::Number(_) => Quantity::canonical(&gotext::json(value)),
         _ => return,
     };
     if let Ok(text) = canonical {
@@ -348,7 +355,7 @@ mod tests {
     #[test]
     fn doubles_without_a_fraction_are_integers() {
         for (given, written) in [(0.0, "0"), (1.0, "1"), (-3.0, "-3"), (1.5, "1.5"), (1e300, "1e+300")] {
-            assert_eq!(double(given).map(|value| value.to_string()).as_deref(), Some(written));
+            assert_eq!(double(given).as_ref().map(gotext::json).as_deref(), Some(written));
         }
         assert_eq!(double(f64::NAN), None);
     }

@@ -181,41 +181,14 @@ fn descriptor(text: &str) -> Result<When, String> {
             let Some(duration) = text.strip_prefix("@every ") else {
                 return Err(format!("unrecognized descriptor: {text}"));
             };
-            let seconds = go_duration(duration).map_err(|e| format!("failed to parse duration {text}: {e}"))?;
-            return Ok(When::Every(Duration::from_secs((seconds.max(1.0)) as u64)));
+            let nanos =
+                crate::duration::parse(duration).map_err(|e| format!("failed to parse duration {text}: {e}"))?;
+            // Whole seconds, and never less than one.
+            let seconds = Duration::from_nanos(nanos.max(0).unsigned_abs()).as_secs();
+            return Ok(When::Every(Duration::from_secs(seconds.max(1))));
         }
     };
     fields(standard)
-}
-
-/// Reads a duration as Go writes them; in seconds.
-fn go_duration(text: &str) -> Result<f64, String> {
-    let invalid = || format!("time: invalid duration {}", quote(text));
-    let mut rest = text.trim_start_matches(['+', '-']);
-    if text.len() - rest.len() > 1 || rest.is_empty() {
-        return Err(invalid());
-    }
-    if rest == "0" {
-        return Ok(0.0);
-    }
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let unit = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-        let number: f64 = rest[..rest.len() - unit.len()].parse().map_err(|_| invalid())?;
-        rest = unit.trim_start_matches(|c: char| c != '.' && !c.is_ascii_digit());
-        seconds += number
-            * match &unit[..unit.len() - rest.len()] {
-                "" => return Err(format!("time: missing unit in duration {}", quote(text))),
-                "ns" => 1e-9,
-                "us" | "µs" | "μs" => 1e-6,
-                "ms" => 1e-3,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                other => return Err(format!("time: unknown unit {} in duration {}", quote(other), quote(text))),
-            };
-    }
-    Ok(if text.starts_with('-') { -seconds } else { seconds })
 }
 
 fn range(text: &str, (min, max, names): Bounds) -> Result<Set, String> {

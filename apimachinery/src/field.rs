@@ -227,6 +227,10 @@ impl FieldError {
                     text.push_str(": ");
                     text.push_str(&gotext::quote(s));
                 }
+                BadValue::Value(Value::Number(number)) if number.is_f64() => {
+                    text.push_str(": ");
+                    text.push_str(&gotext::float_value(number.as_f64().unwrap_or_default()));
+                }
                 BadValue::Value(value) => {
                     text.push_str(": ");
                     text.push_str(&gotext::json(value));

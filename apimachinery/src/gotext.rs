@@ -47,7 +47,7 @@ pub fn is_print(c: char) -> bool {
 
 /// `json.Marshal` of a tree: compact, keys sorted, HTML characters escaped.
 pub fn json(value: &Value) -> String {
-    let text = value.to_string();
+    let text = crate::json::to_text(value);
     if !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}', '\u{8}', '\u{c}']) {
         return text;
     }
@@ -89,6 +89,51 @@ pub fn struct_json(ty: TypeRef<'_>, value: &Value) -> String {
     }
 }
 
+/// `json.Compact`: appends JSON without its white space, and `escape`d for HTML's sake as Go's encoder does it.
+pub fn compact(text: &str, escape: bool, out: &mut String) {
+    let (mut quoted, mut escaped) = (false, false);
+    for c in text.chars() {
+        match c {
+            ' ' | '\t' | '\r' | '\n' if !quoted => continue,
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' if escape => {
+                write!(out, "\\u{:04x}", c as u32).expect("writing to a String");
+            }
+            c => out.push(c),
+        }
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => quoted = !quoted,
+            _ => {}
+        }
+    }
+}
+
+/// `json.Marshal` of a float: digits as far as they tell something, an exponent for what is very large or small.
+pub fn float(float: f64) -> String {
+    if float == 0.0 || (1e-6..1e21).contains(&float.abs()) {
+        return float.to_string();
+    }
+    // Here an exponent has as many digits as it needs when it is negative; large ones have two anyway.
+    exponent(float)
+}
+
+/// `%v` of a float.
+pub fn float_value(float: f64) -> String {
+    if float == 0.0 || (1e-4..1e21).contains(&float.abs()) {
+        return float.to_string();
+    }
+    match exponent(float).split_once("e-") {
+        Some((digits, power)) if power.len() < 2 => format!("{digits}e-0{power}"),
+        _ => exponent(float),
+    }
+}
+
+fn exponent(float: f64) -> String {
+    let text = format!("{float:e}");
+    if text.contains("e-") { text } else { text.replace('e', "e+") }
+}
+
 /// `%v` of a list of strings: `[a b]`.
 pub fn list<S: AsRef<str>>(items: &[S]) -> String {
     let mut out = String::from("[");
@@ -120,6 +165,39 @@ mod tests {
             ("é世\u{a0}\u{200b}", "\"é世\\u00a0\\u200b\""),
         ] {
             assert_eq!(quote(input), expected);
+        }
+    }
+
+    #[test]
+    fn compact_as_go() {
+        for (given, written) in [
+            (r#"{"a": [1, 2]}"#, r#"{"a":[1,2]}"#),
+            (r#"{"b":" x \" y ","a":1}"#, r#"{"b":" x \" y ","a":1}"#),
+            (r#"{"a":"<b>&"}"#, r#"{"a":"\u003cb\u003e\u0026"}"#),
+        ] {
+            let mut out = String::new();
+            compact(given, true, &mut out);
+            assert_eq!(out, written);
+        }
+    }
+
+    #[test]
+    fn floats_as_go() {
+        for (given, json, shown) in [
+            (0.0, "0", "0"),
+            (-0.0, "-0", "-0"),
+            (1.0, "1", "1"),
+            (-2.5, "-2.5", "-2.5"),
+            (1e20, "100000000000000000000", "100000000000000000000"),
+            (123_456_789_012_345_680_000.0, "123456789012345680000", "123456789012345680000"),
+            (1e21, "1e+21", "1e+21"),
+            (1.5e300, "1.5e+300", "1.5e+300"),
+            (1e-5, "0.00001", "1e-05"),
+            (1e-7, "1e-7", "1e-07"),
+            (1.25e-10, "1.25e-10", "1.25e-10"),
+            (5e-324, "5e-324", "5e-324"),
+        ] {
+            assert_eq!((float(given).as_str(), float_value(given).as_str()), (json, shown));
         }
     }
 

@@ -4,9 +4,11 @@
 //! typed structs, done on [`object::Object`] under a [`schema`].
 
 pub mod cron;
+pub mod duration;
 pub mod field;
 pub mod fields;
 pub mod fieldset;
+pub mod go_base64;
 pub mod gotext;
 pub mod gvk;
 pub mod intstr;

@@ -31,7 +31,7 @@ fn argument(call: &Call) -> Option<(Id, String)> {
         _ => return None,
     };
     let valid = match (&argument.kind, call.function.as_str()) {
-        (ExprKind::Literal(Literal::String(text)), "duration") => value::parse_duration(text).is_some(),
+        (ExprKind::Literal(Literal::String(text)), "duration") => apimachinery::duration::parse(text).is_ok(),
         (ExprKind::Literal(Literal::String(text)), "timestamp") => value::parse_timestamp(text).is_some(),
         (ExprKind::Literal(Literal::String(text)), _) => library::regex::compile(text).is_ok(),
         (ExprKind::Literal(Literal::Int(seconds)), "timestamp") => value::Timestamp::new(*seconds, 0).is_ok(),

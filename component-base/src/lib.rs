@@ -4,6 +4,7 @@
 
 mod client_authority;
 pub mod clock;
+pub mod config_file;
 pub mod duration;
 pub mod featuregate;
 pub mod files;

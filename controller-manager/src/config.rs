@@ -1,6 +1,7 @@
 //! The settings of kube-controller-manager: upstream's flags, names and defaults.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ pub struct Config {
 /// The component's own HTTPS server.
 #[derive(Debug, Clone)]
 pub struct Serving {
-    pub bind_address: String,
+    pub bind_address: IpAddr,
     /// 0 serves nothing.
     pub secure_port: u16,
     pub tls_cert_file: Option<PathBuf>,
@@ -93,7 +94,7 @@ pub struct Serving {
 impl Default for Serving {
     fn default() -> Self {
         Self {
-            bind_address: "0.0.0.0".into(),
+            bind_address: IpAddr::from([0, 0, 0, 0]),
             secure_port: 10257,
             tls_cert_file: None,
             tls_private_key_file: None,
@@ -410,7 +411,10 @@ impl Config {
             leader_elect_resource_name: flags.string("leader-elect-resource-name"),
             leader_elect_resource_namespace: flags.string("leader-elect-resource-namespace"),
             serving: Some(Serving {
-                bind_address: flags.string("bind-address"),
+                bind_address: flags
+                    .string("bind-address")
+                    .parse()
+                    .map_err(|_| Error::Invalid("--bind-address must be an IP address".into()))?,
                 secure_port: u16::try_from(flags.int("secure-port")).map_err(|_| {
                     Error::Invalid(
                         "--secure-port must be between 0 and 65535, inclusive. 0 for turning off secure port".into(),
@@ -551,7 +555,7 @@ mod tests {
         .unwrap();
         assert!(config.allocate_node_cidrs);
         assert_eq!(config.cluster_cidr, ["10.244.0.0/16"]);
-        assert_eq!(config.serving.as_ref().unwrap().bind_address, "127.0.0.1");
+        assert_eq!(config.serving.as_ref().unwrap().bind_address.to_string(), "127.0.0.1");
         assert_eq!(config.logging.verbosity, 2);
         let enabled = |name: &str| {
             let descriptor = descriptors::ALL.iter().find(|descriptor| descriptor.name == name).unwrap();

@@ -1,5 +1,7 @@
 //! The component's own HTTPS server on 10257: health and metrics, guarded as upstream guards them.
 
+use std::net::SocketAddr;
+
 use client::Client;
 use client::delegated::Delegated;
 use component_base::clock::SharedClock;
@@ -16,7 +18,7 @@ use crate::config::Serving;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot listen on {address}")]
-    Listen { address: String, source: std::io::Error },
+    Listen { address: SocketAddr, source: std::io::Error },
     #[error("serving certificate")]
     Tls(#[from] tls::Error),
     #[error("serving certificate")]
@@ -53,9 +55,8 @@ pub async fn start(
     let router = checks.iter().fold(metrics.router(), |router, checks| router.merge(checks.router()));
     let open: Vec<&str> = config.always_allow_paths.iter().map(String::as_str).collect();
     let router = Delegated::new(reviewer, authority, true, clock).protect(router, &open);
-    let address = format!("{}:{}", config.bind_address, config.secure_port);
-    let listener =
-        TcpListener::bind(&address).await.map_err(|source| Error::Listen { address: address.clone(), source })?;
+    let address = SocketAddr::new(config.bind_address, config.secure_port);
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
     tracing::info!("Serving securely on {address}");
     tokio::spawn({
         let shutdown = shutdown.clone();

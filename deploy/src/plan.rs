@@ -63,6 +63,7 @@ impl Plan {
             format!("--service-cluster-ip-range={SERVICE_CIDR}"),
             format!("--cluster-cidr={CLUSTER_CIDR}"),
             format!("--cluster-dns={DNS_ADDRESS}"),
+            "--component-bind-address=127.0.0.1".to_owned(),
             format!("--store={}", self.store),
         ];
         if self.store == Store::Etcd {

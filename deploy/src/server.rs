@@ -118,6 +118,10 @@ pub struct ServerFlags {
     pub cluster_dns: Option<IpAddr>,
     #[command(flatten)]
     pub switches: Switches,
+    /// Address at which the controller manager (10257) and the scheduler (10259) serve health and metrics
+    /// [default: they do not, so that several servers fit on a machine]
+    #[arg(long)]
+    pub component_bind_address: Option<IpAddr>,
     /// Verbosity of the log
     #[arg(short = 'v', long = "v", default_value_t = 0)]
     pub verbosity: i64,
@@ -204,7 +208,11 @@ impl ServerFlags {
             gates: gates.map(|(name, _)| name.clone()).collect(),
             // One process, one of each: there is nobody to elect.
             leader_elect: false,
-            serving: None,
+            serving: self.component_bind_address.map(|address| controller_manager::config::Serving {
+                bind_address: address,
+                client_ca_file: Some(pki.path("ca.crt")),
+                ..controller_manager::config::Serving::default()
+            }),
             // Nothing stands between the controllers and the server that a limit would protect.
             kube_api_qps: 0.0,
             allocate_node_cidrs: self.cluster_cidr.is_some(),
@@ -215,6 +223,18 @@ impl ServerFlags {
             use_service_account_credentials: true,
             cluster_signing: Some(pki.ca_pair().clone()),
             ..controller_manager::Config::default()
+        }
+    }
+
+    fn scheduler(&self, pki: &Pki) -> scheduler::Config {
+        scheduler::Config {
+            leader_election: None,
+            serving: self.component_bind_address.map(|address| scheduler::config::Serving {
+                bind_address: address,
+                client_ca: Some(pki.path("ca.crt")),
+                ..scheduler::config::Serving::default()
+            }),
+            ..scheduler::Config::default()
         }
     }
 }
@@ -235,11 +255,7 @@ pub async fn run(flags: ServerFlags, shutdown: CancellationToken) -> anyhow::Res
     let controllers = client("system:kube-controller-manager")
         .with_accounts(move |namespace, name| client::Client::from_service(accounts.service_account(namespace, name)));
     let controllers = controller_manager::run(flags.controllers(&pki), controllers, shutdown.clone());
-    let scheduler = scheduler::run(
-        scheduler::Config { serving: None, leader_election: None, ..scheduler::Config::default() },
-        client("system:kube-scheduler"),
-        shutdown.clone(),
-    );
+    let scheduler = scheduler::run(flags.scheduler(&pki), client("system:kube-scheduler"), shutdown.clone());
     // Whoever ends first, by a failure or because it was asked to, takes the others with it.
     let ended = tokio::select! {
         result = controllers => result.context("controller manager"),

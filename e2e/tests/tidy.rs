@@ -8,7 +8,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("apimachinery", &[]),
     ("cel", &["apimachinery"]),
     ("api", &["proto", "apimachinery", "cel"]),
-    ("component-base", &[]),
+    ("component-base", &["apimachinery"]),
     ("client", &["apimachinery", "api", "component-base"]),
     ("apiserver", &["proto", "apimachinery", "cel", "api", "client", "component-base"]),
     ("controller-manager", &["apimachinery", "cel", "api", "client", "component-base"]),

@@ -5,6 +5,8 @@
 
 use std::collections::HashSet;
 
+use apimachinery::go_base64;
+use apimachinery::json::go_type;
 use apimachinery::schema::{Type, TypeRef};
 use apimachinery::time;
 use base64::Engine as _;
@@ -13,8 +15,6 @@ use serde_json::{Map, Number, Value};
 
 use super::head::{Major, Reader};
 use super::{Error, wellformed};
-use crate::check::go_type;
-use crate::go_base64;
 
 /// An item read as a tree.
 #[derive(Clone, Debug, PartialEq)]

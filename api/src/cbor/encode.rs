@@ -1,10 +1,10 @@
 //! Trees to CBOR.
 
+use apimachinery::go_base64;
 use apimachinery::schema::{Type, TypeRef};
 use serde_json::{Map, Number, Value};
 
 use super::SELF_DESCRIBED;
-use crate::go_base64;
 
 const POSITIVE: u8 = 0;
 const NEGATIVE: u8 = 1 << 5;

@@ -328,7 +328,7 @@ fn is_duration(text: &str) -> bool {
         &["d", "day"],
         &["w", "wk", "week"],
     ];
-    if crate::go_duration::parse(text).is_some() {
+    if apimachinery::duration::parse(text).is_ok() {
         return true;
     }
     WORDS.captures_iter(text).any(|found| {

@@ -1,5 +1,6 @@
 //! Protobuf → tree.
 
+use apimachinery::duration;
 use apimachinery::schema::{Field, ObjectType, ProtoEntry, Type, TypeRef};
 use apimachinery::time;
 use base64::Engine as _;
@@ -9,7 +10,6 @@ use serde_json::{Map, Value};
 use super::wire::{BYTES, FIXED64, Reader, VARINT};
 use super::{Error, MAX_DEPTH};
 use crate::canonical::{self, zero};
-use crate::go_duration;
 
 /// The tree of a message: what Go would write as JSON after decoding it. `apiVersion` and `kind` are
 /// not part of a message; [`super::decode_object`] puts them in.
@@ -226,7 +226,7 @@ impl Decoder {
             Type::Time | Type::MicroTime => timestamp(bytes, matches!(ty.ty(), Type::MicroTime), name),
             Type::Duration => {
                 let [duration, _, _] = varints(bytes, name)?;
-                Ok(Value::String(go_duration::format(duration as i64)))
+                Ok(Value::String(duration::format(duration as i64)))
             }
             Type::Quantity => {
                 let quantity = bytes_field(bytes, 1, name)?.map(text).unwrap_or_default();

@@ -1,11 +1,11 @@
 //! Tree → protobuf.
 
 use apimachinery::schema::{ObjectType, ProtoEntry, Type, TypeRef};
+use apimachinery::{duration, go_base64};
 use serde_json::{Map, Value};
 
 use super::wire::Writer;
 use super::{Error, MAX_DEPTH};
-use crate::{go_base64, go_duration};
 
 /// The protobuf message of `value`, without the envelope. `apiVersion` and `kind` are not part of it.
 ///
@@ -161,7 +161,7 @@ impl Encoder<'_> {
             Type::Duration => {
                 let nanoseconds = match value {
                     Value::Null => 0,
-                    Value::String(text) => go_duration::parse(text).ok_or_else(|| wrong(name, "a duration"))?,
+                    Value::String(text) => duration::parse(text).map_err(|_| wrong(name, "a duration"))?,
                     _ => return Err(wrong(name, "a duration")),
                 };
                 self.writer.varint_field(1, nanoseconds as u64);

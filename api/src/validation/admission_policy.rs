@@ -17,6 +17,28 @@ const MOST_ANNOTATIONS: usize = 20;
 const LONGEST_EXPRESSION: usize = 5 * 1024;
 
 pub(super) fn policy(policy: &Value, errors: &mut ErrorList) {
+    let scope = what_and_when(policy, |_, _, _| {}, errors);
+    let (spec, path) = (&policy["spec"], Path::new("spec"));
+    if spec.list("validations").is_empty() && spec.list("auditAnnotations").is_empty() {
+        for name in ["validations", "auditAnnotations"] {
+            let message = "validations or auditAnnotations must contain at least one item";
+            errors.push(field::required(&path.child(name), message));
+        }
+        return;
+    }
+    for (i, validation) in spec.list("validations").iter().enumerate() {
+        self::validation(validation, &scope, &path.child("validations").index(i), errors);
+    }
+    audit_annotations(policy, &scope, &path.child("auditAnnotations"), errors);
+}
+
+/// What policies of both kinds have: what they match and under which conditions, `rules` among it, and their variables.
+/// Answers what their other expressions may use.
+pub(super) fn what_and_when(
+    policy: &Value,
+    rules: impl Fn(&Value, &Path, &mut ErrorList),
+    errors: &mut ErrorList,
+) -> Scope {
     object_meta::generic(policy, false, name_is_subdomain, errors);
     let (spec, path) = (&policy["spec"], Path::new("spec"));
     match spec.set("failurePolicy") {
@@ -34,25 +56,16 @@ pub(super) fn policy(policy: &Value, errors: &mut ErrorList) {
             if constraints.list("resourceRules").is_empty() {
                 errors.push(field::required(&at.child("resourceRules"), ""));
             }
+            rules(constraints, &at, errors);
         }
     }
     let params = spec.set("paramKind").is_some();
     webhook::match_conditions(spec.list("matchConditions"), params, &path.child("matchConditions"), errors);
     let mut scope = Scope { params, variables: Variables::of(spec.list("variables").len()) };
-    for (i, variable) in spec.list("variables").iter().enumerate() {
-        self::variable(variable, &mut scope, &path.child("variables").index(i), errors);
+    for (i, one) in spec.list("variables").iter().enumerate() {
+        variable(one, &mut scope, &path.child("variables").index(i), errors);
     }
-    if spec.list("validations").is_empty() && spec.list("auditAnnotations").is_empty() {
-        for name in ["validations", "auditAnnotations"] {
-            let message = "validations or auditAnnotations must contain at least one item";
-            errors.push(field::required(&path.child(name), message));
-        }
-        return;
-    }
-    for (i, validation) in spec.list("validations").iter().enumerate() {
-        self::validation(validation, &scope, &path.child("validations").index(i), errors);
-    }
-    audit_annotations(policy, &scope, &path.child("auditAnnotations"), errors);
+    scope
 }
 
 /// What the expressions of a policy may use.
@@ -67,7 +80,7 @@ impl Scope {
     }
 }
 
-pub(super) fn param_kind(kind: &Value, path: &Path, errors: &mut ErrorList) {
+fn param_kind(kind: &Value, path: &Path, errors: &mut ErrorList) {
     let version = kind.text("apiVersion");
     let at = path.child("apiVersion");
     if version.is_empty() {
@@ -125,7 +138,7 @@ pub(super) fn match_resources(resources: &Value, path: &Path, errors: &mut Error
     }
 }
 
-pub(super) fn variable(variable: &Value, scope: &mut Scope, path: &Path, errors: &mut ErrorList) {
+fn variable(variable: &Value, scope: &mut Scope, path: &Path, errors: &mut ErrorList) {
     let name = variable.text("name");
     let identifier = name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
         && name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric())

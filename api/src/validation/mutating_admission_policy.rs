@@ -3,42 +3,18 @@
 use apimachinery::field::{self, ErrorList, Path};
 use serde_json::Value;
 
-use super::admission_policy::{Scope, match_resources, param_kind, param_ref, variable};
+use super::admission_policy::{Scope, match_resources, param_ref, what_and_when};
 use super::checks::{messages, name_is_subdomain, one_of};
 use super::object_meta;
-use super::webhook_configuration::{FAILURE_POLICIES, expression, match_conditions, optional};
-use crate::expressions::{self, Variables};
+use super::webhook_configuration::expression;
+use crate::expressions;
 use crate::read::Read;
 
 const OPERATIONS: [&str; 3] = ["*", "CREATE", "UPDATE"];
 
 pub(super) fn policy(policy: &Value, errors: &mut ErrorList) {
-    object_meta::generic(policy, false, name_is_subdomain, errors);
+    let scope = what_and_when(policy, operations, errors);
     let (spec, path) = (&policy["spec"], Path::new("spec"));
-    match spec.set("failurePolicy") {
-        None => errors.push(field::required(&path.child("failurePolicy"), "")),
-        Some(value) => optional(value, &FAILURE_POLICIES, &path.child("failurePolicy"), errors),
-    }
-    if let Some(kind) = spec.set("paramKind") {
-        param_kind(kind, &path.child("paramKind"), errors);
-    }
-    let at = path.child("matchConstraints");
-    match spec.set("matchConstraints") {
-        None => errors.push(field::required(&at, "")),
-        Some(constraints) => {
-            match_resources(constraints, &at, errors);
-            if constraints.list("resourceRules").is_empty() {
-                errors.push(field::required(&at.child("resourceRules"), ""));
-            }
-            operations(constraints, &at, errors);
-        }
-    }
-    let params = spec.set("paramKind").is_some();
-    match_conditions(spec.list("matchConditions"), params, &path.child("matchConditions"), errors);
-    let mut scope = Scope { params, variables: Variables::of(spec.list("variables").len()) };
-    for (i, one) in spec.list("variables").iter().enumerate() {
-        variable(one, &mut scope, &path.child("variables").index(i), errors);
-    }
     let mutations = spec.list("mutations");
     if mutations.is_empty() {
         errors.push(field::required(&path.child("mutations"), "mutations must contain at least one item"));

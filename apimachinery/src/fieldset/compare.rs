@@ -140,7 +140,7 @@ fn node(old: Option<&Value>, new: Option<&Value>, ty: TypeRef<'_>, out: &mut Com
     match (old, new) {
         (None, _) => Mark::Added,
         (_, None) => Mark::Removed,
-        (Some(old), Some(new)) if leaf && old != new => Mark::Modified,
+        (Some(old), Some(new)) if leaf && !crate::json::is_equal(old, new) => Mark::Modified,
         _ => Mark::None,
     }
 }

@@ -5,6 +5,13 @@ use super::Error;
 use crate::gotext::quote;
 use serde_json::{Number, Value};
 
+/// What is neither a string nor a container.
+pub(super) enum Scalar<'a> {
+    Null,
+    Bool(bool),
+    Number(&'a str),
+}
+
 pub(super) struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -211,18 +218,17 @@ impl<'a> Scanner<'a> {
         Ok(code)
     }
 
-    /// A number, `true`, `false` or `null`. Where an integer is due, a number that is written otherwise stays a float,
-    /// however whole: Go reads no `1.0` into an `int32`.
-    pub(super) fn scalar(&mut self, integer_due: bool) -> Result<Value, Error> {
+    /// A number, as it is written, `true`, `false` or `null`.
+    pub(super) fn scalar(&mut self) -> Result<Scalar<'a>, Error> {
         match self.peek() {
-            Some(b't') => self.literal("true", Value::Bool(true)),
-            Some(b'f') => self.literal("false", Value::Bool(false)),
-            Some(b'n') => self.literal("null", Value::Null),
-            _ => self.number(integer_due),
+            Some(b't') => self.literal("true", Scalar::Bool(true)),
+            Some(b'f') => self.literal("false", Scalar::Bool(false)),
+            Some(b'n') => self.literal("null", Scalar::Null),
+            _ => self.number().map(Scalar::Number),
         }
     }
 
-    fn literal(&mut self, word: &str, value: Value) -> Result<Value, Error> {
+    fn literal(&mut self, word: &str, value: Scalar<'a>) -> Result<Scalar<'a>, Error> {
         for expected in word.bytes() {
             if self.peek() != Some(expected) {
                 return Err(self.invalid(&format!("in literal {word} (expecting {})", show(expected))));
@@ -240,7 +246,7 @@ impl<'a> Scanner<'a> {
         self.at - start
     }
 
-    fn number(&mut self, integer_due: bool) -> Result<Value, Error> {
+    fn number(&mut self) -> Result<&'a str, Error> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -252,16 +258,13 @@ impl<'a> Scanner<'a> {
             }
             _ => return Err(self.invalid("in numeric literal")),
         }
-        let mut integer = true;
         if self.peek() == Some(b'.') {
-            integer = false;
             self.at += 1;
             if self.digits() == 0 {
                 return Err(self.invalid("after decimal point in numeric literal"));
             }
         }
         if matches!(self.peek(), Some(b'e' | b'E')) {
-            integer = false;
             self.at += 1;
             if matches!(self.peek(), Some(b'+' | b'-')) {
                 self.at += 1;
@@ -270,26 +273,20 @@ impl<'a> Scanner<'a> {
                 return Err(self.invalid("in exponent of numeric literal"));
             }
         }
-        let text = std::str::from_utf8(&self.bytes[start..self.at]).expect("digits and signs are ASCII");
-        if integer && let Ok(n) = text.parse::<i64>() {
-            return Ok(n.into());
-        }
-        let float: f64 = text.parse().expect("the grammar was checked above");
-        let value = if integer_due { Number::from_f64(float).map(Value::Number) } else { number_value(float) };
-        value.ok_or_else(|| Error {
-            message: format!("json: cannot unmarshal number {text} into Go value of type float64"),
-            offset: self.at,
-        })
+        Ok(std::str::from_utf8(&self.bytes[start..self.at]).expect("digits and signs are ASCII"))
     }
 }
 
-/// A float as Go would write it: without a fraction where there is none. `None` if not finite.
-pub(crate) fn number_value(float: f64) -> Option<Value> {
-    // Exactly representable, and small enough that Go prints digits rather than an exponent.
-    if float.fract() == 0.0 && float.abs() < 9.0e18 {
-        return Some(Value::from(float as i64));
+/// A number as Go reads it where anything may stand: 64 bits of an integer if it is written as one and fits, else a
+/// float. `None` for what is too large for that.
+pub(crate) fn number(text: &str) -> Option<Value> {
+    match text.parse::<i64>() {
+        Ok(integer) => Some(integer.into()),
+        Err(_) => {
+            let float: f64 = text.parse().expect("the scanner saw a number");
+            Number::from_f64(float).map(Value::Number)
+        }
     }
-    Number::from_f64(float).map(Value::Number)
 }
 
 /// Go's `quoteChar`.

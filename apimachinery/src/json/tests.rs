@@ -7,7 +7,7 @@ fn values() {
     for (input, expected) in [
         (r#"{"a":[1,-2,{"b":null}],"c":true}"#, json!({"a": [1, -2, {"b": null}], "c": true})),
         (r#" "é\u00e9\ud83d\ude00\ud800x\n" "#, json!("éé😀\u{fffd}x\n")),
-        ("[1.0, 1.5, 1e2, -0, 9223372036854775807]", json!([1, 1.5, 100, 0, i64::MAX])),
+        ("[1.0, 1.5, 1e2, -0, 9223372036854775807]", json!([1.0, 1.5, 100.0, 0, i64::MAX])),
         ("[]", json!([])),
         ("{}", json!({})),
     ] {
@@ -63,14 +63,45 @@ fn depth_is_bounded() {
 fn an_integer_is_written_as_one() {
     let mut schema = Schema::new();
     let integer = schema.add(Type::Int32);
-    let root = schema.add(Type::Object(ObjectType::new("t.R", vec![Field::new("n", integer)])));
-    for (text, typed, free) in
-        [("1.0", json!(1.0), json!(1)), ("1e3", json!(1000.0), json!(1000)), ("7", json!(7), json!(7))]
-    {
-        let text = format!("{{\"n\":{text}}}");
-        assert_eq!(decode(text.as_bytes(), Some(schema.type_ref(root))).unwrap().value, json!({"n": typed}));
-        assert_eq!(parse(text.as_bytes()).unwrap(), json!({"n": free}));
+    let quantity = schema.add(Type::Quantity);
+    let fields = vec![Field::new("n", integer), Field::new("q", quantity)];
+    let root = schema.add(Type::Object(ObjectType::new("t.R", fields)));
+    let read = |text: &str| decode(text.as_bytes(), Some(schema.type_ref(root))).unwrap();
+    for text in ["1.0", "1e3", "2147483648", "1e999"] {
+        let error = format!("json: cannot unmarshal number {text} into Go struct field R.n of type int32");
+        assert_eq!(read(&format!("{{\"n\":{text}}}")).type_error, Some(error));
     }
+    for text in ["7", "-0"] {
+        assert_eq!(read(&format!("{{\"n\":{text}}}")).type_error, None);
+    }
+    // It has a notation of its own.
+    assert_eq!(read(r#"{"q":1e3}"#).value, json!({"q": "1e3"}));
+}
+
+#[test]
+fn the_first_wrong_type_counts() {
+    let mut schema = Schema::new();
+    let integer = schema.add(Type::Int32);
+    let time = schema.add(Type::Time);
+    let fields = vec![Field::new("a", integer), Field::new("b", integer), Field::new("t", time)];
+    let root = schema.add(Type::Object(ObjectType::new("t.R", fields)));
+    let read = |text: &str| decode(text.as_bytes(), Some(schema.type_ref(root))).unwrap().type_error.unwrap();
+    // In the order of the document, and although it is replaced later.
+    assert!(read(r#"{"b":"x","a":"x","b":1}"#).contains("R.b"));
+    // What reads itself ends it all.
+    assert!(read(r#"{"b":"x","t":1,"a":true}"#).contains("R.t of type string"));
+}
+
+#[test]
+fn numbers_are_written_as_go_writes_them() {
+    let tree = parse(br#"{"a":[1.0,1e20,1e21,1e-7,-0.0,-0,100000000000000000000,1.5e300,9007199254740993]}"#).unwrap();
+    let written = r#"{"a":[1,100000000000000000000,1e+21,1e-7,-0,0,100000000000000000000,1.5e+300,9007199254740993]}"#;
+    assert_eq!(to_text(&tree), written);
+    assert_eq!(String::from_utf8(to_vec_stored(&tree)).unwrap(), written.replace("-0,", "0,"));
+    let pretty = to_vec_pretty(&json!({"a": [1.5, {}], "b": {"c": []}}));
+    assert_eq!(pretty, serde_json::to_vec_pretty(&json!({"a": [1.5, {}], "b": {"c": []}})).unwrap());
+    assert!(is_equal(&json!([{"a": 1.0}]), &json!([{"a": 1}])));
+    assert!(!is_equal(&json!([{"a": 1.5}]), &json!([{"a": 1}])));
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! JSON merge patch (RFC 7386), with the habit of upstream's library of dropping nulls from
 //! whatever the patch newly brings, inside lists too.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
+
+use super::lazy::{self, Document, Node};
 
 /// Applies a patch in place.
 pub fn apply(document: &mut Value, patch: Value) {
@@ -11,6 +15,46 @@ pub fn apply(document: &mut Value, patch: Value) {
             prune(&mut patch);
             *document = patch;
         }
+    }
+}
+
+/// Applies a patch to an object that is still text, and so keeps the notation of numbers; `None` if either is no
+/// object.
+pub fn apply_text(document: &str, patch: &str) -> Option<String> {
+    let mut merged = lazy::document(Cow::Borrowed(document))?;
+    merge_texts(&mut merged, lazy::document(Cow::Borrowed(patch))?);
+    let mut out = String::with_capacity(document.len() + patch.len());
+    lazy::write(&merged, &mut out);
+    Some(out)
+}
+
+fn merge_texts<'a>(document: &mut Document<'a>, patch: Document<'a>) {
+    for (key, value) in patch {
+        let Some(mut value) = value else {
+            document.remove(&key);
+            continue;
+        };
+        match document.get_mut(&key) {
+            Some(Some(current)) => merge_nodes(current, value),
+            _ => {
+                value.prune();
+                document.insert(key, Some(value));
+            }
+        }
+    }
+}
+
+fn merge_nodes<'a>(current: &mut Node<'a>, mut patch: Node<'a>) {
+    let Some(document) = current.as_document() else {
+        patch.prune();
+        *current = patch;
+        return;
+    };
+    patch.open();
+    match patch {
+        Node::Document(patch) => merge_texts(document, patch),
+        // Nulls in it stay.
+        other => *current = other,
     }
 }
 
@@ -124,6 +168,19 @@ mod tests {
             apply(&mut got, patch);
             assert_eq!(got, expected);
         }
+    }
+
+    #[test]
+    fn texts_are_kept() {
+        let document = r#"{"a":{"b":1,"c":1e2},"d":[1.0]}"#;
+        for (patch, expected) in [
+            (r#"{"a": {"b": 1.0}}"#, r#"{"a":{"b":1.0,"c":1e2},"d":[1.0]}"#),
+            (r#"{"a": null, "e": {"f": null, "g": [{"h": null}]}}"#, r#"{"d":[1.0],"e":{"g":[{}]}}"#),
+            (r#"{"a": [{"h": null}], "d": {"x": null}}"#, r#"{"a":[{"h":null}],"d":{}}"#),
+        ] {
+            assert_eq!(apply_text(document, patch).as_deref(), Some(expected));
+        }
+        assert_eq!(apply_text(document, "[]"), None);
     }
 
     #[test]

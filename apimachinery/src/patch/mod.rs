@@ -2,6 +2,7 @@
 //! strategic merge patch.
 
 pub mod json;
+mod lazy;
 pub mod merge;
 pub mod strategic;
 

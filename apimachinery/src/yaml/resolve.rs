@@ -291,7 +291,7 @@ pub(super) fn float_key(float: f64) -> String {
     }
 }
 
-/// The tree of a float; `None` for what JSON cannot hold.
+/// The tree of a float as it is once it has passed through JSON; `None` for what JSON cannot hold.
 pub(super) fn float_value(float: f64) -> Option<Value> {
-    crate::json::number_value(float)
+    float.is_finite().then(|| crate::json::number(&crate::gotext::float(float))).flatten()
 }

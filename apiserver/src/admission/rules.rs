@@ -219,7 +219,9 @@ pub fn settle(server: &Server, matched: &Served, object: &mut Value) -> Result<(
     }
     let broken = |status: Status| Status::internal(status.message);
     if let Some(custom) = matched.custom() {
-        return custom.settle_patched(matched, object, FieldValidation::Ignore).map(|_| ()).map_err(broken);
+        let text = apimachinery::gotext::json(object);
+        let settled = custom.settle_patched(matched, &text, object, FieldValidation::Ignore, Vec::new());
+        return settled.map(|_| ()).map_err(broken);
     }
     let resource = &matched.resource;
     let kind =

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use smallvec::SmallVec;
 
-use super::spec::ResourceSpec;
+use super::spec::{Read, ResourceSpec};
 use super::splice::{self, Slot};
 use super::{Error, Result};
 use crate::storage::Revision;
@@ -125,6 +125,7 @@ pub struct Entry {
     create_revision: Revision,
     json: Bytes,
     facts: Facts,
+    stale: bool,
     /// Other encodings of this object: protobuf, CBOR, table cells.
     pub encodings: Encodings,
 }
@@ -149,7 +150,7 @@ impl Entry {
         stored: &Bytes,
     ) -> Result<Arc<Entry>> {
         let corrupt = |why: String| Error::Corrupt { key: key.to_string(), why };
-        let json = spec.stored_to_json(stored).map_err(corrupt)?;
+        let Read { json, stale } = spec.read(stored).map_err(corrupt)?;
         let tree: Value = serde_json::from_slice(&json).map_err(|e| corrupt(e.to_string()))?;
         let slot = Slot::find(&json).ok_or_else(|| corrupt("no metadata".to_owned()))?;
         Ok(Entry::assemble(
@@ -159,7 +160,14 @@ impl Entry {
             create_revision,
             slot.fill(&json, revision),
             Facts::of(spec, &tree),
+            stale,
         ))
+    }
+
+    /// An entry of an object that no store holds: its JSON says no version.
+    pub fn unstored(spec: &Arc<ResourceSpec>, name: &str, object: &Value) -> Arc<Entry> {
+        let json = Bytes::from(object.to_string());
+        Entry::assemble(spec, spec.key("", name).into(), 0, 0, json, Facts::of(spec, object), false)
     }
 
     pub(super) fn assemble(
@@ -169,6 +177,7 @@ impl Entry {
         create_revision: Revision,
         json: Bytes,
         facts: Facts,
+        stale: bool,
     ) -> Arc<Entry> {
         Arc::new(Entry {
             spec: spec.clone(),
@@ -177,6 +186,7 @@ impl Entry {
             create_revision,
             json,
             facts,
+            stale,
             encodings: Encodings::default(),
         })
     }
@@ -185,7 +195,7 @@ impl Entry {
     pub(super) fn at_revision(&self, revision: Revision, create_revision: Revision) -> Arc<Entry> {
         let json = splice::set_resource_version(&self.json, revision)
             .expect("an entry's JSON was spliced before, so it has metadata");
-        Entry::assemble(&self.spec, self.key.clone(), revision, create_revision, json, self.facts.clone())
+        Entry::assemble(&self.spec, self.key.clone(), revision, create_revision, json, self.facts.clone(), self.stale)
     }
 
     /// The storage key, such as `/registry/pods/default/web`.
@@ -248,6 +258,11 @@ impl Entry {
             "metadata.namespace" => Some(self.namespace()),
             _ => Some(&self.facts.fields[self.spec.field_index(label)?]),
         }
+    }
+
+    /// Whether the object is stored in another way than it would be now ([`Read::stale`]).
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale
     }
 
     pub(super) fn field_at(&self, index: usize) -> &str {

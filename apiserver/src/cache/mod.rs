@@ -52,7 +52,7 @@ pub use metrics::{CacheMetrics, Operation};
 pub use resource::{Freshness, ResourceCache};
 pub use scope::Scope;
 pub use snapshot::Snapshot;
-pub use spec::{CreateOptions, Decode, Extract, PROTOBUF_PREFIX, ResourceSpec, SelectableField};
+pub use spec::{CreateOptions, Decode, Extract, PROTOBUF_PREFIX, Read, ResourceSpec, SelectableField};
 pub use splice::set_resource_version;
 pub use state::RingLimits;
 pub use watch::{Item, Start, Watch, WatchRequest};

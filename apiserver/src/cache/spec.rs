@@ -19,11 +19,19 @@ pub const PROTOBUF_PREFIX: &[u8] = b"k8s\0";
 /// the field's own default).
 pub type Extract = Arc<dyn Fn(&Value) -> String + Send + Sync>;
 
-/// Turns a stored value that is not JSON (upstream's protobuf) into JSON.
-pub type Decode = Arc<dyn Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync>;
+/// Turns a value that somebody else stored (upstream's protobuf, its JSON, an older version) into JSON as this server
+/// stores it.
+pub type Decode = Arc<dyn Fn(&[u8]) -> Result<Read, String> + Send + Sync>;
 
-/// Turns JSON of a version that is not served any more into JSON of one that is; `None` for all other.
-pub type Modern = fn(&[u8]) -> Option<Vec<u8>>;
+/// A stored value as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// In the version that is stored, with every default.
+    pub json: Bytes,
+    /// It was stored in another version or without a default: writing it changes what is stored, though it changes
+    /// nothing in the object.
+    pub stale: bool,
+}
 
 /// A field that field selectors may name.
 #[derive(Clone)]
@@ -89,10 +97,10 @@ pub struct ResourceSpec {
     pub index_owners: bool,
     /// How hard acknowledged writes of this resource must hold.
     pub durability: Durability,
-    /// How to read values that are not JSON.
+    /// The version in which this server stores objects, such as `apps/v1`; empty for those that it always reads.
+    pub version: String,
+    /// How to read values that it did not store.
     pub decode: Option<Decode>,
-    /// How to bring values up to date.
-    pub modern: Option<Modern>,
     labels: Mutex<LabelPool>,
 }
 
@@ -128,8 +136,8 @@ impl ResourceSpec {
             fields: Vec::new(),
             index_owners: false,
             durability: Durability::Synced,
+            version: String::new(),
             decode: None,
-            modern: None,
             labels: Mutex::default(),
         }
     }
@@ -162,20 +170,33 @@ impl ResourceSpec {
         self.fields.iter().position(|f| f.label == label)
     }
 
-    pub(super) fn stored_to_json(&self, stored: &Bytes) -> Result<Bytes, String> {
-        if stored.first() == Some(&b'{') {
-            let modern = self.modern.and_then(|modern| modern(stored));
-            return Ok(modern.map_or_else(|| stored.clone(), Bytes::from));
+    /// Whether a value was stored by this server, in the version in which it stores now. Members are sorted then, where
+    /// Go begins with the kind, and the version is the first but for a few that sort before it.
+    fn is_own(&self, stored: &[u8]) -> bool {
+        const VERSION: &[u8] = b"{\"apiVersion\":\"";
+        if self.version.is_empty() {
+            return stored.first() == Some(&b'{');
+        }
+        match stored.strip_prefix(VERSION) {
+            Some(rest) => rest.strip_prefix(self.version.as_bytes()).is_some_and(|rest| rest.starts_with(b"\"")),
+            None => {
+                let named = || memchr::memmem::find(stored, format!(",\"apiVersion\":\"{}\"", self.version).as_bytes());
+                stored.starts_with(b"{\"a") && named().is_some()
+            }
+        }
+    }
+
+    pub(super) fn read(&self, stored: &Bytes) -> Result<Read, String> {
+        if self.is_own(stored) {
+            return Ok(Read { json: stored.clone(), stale: false });
         }
         let Some(decode) = &self.decode else {
             return Err("the stored value is not JSON".to_owned());
         };
         // These bytes are somebody else's. What they do to the decoder must not take down whoever
         // feeds the cache, and every other resource with it.
-        match std::panic::catch_unwind(AssertUnwindSafe(|| decode(stored))) {
-            Ok(json) => json.map(Bytes::from),
-            Err(_) => Err("the decoder panicked".to_owned()),
-        }
+        std::panic::catch_unwind(AssertUnwindSafe(|| decode(stored)))
+            .unwrap_or_else(|_| Err("the decoder panicked".to_owned()))
     }
 
     /// The shared copy of a label set. `labels` must be sorted by key, as serde_json's maps are.
@@ -201,4 +222,26 @@ impl ResourceSpec {
 pub struct CreateOptions {
     /// Time to live (Events).
     pub ttl: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_stored_is_told_by_how_it_begins() {
+        let mut spec = ResourceSpec::new("apps", "deployments", "/d/", true);
+        spec.version = "apps/v1".to_owned();
+        for (stored, own) in [
+            (r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{}}"#, true),
+            (r#"{"action":"x","apiVersion":"apps/v1","kind":"Deployment","metadata":{}}"#, true),
+            (r#"{"kind":"Deployment","apiVersion":"apps/v1","metadata":{}}"#, false),
+            (r#"{"apiVersion":"apps/v1beta1","kind":"Deployment","metadata":{}}"#, false),
+            (r#"{"action":"x","apiVersion":"apps/v1beta1","kind":"Deployment","metadata":{}}"#, false),
+            (r#"{ "apiVersion": "apps/v1" }"#, false),
+            ("k8s\0", false),
+        ] {
+            assert_eq!(spec.is_own(stored.as_bytes()), own, "{stored}");
+        }
+    }
 }

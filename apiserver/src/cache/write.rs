@@ -9,6 +9,7 @@ use std::borrow::{Borrow, Cow};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use apimachinery::json;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -46,7 +47,7 @@ impl Prepared {
             metadata.remove("resourceVersion");
         }
         let facts = Facts::of(spec, &object);
-        let mut stored = serde_json::to_vec(&*object).expect("a JSON tree encodes");
+        let mut stored = json::to_vec_stored(&object);
         if let Some((member, text)) = text {
             stored = raw::keep(stored, member, text);
         }
@@ -73,7 +74,7 @@ impl Prepared {
         let entry = self.entry.get_or_init(|| {
             let facts = self.facts.lock().take().expect("facts are taken once");
             let json = self.slot.fill(&self.stored, revision);
-            Entry::assemble(spec, key.clone(), revision, create_revision, json, facts)
+            Entry::assemble(spec, key.clone(), revision, create_revision, json, facts, false)
         });
         if entry.revision() == revision {
             return entry.clone();
@@ -158,6 +159,9 @@ impl ResourceCache {
     /// Whether the object is stored in another way than it would be now, and so is to be written although
     /// nothing in it changed. Only the store can tell.
     async fn is_stale(&self, current: &Entry) -> Result<bool> {
+        if current.is_stale() {
+            return Ok(true);
+        }
         if !self.stored.is_configured() {
             return Ok(false);
         }

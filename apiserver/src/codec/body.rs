@@ -95,6 +95,8 @@ pub fn decode(
     let unrecognized = |error: String| {
         Status::bad_request(format!("the object provided is unrecognized (must be of type {}): {error}", wanted.kind))
     };
+    // JSON is checked while it is read, the others are not.
+    let mut checked = None;
     let (mut object, mut strict) = match encoding {
         Encoding::Protobuf => {
             let (api_version, kind, raw) =
@@ -121,6 +123,7 @@ pub fn decode(
             let parsed = json::decode(bytes, Some(expected.schema)).map_err(|error| {
                 unrecognized(format!("couldn't get version/kind; json parse error: {error} ({})", summary(bytes)))
             })?;
+            checked = Some(parsed.type_error);
             (parsed.value, parsed.strict)
         }
         Encoding::Yaml => {
@@ -128,11 +131,12 @@ pub fn decode(
             let parsed = apimachinery::yaml::decode(&text)
                 .map_err(|error| unrecognized(format!("{error} ({})", summary(bytes))))?;
             // As upstream: YAML becomes JSON, and JSON is read under the type.
-            let as_json = serde_json::to_vec(&parsed.value).expect("a JSON tree encodes");
+            let as_json = json::to_vec(&parsed.value);
             let typed =
                 json::decode(&as_json, Some(expected.schema)).map_err(|error| unrecognized(error.to_string()))?;
             let mut strict: Vec<String> = parsed.strict.into_iter().collect();
             strict.extend(typed.strict);
+            checked = Some(typed.type_error);
             (typed.value, strict)
         }
     };
@@ -140,26 +144,7 @@ pub fn decode(
         if object.is_null() {
             object = serde_json::json!({});
         }
-        if !object.is_object() {
-            let go = match &object {
-                Value::Array(_) => "array",
-                Value::String(_) => "string",
-                Value::Bool(_) => "bool",
-                _ => "number",
-            };
-            return Err(unrecognized(format!(
-                "couldn't get version/kind; json parse error: json: cannot unmarshal {go} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }} ({})",
-                summary(bytes)
-            )));
-        }
-        for name in ["apiVersion", "kind"] {
-            if object.get(name).is_some_and(|value| !value.is_string() && !value.is_null()) {
-                return Err(unrecognized(format!(
-                    "couldn't get version/kind; json parse error: json: cannot unmarshal into Go struct field .{name} of type string ({})",
-                    summary(bytes)
-                )));
-            }
-        }
+        interpret(&object).map_err(|error| unrecognized(format!("{error} ({})", summary(bytes))))?;
         let (api_version, kind) = (object.api_version().to_string(), object.kind().to_string());
         if let Some(error) = other_kind(&api_version, &kind, wanted, bytes) {
             return Err(cannot_be_handled(&api_version, &kind, wanted, &error));
@@ -168,8 +153,15 @@ pub fn decode(
         let version = if api_version.is_empty() { wanted.api_version() } else { api_version.clone() };
         object.set_api_version(&wanted.api_version());
         object.set_kind(&wanted.kind);
-        let form = if expected.empty { canonical::decoded } else { canonical::canonicalize };
-        form(expected.schema, &mut object).map_err(|error| cannot_be_handled(&version, &named, wanted, &error.0))?;
+        let misfit = checked.unwrap_or_else(|| api::check_fields(expected.schema, &object).type_error);
+        if let Some(error) = misfit {
+            return Err(cannot_be_handled(&version, &named, wanted, &error));
+        }
+        if expected.empty {
+            api::canonical::canonicalize_decoded(expected.schema, &mut object);
+        } else {
+            canonical::written(expected.schema, &mut object);
+        }
         if !strict.is_empty() && validation == FieldValidation::Strict {
             let error = format!("strict decoding error: {}", strict.join(", "));
             return Err(cannot_be_handled(&version, &named, wanted, &error));
@@ -182,14 +174,45 @@ pub fn decode(
     Ok(Decoded { object, warnings })
 }
 
+/// What upstream says of a body that does not tell its version and kind in the form it should.
+///
+/// # Errors
+/// For what is no object, or calls itself something that is no text.
+pub fn interpret(object: &Value) -> Result<(), String> {
+    let go = |value: &Value| match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    if !object.is_object() {
+        return Err(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            go(object)
+        ));
+    }
+    for name in ["apiVersion", "kind"] {
+        let value = &object[name];
+        if !matches!(value, Value::String(_) | Value::Null) {
+            return Err(format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{name} of type string",
+                go(value)
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// What is wrong with a body of another kind than is wanted: what is wrong with it as what it says it is,
 /// which upstream looks at first, or that it is not wanted. `None` if it is of that kind.
-pub fn other_kind(api_version: &str, kind: &str, wanted: &GroupVersionKind, json: &[u8]) -> Option<String> {
+pub fn other_kind(api_version: &str, kind: &str, wanted: &GroupVersionKind, text: &[u8]) -> Option<String> {
     let error = check_kind(api_version, kind, wanted).err()?;
     let own = GroupVersion::parse(api_version)
         .ok()
         .and_then(|version| api::table().find_kind(&version.group, &version.version, kind))
-        .and_then(|ty| api::check_fields(ty, &apimachinery::json::parse(json).ok()?).type_error);
+        .and_then(|ty| json::decode(text, Some(ty)).ok()?.type_error);
     Some(own.unwrap_or(error))
 }
 

@@ -21,19 +21,12 @@ pub fn decoded(ty: TypeRef<'_>, value: &mut Value) -> Result<(), Error> {
     Ok(())
 }
 
-/// As [`decoded`], without the lists and maps that are empty.
-///
-/// # Errors
-/// The first value that does not fit its type.
-pub fn canonicalize(ty: TypeRef<'_>, value: &mut Value) -> Result<(), Error> {
-    if let Some(error) = api::check_fields(ty, value).type_error {
-        return Err(Error(error));
-    }
+/// Makes a value that was checked while it was read canonical, without the lists and maps that are empty.
+pub fn written(ty: TypeRef<'_>, value: &mut Value) {
     // Go tells an empty list from none, and here alone that is a wish: to start over.
     let reset = value.pointer("/metadata/managedFields").and_then(Value::as_array).is_some_and(Vec::is_empty);
     api::canonicalize(ty, value);
     if reset && let Some(Value::Object(metadata)) = value.get_mut("metadata") {
         metadata.insert("managedFields".into(), Value::Array(Vec::new()));
     }
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use apimachinery::status::{Status, reason};
 use http::StatusCode;
 
-use super::{entry_answer, errors, format, namespace, unsafe_delete};
+use super::{component_statuses, entry_answer, errors, format, namespace, unsafe_delete};
 use crate::cache::{Entry, Freshness};
 use crate::registry::Served;
 use crate::request::accept::{Allowed, Route};
@@ -20,6 +20,10 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
     let format = format(cx, Route::Object, Allowed::Transforms)?;
     if cx.query.has("export") && cx.query.flag("export") {
         return Err(Status::bad_request("the export parameter, deprecated since v1.14, is no longer supported"));
+    }
+    if served.cache.is_none() {
+        let entry = component_statuses::get(&cx.server, served, &cx.info.name).await?;
+        return entry_answer(cx, served, StatusCode::OK, &entry, format).await;
     }
     let entry = match read(cx, served, &namespace(served, cx), &cx.info.name).await {
         Ok(entry) => entry,

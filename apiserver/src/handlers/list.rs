@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::selection::Selection;
-use super::{errors, format, get, namespace, table_options};
+use super::{component_statuses, errors, format, get, namespace, table_options};
 use crate::cache::{ContinueToken, Entry, Freshness, ResourceCache, Snapshot};
 use crate::registry::Served;
 use crate::request::Layer;
@@ -26,7 +26,11 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
     let format = format(cx, Route::List, Allowed::Transforms)?;
     let options = ListOptions::parse(&cx.query, false)?;
     let selection = Selection::new(served, &options, &namespace(served, cx), "")?;
-    let (entries, meta) = match collect(served, &options, &selection).await {
+    let found = match served.cache {
+        Some(_) => collect(served, &options, &selection).await,
+        None => Ok((component_statuses::list(&cx.server, served, &selection).await, ListMeta::default())),
+    };
+    let (entries, meta) = match found {
         Ok(found) => found,
         Err(status) => {
             let prefix = served.cache.as_ref().map(|cache| cache.spec().namespace_prefix(Some(&selection.namespace)));
@@ -79,10 +83,7 @@ pub async fn collect(
     options: &ListOptions,
     selection: &Selection,
 ) -> Result<(Vec<Arc<Entry>>, ListMeta), Status> {
-    let Some(cache) = &served.cache else {
-        // Kinds that nothing stores (componentstatuses) have no objects.
-        return Ok((Vec::new(), ListMeta::default()));
-    };
+    let cache = served.cache.as_ref().ok_or_else(super::method_not_allowed)?;
     // Whatever there is at hand comes whole.
     let limited = options.resource_version != "0" || !options.continue_token.is_empty();
     let limit = if limited { usize::try_from(options.limit).unwrap_or_default() } else { 0 };

@@ -1,5 +1,6 @@
 //! Requests about resources: which handler, and what all handlers share.
 
+pub mod component_statuses;
 pub mod connect;
 pub mod create;
 pub mod delete;

@@ -3,14 +3,15 @@
 //! A patch is text until the object it changes has been read: a bad one on an object that does not exist is
 //! a 404. It is read again on every attempt, because a lost race starts over from the object as it is then.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use apimachinery::field;
+use apimachinery::gotext;
 use apimachinery::gvk::{GroupKind, GroupResource, GroupVersionKind};
 use apimachinery::json;
 use apimachinery::object::ObjectExt as _;
 use apimachinery::patch;
-use apimachinery::schema::TypeRef;
+use apimachinery::schema::{Field, ListKind, ListType, ObjectType, Schema, StringType, Type, TypeId, TypeRef};
 use apimachinery::status::{Status, reason};
 use axum::body::Body;
 use bytes::Bytes;
@@ -198,16 +199,20 @@ impl Patch {
             return self.apply_configuration(cx, shape, current);
         }
         let Some(current) = current else { return Err(Status::not_found(&shape.group_resource, name)) };
-        let mut new = current.clone();
-        let (strict, shown) = match self.format {
-            Format::Json => (self.json(&mut new)?, None),
-            Format::Merge => (self.merge(&mut new)?, None),
-            _ => {
-                let (strict, shown) = self.strategic(&mut new, shape)?;
-                (strict, Some(shown))
-            }
+        let mut new = if self.format == Format::Strategic {
+            let mut new = current.clone();
+            let (strict, shown) = self.strategic(&mut new, shape)?;
+            self.convert(cx, shape, &mut new, strict, &shown)?;
+            new
+        } else {
+            // What these do not touch keeps its text, and what they bring has its own.
+            let current = gotext::json(current);
+            let (text, strict) = match self.format {
+                Format::Json => self.json(&current)?,
+                _ => self.merge(&current)?,
+            };
+            self.settle(cx, shape, &text, strict)?
         };
-        self.settle(cx, shape, &mut new, strict, shown)?;
         if shape.custom.is_some() {
             shape.owner.track(cx, Some(current), &mut new);
             return Ok(new);
@@ -219,35 +224,38 @@ impl Patch {
         Ok(new)
     }
 
-    fn json(&self, object: &mut Value) -> Result<Vec<String>, Status> {
-        let mut decoded = self.decode()?;
-        if decoded.value.is_null() {
-            decoded.value = Value::Array(Vec::new());
-        }
-        patch::json::apply(object, &decoded.value).map_err(|error| match error {
-            patch::json::Error::Malformed(text) => Status::bad_request(format!("error decoding patch: {text}")),
+    /// Carries out a JSON patch; answers the text that it makes, and strict errors.
+    fn json(&self, current: &str) -> Result<(String, Vec<String>), Status> {
+        let decoded = self.decode(Some(operations()))?;
+        let strict = decoded.strict.into_iter().map(|error| format!("json patch {error}")).collect();
+        let text = String::from_utf8_lossy(&self.bytes);
+        let patched = patch::json::apply_text(current, &text).map_err(|error| match error {
+            patch::json::Error::Malformed(text) => Status::bad_request(text),
             patch::json::Error::TooManyOperations(_) => Status::request_entity_too_large(error),
             patch::json::Error::Failed(_) | patch::json::Error::TestFailed(_) => unprocessable(),
         })?;
-        let mut strict = decoded.strict;
-        strict.extend(unknown_operation_fields(&decoded.value));
-        Ok(strict.into_iter().map(|error| format!("json patch {error}")).collect())
+        Ok((patched, strict))
     }
 
-    fn merge(&self, object: &mut Value) -> Result<Vec<String>, Status> {
-        let decoded = self.decode()?;
+    /// As [`Patch::json`], for merge patches.
+    fn merge(&self, current: &str) -> Result<(String, Vec<String>), Status> {
+        let decoded = self.decode(None)?;
         if decoded.value.is_null() {
             return Err(Status::bad_request("Invalid JSON Patch"));
         }
         must_be_object(&decoded.value)
             .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
-        patch::merge::apply(object, decoded.value);
-        Ok(decoded.strict)
+        let text = String::from_utf8_lossy(&self.bytes);
+        let merged = patch::merge::apply_text(current, &text);
+        Ok((merged.ok_or_else(|| Status::bad_request("Invalid JSON Patch"))?, decoded.strict))
     }
 
     /// Patches strategically; answers strict errors and the patch as messages show it.
     fn strategic(&self, object: &mut Value, shape: &Shape<'_>) -> Result<(Vec<String>, String), Status> {
         let mut decoded = json::decode(&self.bytes, None).map_err(|error| Status::bad_request(error.to_string()))?;
+        if let Some(error) = decoded.type_error {
+            return Err(Status::bad_request(error));
+        }
         if decoded.value.is_null() {
             decoded.value = Value::Object(Map::new());
         }
@@ -271,8 +279,16 @@ impl Patch {
         Ok((decoded.strict, shown))
     }
 
-    fn decode(&self) -> Result<json::Decoded, Status> {
-        json::decode(&self.bytes, None).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+    fn decode(&self, ty: Option<TypeRef<'_>>) -> Result<json::Decoded, Status> {
+        let wrong = |error: &str| Status::bad_request(format!("error decoding patch: {error}"));
+        let mut decoded = json::decode(&self.bytes, ty).map_err(|error| wrong(&error.message))?;
+        if self.options.field_validation == FieldValidation::Ignore {
+            // Then nobody reads it but the library.
+            decoded.strict.clear();
+            return Ok(decoded);
+        }
+        decoded.type_error.as_deref().map_or(Ok(()), |error| Err(wrong(error)))?;
+        Ok(decoded)
     }
 
     /// The configuration to apply, and what strict reading has against it.
@@ -323,7 +339,8 @@ impl Patch {
             }
         }
         if let Some((custom, served)) = shape.custom {
-            let warnings = custom.settle_patched(served, &mut new, self.options.field_validation)?;
+            let text = gotext::json(&new);
+            let warnings = custom.settle_patched(served, &text, &mut new, self.options.field_validation, Vec::new())?;
             cx.warnings.extend(warnings);
             return Ok(new);
         }
@@ -346,60 +363,98 @@ impl Patch {
         &self,
         cx: &mut Context,
         shape: &Shape<'_>,
-        object: &mut Value,
+        text: &str,
         mut strict: Vec<String>,
-        shown: Option<String>,
-    ) -> Result<(), Status> {
+    ) -> Result<Value, Status> {
         if let Some((custom, served)) = shape.custom {
-            cx.warnings.extend(strict);
-            let warnings = custom.settle_patched(served, object, self.options.field_validation)?;
+            let (object, warnings) = custom.read_patched(served, text, self.options.field_validation, strict)?;
             cx.warnings.extend(warnings);
-            return Ok(());
+            return Ok(object);
         }
-        let text = object.to_string();
-        let go_text = apimachinery::gotext::json(object);
-        let invalid = |error: String| {
-            let mut list = field::ErrorList::new();
-            let value = shown.as_deref().unwrap_or(&go_text);
-            list.push(field::invalid(&field::Path::new("patch"), value, error));
-            Status::invalid(&GroupKind::default(), "", &list)
-        };
+        let invalid = |error: String| invalid_patch(text, error);
         let decoded = json::decode(text.as_bytes(), Some(shape.schema)).map_err(|error| invalid(error.to_string()))?;
-        *object = decoded.value;
-        if !object.is_object() {
-            return Err(invalid(must_be_object(object).err().unwrap_or_default()));
-        }
+        let mut object = decoded.value;
+        body::interpret(&object).map_err(&invalid)?;
         if object.kind().is_empty() && object.api_version() == shape.api_version {
             // The version alone says enough; the kind alone does not.
             object.set_kind(shape.kind);
         }
-        let fits = canonical::decoded(shape.schema, object);
         if object.api_version() != shape.api_version || object.kind() != shape.kind {
             let wanted = apimachinery::gvk::GroupVersion::parse(&shape.api_version).unwrap_or_default();
             let wanted = GroupVersionKind::new(wanted.group, wanted.version, shape.kind);
             let error = body::other_kind(object.api_version(), object.kind(), &wanted, text.as_bytes());
             return Err(invalid(error.unwrap_or_else(|| "Object 'Kind' is missing".to_string())));
         }
-        fits.map_err(|error| {
-            // Only strategic patches go through upstream's converter.
-            let converter = shown.as_ref().and_then(|_| api::check::converter_error(shape.schema, object));
-            invalid(converter.unwrap_or(error.0))
-        })?;
-        strict.extend(decoded.strict);
-        if !strict.is_empty() {
-            match self.options.field_validation {
-                FieldValidation::Strict => {
-                    return Err(invalid(format!("strict decoding error: {}", strict.join(", "))));
-                }
-                FieldValidation::Warn => cx.warnings.extend(strict),
-                FieldValidation::Ignore => {}
-            }
+        if let Some(error) = decoded.type_error {
+            return Err(invalid(error));
         }
+        api::canonical::canonicalize_decoded(shape.schema, &mut object);
+        strict.extend(decoded.strict);
+        self.complain(cx, strict, invalid)?;
+        if let Some(resource) = shape.defaults {
+            checks::default(resource, &mut object, &cx.server);
+        }
+        Ok(object)
+    }
+
+    /// Gives what a strategic patch made its types: it is not text that is read, upstream either.
+    fn convert(
+        &self,
+        cx: &mut Context,
+        shape: &Shape<'_>,
+        object: &mut Value,
+        mut strict: Vec<String>,
+        shown: &str,
+    ) -> Result<(), Status> {
+        let invalid = |error: String| invalid_patch(shown, error);
+        strict.extend(api::converter::convert(shape.schema, object).map_err(invalid)?);
+        api::canonical::canonicalize_decoded(shape.schema, object);
+        self.complain(cx, strict, invalid)?;
         if let Some(resource) = shape.defaults {
             checks::default(resource, object, &cx.server);
         }
         Ok(())
     }
+
+    /// Refuses strict errors, or tells of them, or does neither.
+    fn complain(
+        &self,
+        cx: &mut Context,
+        strict: Vec<String>,
+        invalid: impl Fn(String) -> Status,
+    ) -> Result<(), Status> {
+        match self.options.field_validation {
+            FieldValidation::Strict if !strict.is_empty() => {
+                return Err(invalid(format!("strict decoding error: {}", strict.join(", "))));
+            }
+            FieldValidation::Warn => cx.warnings.extend(strict),
+            FieldValidation::Strict | FieldValidation::Ignore => {}
+        }
+        Ok(())
+    }
+}
+
+/// 422 for what a patch made, or for the patch, as it is shown.
+pub fn invalid_patch(shown: &str, error: String) -> Status {
+    let mut list = field::ErrorList::new();
+    list.push(field::invalid(&field::Path::new("patch"), shown, error));
+    Status::invalid(&GroupKind::default(), "", &list)
+}
+
+/// The type of the operations of a JSON patch, as upstream reads it first.
+fn operations() -> TypeRef<'static> {
+    static SCHEMA: OnceLock<(Schema, TypeId)> = OnceLock::new();
+    let (schema, id) = SCHEMA.get_or_init(|| {
+        let mut schema = Schema::new();
+        let text = schema.add(Type::String(StringType::default()));
+        let any = schema.add(Type::Object(ObjectType { preserve_unknown: true, ..ObjectType::default() }));
+        let fields =
+            vec![Field::new("op", text), Field::new("path", text), Field::new("from", text), Field::new("value", any)];
+        let item = schema.add(Type::Object(ObjectType::new("handlers.jsonPatchOp", fields)));
+        let list = schema.add(Type::List(ListType { item, kind: ListKind::Atomic, wrapped: false, marked: false }));
+        (schema, list)
+    });
+    schema.type_ref(*id)
 }
 
 /// What `NewGenericServerResponse` of 422 makes of any error: a text of its own.
@@ -420,17 +475,4 @@ fn must_be_object(value: &Value) -> Result<(), String> {
         Value::Array(_) => "array",
     };
     Err(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"))
-}
-
-/// Fields of JSON patch operations that mean nothing.
-fn unknown_operation_fields(operations: &Value) -> Vec<String> {
-    let mut errors = Vec::new();
-    for (index, operation) in operations.as_array().into_iter().flatten().enumerate() {
-        for name in operation.as_object().into_iter().flatten().map(|(name, _)| name) {
-            if !matches!(name.as_str(), "op" | "path" | "from" | "value") {
-                errors.push(format!("unknown field {:?}", format!("[{index}].{name}")));
-            }
-        }
-    }
-    errors
 }

@@ -23,6 +23,7 @@ use crate::registry::Served;
 use crate::response::{Response, websocket};
 use crate::server::walk::Context;
 use hop::{forwarded, wants_upgrade};
+pub(crate) use target::Target;
 pub use transport::{Error, KubeletClient};
 
 /// The pod of a request, and where its kubelet listens.

@@ -82,22 +82,24 @@ impl KubeletClient {
     /// Sends a request to its target and answers the head of the response; the body follows.
     ///
     /// # Errors
-    /// 503 when the target does not answer.
+    /// 500 when a kubelet does not answer, which is a failure of the cluster's own; 503 when anybody else does not.
     pub async fn send(&self, target: &Target, request: Request<Body>) -> Result<Response<Incoming>, Status> {
-        let unreachable = |error: &dyn std::fmt::Display| {
-            Status::service_unavailable(format!(
-                "error trying to reach service: dial tcp {}: {error}",
-                target.authority()
-            ))
-        };
+        self.try_send(target, request).await.map_err(|error| match target.kubelet {
+            true => Status::internal(error),
+            false => Status::service_unavailable(format!("error trying to reach service: {error}")),
+        })
+    }
+
+    /// As [`KubeletClient::send`].
+    ///
+    /// # Errors
+    /// `dial tcp <address>: ` and why the target does not answer.
+    pub async fn try_send(&self, target: &Target, request: Request<Body>) -> Result<Response<Incoming>, String> {
+        let unreachable = |error: &dyn std::fmt::Display| format!("dial tcp {}: {error}", target.authority());
         let connect = TcpStream::connect((target.host.as_str(), target.port));
         let stream = match tokio::time::timeout(self.timeout, connect).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                let text = dial_error(&error);
-                return Err(kubelet_or(target, unreachable(&text), &text));
-            }
-            Err(_) => return Err(kubelet_or(target, unreachable(&"i/o timeout"), "i/o timeout")),
+            Ok(stream) => stream.map_err(|error| unreachable(&dial_error(&error)))?,
+            Err(_) => return Err(unreachable(&"i/o timeout")),
         };
         // Interactive streams are made of small writes.
         stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
@@ -108,8 +110,7 @@ impl KubeletClient {
         let name = ServerName::try_from(target.host.clone()).map_err(|error| unreachable(&error))?;
         let handshake = TlsConnector::from(config).connect(name, stream);
         let stream = match tokio::time::timeout(self.timeout, handshake).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(kubelet_or(target, unreachable(&error), &error.to_string())),
+            Ok(stream) => stream.map_err(|error| unreachable(&error))?,
             Err(_) => return Err(unreachable(&"TLS handshake timeout")),
         };
         exchange(TokioIo::new(stream), request).await.map_err(|error| unreachable(&error))
@@ -126,14 +127,6 @@ fn dial_error(error: &std::io::Error) -> String {
         ErrorKind::TimedOut => "i/o timeout".into(),
         _ => error.to_string(),
     }
-}
-
-/// A kubelet that cannot be reached is a failure of the cluster's own, as upstream says it.
-fn kubelet_or(target: &Target, other: Status, error: &str) -> Status {
-    if !target.kubelet {
-        return other;
-    }
-    Status::internal(format!("dial tcp {}: {error}", target.authority()))
 }
 
 async fn exchange<I>(io: I, request: Request<Body>) -> Result<Response<Incoming>, hyper::Error>

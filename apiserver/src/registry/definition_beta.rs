@@ -7,22 +7,18 @@ use serde_json::{Map, Value, json};
 
 const BETA: &str = "apiextensions.k8s.io/v1beta1";
 
-/// A stored definition as `v1`; `None` when it is of that version already.
-pub fn modern(stored: &[u8]) -> Option<Vec<u8>> {
-    // Most were stored by this server, and need not be read for this.
-    memchr::memmem::find(stored, BETA.as_bytes())?;
-    let mut definition: Value = serde_json::from_slice(stored).ok()?;
+/// Makes a stored definition one of `v1`, which it may be already.
+pub fn modernize(definition: &mut Value) {
     if definition.api_version() != BETA {
-        return None;
+        return;
     }
     definition.set_api_version("apiextensions.k8s.io/v1");
     if let Some(Value::Object(spec)) = definition.get_mut("spec") {
-        modernize(spec);
+        raise(spec);
     }
-    serde_json::to_vec(&definition).ok()
 }
 
-fn modernize(spec: &mut Map<String, Value>) {
+fn raise(spec: &mut Map<String, Value>) {
     let name = spec.remove("version").unwrap_or_default();
     // In the names that they have in each version.
     let shared: Vec<(&str, Value)> = [
@@ -70,10 +66,10 @@ mod tests {
     use super::*;
 
     fn check(spec: Value) -> Value {
-        let stored = json!({"kind": "CustomResourceDefinition", "apiVersion": BETA, "metadata": {}, "spec": spec});
-        let modern: Value = serde_json::from_slice(&modern(stored.to_string().as_bytes()).unwrap()).unwrap();
-        assert_eq!(modern["apiVersion"], "apiextensions.k8s.io/v1");
-        modern["spec"].clone()
+        let mut stored = json!({"kind": "CustomResourceDefinition", "apiVersion": BETA, "metadata": {}, "spec": spec});
+        modernize(&mut stored);
+        assert_eq!(stored["apiVersion"], "apiextensions.k8s.io/v1");
+        stored["spec"].clone()
     }
 
     #[test]
@@ -115,6 +111,8 @@ mod tests {
             })
         );
         let own = json!({"apiVersion": "apiextensions.k8s.io/v1", "metadata": {"annotations": {"was": BETA}}});
-        assert_eq!(modern(own.to_string().as_bytes()), None);
+        let mut same = own.clone();
+        modernize(&mut same);
+        assert_eq!(same, own);
     }
 }

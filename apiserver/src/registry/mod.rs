@@ -10,6 +10,7 @@ pub mod apiregistration;
 mod autoscaler;
 pub mod autoscaling;
 pub mod batch;
+mod betas;
 pub mod certificates;
 pub mod checks;
 pub mod conversion;
@@ -19,6 +20,7 @@ mod definition_beta;
 mod devices;
 pub mod disabled;
 pub mod fields;
+mod foreign;
 pub mod hooks;
 pub mod mirrored;
 pub mod rbac;
@@ -356,24 +358,8 @@ fn spec(config: &Config, storage: &Resource) -> ResourceSpec {
     if RELAXED.contains(&(storage.group.as_ref(), storage.plural.as_ref())) {
         spec.durability = Durability::Relaxed;
     }
-    spec.decode = Some(Arc::new(|stored: &[u8]| decode_stored(stored)));
-    if storage.group == "apiextensions.k8s.io" {
-        spec.modern = Some(definition_beta::modern);
-    }
+    spec.version = storage.api_version();
+    let storage = storage.clone();
+    spec.decode = Some(Arc::new(move |stored: &[u8]| foreign::read(&storage, stored)));
     spec
-}
-
-/// Reads a value that upstream stored as protobuf.
-fn decode_stored(stored: &[u8]) -> Result<Vec<u8>, String> {
-    let (api_version, kind, raw) = crate::codec::protobuf::open(stored).map_err(|error| error.to_string())?;
-    let version = apimachinery::gvk::GroupVersion::parse(&api_version).map_err(|error| error.to_string())?;
-    let ty = api::table()
-        .find_kind(&version.group, &version.version, &kind)
-        .ok_or_else(|| format!("no kind {kind:?} is known for version {api_version:?}"))?;
-    let mut tree = api::protobuf::decode(ty, raw).map_err(|error| error.to_string())?;
-    if let Some(map) = tree.as_object_mut() {
-        map.insert("apiVersion".into(), api_version.into());
-        map.insert("kind".into(), kind.into());
-    }
-    Ok(serde_json::to_vec(&tree).expect("a JSON tree encodes"))
 }

@@ -18,8 +18,7 @@ pub const PROTOBUF_PREFIX: &[u8] = b"k8s\0";
 
 /// A tree as JSON with a newline at its end, as Go's encoder writes.
 pub fn json_bytes(value: &Value, pretty: bool) -> Vec<u8> {
-    let mut out =
-        if pretty { serde_json::to_vec_pretty(value) } else { serde_json::to_vec(value) }.expect("a JSON tree encodes");
+    let mut out = if pretty { apimachinery::json::to_vec_pretty(value) } else { apimachinery::json::to_vec(value) };
     out.push(b'\n');
     out
 }
@@ -129,7 +128,7 @@ fn derived_json(served: &Served, entry: &Entry) -> Bytes {
         Some(custom) => custom.local_form(entry),
         None => {
             let tree = served.from_storage(entry.tree());
-            Bytes::from(serde_json::to_vec(&tree).expect("a JSON tree encodes"))
+            Bytes::from(apimachinery::json::to_vec(&tree))
         }
     })
 }
@@ -137,7 +136,8 @@ fn derived_json(served: &Served, entry: &Entry) -> Bytes {
 /// An entry's tree in the version served.
 pub fn entry_tree(served: &Served, entry: &Entry) -> Value {
     if served.custom().is_some() {
-        return serde_json::from_slice(&entry_json(served, entry)).expect("these bytes were encoded from a tree");
+        // Large integers are floats to upstream, whose numbers the schema is held against.
+        return apimachinery::json::parse(&entry_json(served, entry)).expect("these bytes were encoded from a tree");
     }
     served.from_storage(entry.tree())
 }

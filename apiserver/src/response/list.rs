@@ -276,7 +276,7 @@ fn table_body(
             buffer.push(b',');
         }
         let row = table.row(&served, encode::printed_tree(&served, entry), version);
-        serde_json::to_writer(&mut *buffer, &row).expect("a JSON tree encodes");
+        apimachinery::json::append(buffer, &row);
     }))
 }
 

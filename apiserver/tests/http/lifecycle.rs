@@ -260,3 +260,37 @@ async fn every_method_reaches_what_is_behind_a_proxy() {
     let other = server.ask("OPTIONS", &format!("{services}/lonely/status"), "", Body::empty()).await;
     assert_eq!(other.code, 405, "{}", other.text);
 }
+
+#[tokio::test]
+async fn component_statuses_are_asked_for_when_they_are_read() {
+    const PATH: &str = "/api/v1/componentstatuses";
+    let server = Fixture::new().await;
+    let list = server.get(PATH).await;
+    assert_eq!(list.code, 200, "{}", list.text);
+    assert_eq!(list.body["metadata"], json!({}));
+    let of = |name: &str| list.body["items"].as_array().unwrap().iter().find(|item| item["metadata"]["name"] == name);
+    for name in ["controller-manager", "etcd-0", "scheduler"] {
+        let item = of(name).unwrap_or_else(|| panic!("{name}: {}", list.text));
+        assert_eq!(item["metadata"], json!({"name": name}));
+        assert_eq!(item["conditions"][0]["type"], "Healthy");
+        let mut object = item.clone();
+        object["apiVersion"] = "v1".into();
+        object["kind"] = "ComponentStatus".into();
+        assert_eq!(server.get(&format!("{PATH}/{name}")).await.body, object);
+    }
+    let well = json!([{"type": "Healthy", "status": "True", "message": "ok"}]);
+    assert_eq!(of("etcd-0").unwrap()["conditions"], well);
+    // A scheduler may be running on this machine, or not.
+    let scheduler = &of("scheduler").unwrap()["conditions"];
+    let refused = "Get \"https://127.0.0.1:10259/healthz\": dial tcp 127.0.0.1:10259: connect: connection refused";
+    let ill = json!([{"type": "Healthy", "status": "False", "message": refused}]);
+    assert!(*scheduler == well || *scheduler == ill, "{scheduler}");
+
+    let one = server.get(&format!("{PATH}?fieldSelector=metadata.name%3Detcd-0")).await;
+    assert_eq!(one.body["items"].as_array().map(Vec::len), Some(1), "{}", one.text);
+    let none = server.get(&format!("{PATH}?labelSelector=a")).await;
+    assert_eq!(none.body["items"], json!([]));
+    let unknown = server.get(&format!("{PATH}/etcd-1")).await;
+    assert_eq!((unknown.code, unknown.body["message"].as_str()), (404, Some("componentstatus \"etcd-1\" not found")));
+    assert_eq!(server.ask("DELETE", &format!("{PATH}/etcd-0"), "", Body::empty()).await.code, 405);
+}

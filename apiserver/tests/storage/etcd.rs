@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver::cache::{
-    Cache, CreateOptions, Error, Freshness, Item, PROTOBUF_PREFIX, ResourceCache, ResourceSpec, RingLimits, Scope,
-    Start, WatchRequest,
+    Cache, CreateOptions, Error, Freshness, Item, PROTOBUF_PREFIX, Read, ResourceCache, ResourceSpec, RingLimits,
+    Scope, Start, WatchRequest,
 };
 use apiserver::storage::etcd::{Etcd, Options};
 use apiserver::storage::{self, Storage, WriteOptions};
@@ -201,7 +201,8 @@ fn reads_what_upstream_wrote() {
             let name = stored.strip_prefix(PROTOBUF_PREFIX).ok_or("no protobuf")?;
             let name = String::from_utf8_lossy(name);
             assert_ne!(name, "poison", "a decoder may have bugs");
-            Ok(json!({"metadata": {"name": name, "namespace": "ns"}}).to_string().into_bytes())
+            let json = json!({"metadata": {"name": name, "namespace": "ns"}}).to_string();
+            Ok(Read { json: json.into(), stale: false })
         }));
         let cache = Cache::new(storage.clone(), RingLimits::default()).register(spec);
         cache.load().await.unwrap();

@@ -1,5 +1,7 @@
 //! Conversions: `int(x)`, `string(x)` and so on.
 
+use apimachinery::duration;
+
 use super::{Result, Text, Timestamp, Value, show, time};
 use crate::error::Error;
 use crate::types::Type;
@@ -71,7 +73,7 @@ impl<'a> Value<'a> {
             (Type::Timestamp, Value::Int(n)) => Value::Timestamp(Timestamp::new(*n, 0)?),
             (Type::Duration, Value::Duration(nanos)) => Value::Duration(*nanos),
             (Type::Duration, Value::Int(nanos)) => Value::Duration(*nanos),
-            (Type::Duration, Value::String(text)) => Value::Duration(time::parse_duration(text).ok_or_else(failed)?),
+            (Type::Duration, Value::String(text)) => Value::Duration(duration::parse(text).map_err(|_| failed())?),
             _ => return Err(failed()),
         })
     }

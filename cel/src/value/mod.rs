@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub use list::List;
 pub use map::{Fields, Key, Map, MapBuilder, Object};
 pub use time::Timestamp;
-pub(crate) use time::{is_date, is_date_time, parse as parse_timestamp, parse_duration};
+pub(crate) use time::{is_date, is_date_time, parse as parse_timestamp};
 
 use crate::ast::Literal;
 use crate::error::Error;

@@ -215,58 +215,9 @@ pub(crate) fn is_date_time(text: &str) -> bool {
     parse_date_time(text).is_some()
 }
 
-/// Go's `time.ParseDuration`, in nanoseconds.
-pub(crate) fn parse_duration(text: &str) -> Option<i64> {
-    let (negative, mut rest) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    let mut total: i128 = 0;
-    while !rest.is_empty() {
-        let whole = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (digits, after) = rest.split_at(whole);
-        let (fraction, after) = match after.strip_prefix('.') {
-            Some(after) => after.split_at(after.bytes().take_while(u8::is_ascii_digit).count()),
-            None => ("", after),
-        };
-        if digits.is_empty() && fraction.is_empty() {
-            return None;
-        }
-        let length = after.bytes().take_while(|b| *b != b'.' && !b.is_ascii_digit()).count();
-        let (unit, after) = after.split_at(length);
-        let unit: i128 = match unit {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        let digits = digits.trim_start_matches('0');
-        if digits.len() > 19 {
-            return None;
-        }
-        total += digits.parse::<i128>().unwrap_or(0) * unit;
-        let fraction = &fraction[..fraction.len().min(18)];
-        if !fraction.is_empty() {
-            total += fraction.parse::<i128>().ok()? * unit / 10i128.pow(u32::try_from(fraction.len()).ok()?);
-        }
-        rest = after;
-    }
-    i64::try_from(if negative { -total } else { total }).ok()
-}
-
 /// OpenAPI's `duration`: Go's, or a number with a unit in words, such as `3 weeks`.
 pub(crate) fn parse_strfmt_duration(text: &str) -> Option<i64> {
-    if let Some(nanos) = parse_duration(text) {
+    if let Ok(nanos) = apimachinery::duration::parse(text) {
         return Some(nanos);
     }
     let (negative, body) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));

@@ -43,6 +43,11 @@ pub async fn describe_explain_and_discovery(cluster: &Cluster) -> anyhow::Result
     for resource in ["pods", "deployments", "endpointslices", "leases", "customresourcedefinitions"] {
         ensure!(resources.lines().any(|line| line.starts_with(resource)), "no {resource}: {resources}");
     }
+    let statuses = cluster.kubectl("get componentstatuses --no-headers").await?;
+    for component in ["controller-manager", "etcd-0", "scheduler"] {
+        let healthy = |line: &str| line.split_whitespace().take(3).eq([component, "Healthy", "ok"]);
+        ensure!(statuses.lines().any(healthy), "{component} is not well: {statuses}");
+    }
     let version = cluster.kubectl("version -o json").await?;
     let version: serde_json::Value = serde_json::from_str(&version)?;
     ensure!(version["serverVersion"]["minor"] == "36", "{version}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use component_base::{duration, logging};
+use component_base::{config_file, duration, logging};
 use serde::Deserialize;
 
 use super::values::{
@@ -12,34 +12,30 @@ use super::values::{
 };
 use super::{Config, Conntrack, Error, HEALTHZ_PORT, METRICS_PORT};
 
+const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
+const KIND: &str = "KubeProxyConfiguration";
+
 impl Config {
     /// From a `KubeProxyConfiguration`.
+    ///
+    /// # Errors
+    /// When it cannot be read, or says what cannot be.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: shown.clone(), source })?;
-        Self::from_yaml(&text).map_err(|error| match error {
-            Error::Decode { message, .. } => Error::Decode { path: shown, message },
-            other => other,
-        })
+        config_file::read::<File>(path, API_VERSION, KIND)?.into_config()
     }
 
     /// From the text of a `KubeProxyConfiguration`.
+    ///
+    /// # Errors
+    /// As [`Config::from_file`].
     pub fn from_yaml(text: &str) -> Result<Self, Error> {
-        let decode = |message: String| Error::Decode { path: String::new(), message };
-        let value = apimachinery::yaml::parse(text).map_err(|e| decode(e.to_string()))?;
-        let file: File = serde_json::from_value(value).map_err(|e| decode(e.to_string()))?;
-        if file.kind != "KubeProxyConfiguration" || file.api_version != "kubeproxy.config.k8s.io/v1alpha1" {
-            return Err(decode(format!("no kind {:?} is registered for version {:?}", file.kind, file.api_version)));
-        }
-        file.into_config()
+        config_file::parse::<File>(text, API_VERSION, KIND)?.into_config()
     }
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct File {
-    api_version: String,
-    kind: String,
     bind_address: String,
     healthz_bind_address: String,
     metrics_bind_address: String,

@@ -163,23 +163,9 @@ pub enum Error {
     /// A flag is unknown or cannot be read.
     #[error(transparent)]
     Flags(#[from] component_base::flags::Error),
-    /// The file cannot be read.
-    #[error("failed to read {path}")]
-    Read {
-        /// The file.
-        path: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
     /// The file is not a KubeProxyConfiguration.
-    #[error("failed to decode {path}: {message}")]
-    Decode {
-        /// The file.
-        path: String,
-        /// Why.
-        message: String,
-    },
+    #[error(transparent)]
+    File(#[from] component_base::config_file::Error),
     /// A value is out of its range.
     #[error("{field}: Invalid value: {value:?}: {message}")]
     Invalid {

@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use component_base::duration;
+use component_base::{config_file, duration};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::{Config, Error, LeaderElection, ProfileConfig, invalid};
 use crate::queue::BackOff;
+
+const API_VERSION: &str = "kubescheduler.config.k8s.io/v1";
+const KIND: &str = "KubeSchedulerConfiguration";
 
 /// Unknown fields are errors, as upstream's strict decoding has it; those without a subject here are
 /// read and ignored.
@@ -24,8 +27,6 @@ struct File {
     _enable_contention_profiling: IgnoredAny,
     #[serde(rename = "delayCacheUntilActive")]
     _delay_cache_until_active: IgnoredAny,
-    api_version: String,
-    kind: String,
     client_connection: FileClient,
     leader_election: FileLeaderElection,
     percentage_of_nodes_to_score: Option<i64>,
@@ -65,23 +66,22 @@ struct FileDuration(#[serde(with = "duration::serde_text")] Duration);
 
 impl Config {
     /// From a `KubeSchedulerConfiguration`.
+    ///
+    /// # Errors
+    /// When it cannot be read, or says what cannot be.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: shown.clone(), source })?;
-        Self::from_yaml(&text).map_err(|error| match error {
-            Error::Decode { message, .. } => Error::Decode { path: shown, message },
-            other => other,
-        })
+        Self::from_document(config_file::read(path, API_VERSION, KIND)?)
     }
 
     /// From the text of a `KubeSchedulerConfiguration`.
+    ///
+    /// # Errors
+    /// As [`Config::from_file`].
     pub fn from_yaml(text: &str) -> Result<Self, Error> {
-        let decode = |message: String| Error::Decode { path: String::new(), message };
-        let value = apimachinery::yaml::parse(text).map_err(|e| decode(e.to_string()))?;
-        let file: File = serde_json::from_value(value).map_err(|e| decode(e.to_string()))?;
-        if file.kind != "KubeSchedulerConfiguration" || file.api_version != "kubescheduler.config.k8s.io/v1" {
-            return Err(decode(format!("no kind {:?} is registered for version {:?}", file.kind, file.api_version)));
-        }
+        Self::from_document(config_file::parse(text, API_VERSION, KIND)?)
+    }
+
+    fn from_document(file: File) -> Result<Self, Error> {
         if file.extenders.is_some_and(|extenders| !extenders.is_empty()) {
             return Err(invalid("extenders", "extenders are not supported"));
         }

@@ -7,6 +7,7 @@ pub(super) mod trust_bundle;
 use std::collections::BTreeSet;
 
 use apimachinery::field::{self, BadValue, ErrorList, Path};
+use apimachinery::go_base64;
 use apimachinery::gotext::quote;
 use apimachinery::names::{self, Messages};
 use serde_json::Value;
@@ -16,7 +17,6 @@ use x509_parser::prelude::FromDer as _;
 
 use super::checks::semantically_equal;
 use super::{diff, object_meta};
-use crate::go_base64;
 use crate::read::Read;
 
 const USAGES: [&str; 23] = [

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use apimachinery::field::{self, BadValue, ErrorList, FieldError, Path};
-use apimachinery::names;
+use apimachinery::{go_base64, names};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use x509_parser::certificate::X509Certificate;
@@ -16,7 +16,6 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use super::super::checks::{immutable, name_is_subdomain, semantically_equal};
 use super::super::{conditions, object_meta};
 use super::{pem, signer_name};
-use crate::go_base64;
 use crate::read::Read;
 
 /// What may become of a request, once.

@@ -11,7 +11,7 @@ mod order;
 pub use apply::apply;
 pub use diff::{three_way, two_way};
 
-use crate::gotext::quote;
+use crate::gotext::{self, quote};
 use crate::schema::{Type, TypeRef};
 use serde_json::{Map, Value};
 
@@ -163,6 +163,7 @@ pub fn go_value(value: &Value) -> String {
         Value::String(s) => s.clone(),
         Value::Array(items) => format!("[{}]", items.iter().map(go_value).collect::<Vec<_>>().join(" ")),
         Value::Object(map) => go_map(map),
+        Value::Number(number) if number.is_f64() => gotext::float_value(number.as_f64().unwrap_or_default()),
         other => other.to_string(),
     }
 }

@@ -164,7 +164,7 @@ pub fn verify(version: &str, uid: &str, answer: &crate::webhook::Answer, mutatin
         // Webhooks rarely write the kind of the status, and need not.
         Some(status) => Some(Status::deserialize(status).map_err(|error| unreadable(error.to_string()))?),
     };
-    let patch = api::go_base64::decode(response.str_at(&["patch"]).unwrap_or_default())
+    let patch = apimachinery::go_base64::decode(response.str_at(&["patch"]).unwrap_or_default())
         .map_err(|at| unreadable(format!("illegal base64 data at input byte {at}")))?;
     let patch_type = response.get("patchType").and_then(Value::as_str);
     if version == "v1" {

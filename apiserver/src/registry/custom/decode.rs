@@ -3,15 +3,16 @@
 
 use api::cbor;
 use api::custom::{Node, default, meta, prune};
-use apimachinery::field::{self, Path};
-use apimachinery::gvk::{GroupKind, GroupVersion};
+use apimachinery::field::Path;
+use apimachinery::gvk::GroupVersion;
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
 use apimachinery::{json, yaml};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use super::{Custom, Definition};
-use crate::codec::body::Decoded;
+use crate::codec::body::{self, Decoded};
+use crate::handlers::patch::invalid_patch;
 use crate::registry::Served;
 use crate::request::accept::Encoding;
 use crate::request::options::FieldValidation;
@@ -71,23 +72,6 @@ pub(super) fn settle_converted(definition: &Definition, at: usize, object: &mut 
     coerce(definition, Some(at), object, meta::Options::default()).map(drop)
 }
 
-/// Floats without a fraction become integers: so they are once they were stored and read again.
-fn whole_numbers(value: &mut Value) {
-    match value {
-        Value::Number(number) if number.is_f64() => {
-            if let Some(float) = number.as_f64()
-                && float.fract() == 0.0
-                && float.abs() < 9e18
-            {
-                *number = Number::from(float as i64);
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
-        Value::Object(map) => map.values_mut().for_each(whole_numbers),
-        _ => {}
-    }
-}
-
 impl Custom {
     /// Decodes a body.
     ///
@@ -107,10 +91,12 @@ impl Custom {
                 "the object provided is unrecognized (must be of type {kind}): {error} ({summary})"
             ))
         };
+        let mut misfit = None;
         let (mut object, mut strict) = match encoding {
             Encoding::Json => {
                 let decoded = json::decode(bytes, None)
                     .map_err(|error| unrecognized(format!("couldn't get version/kind; json parse error: {error}")))?;
+                misfit = decoded.type_error;
                 (decoded.value, decoded.strict)
             }
             Encoding::Yaml => {
@@ -154,18 +140,7 @@ impl Custom {
                 )));
             }
         };
-        if !object.is_object() {
-            let name = match &object {
-                Value::Array(_) => "array",
-                Value::String(_) => "string",
-                Value::Bool(_) => "bool",
-                Value::Null => "null",
-                _ => "number",
-            };
-            return Err(unrecognized(format!(
-                "couldn't get version/kind; json parse error: json: cannot unmarshal {name} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
-            )));
-        }
+        body::interpret(&object).map_err(unrecognized)?;
         let (api_version, own_kind) = (object.api_version().to_string(), object.kind().to_string());
         let shown_kind = if own_kind.is_empty() { kind.clone() } else { own_kind.clone() };
         let version = match GroupVersion::parse(&api_version) {
@@ -179,7 +154,7 @@ impl Custom {
             let text = String::from_utf8_lossy(bytes);
             return Err(unrecognized(format!("Object 'Kind' is missing in '{text}'")));
         }
-        whole_numbers(&mut object);
+        misfit.map_or(Ok(()), |error| Err(cannot(error)))?;
         let expected = self.definition.api_version(self.at);
         let same = api_version == expected && own_kind == *kind;
         // Upstream does not look for unknown fields in CBOR.
@@ -205,35 +180,49 @@ impl Custom {
         Ok(Decoded { object, warnings: strict })
     }
 
-    /// Brings what a patch made into form; answers warnings.
+    /// Reads the text that a patch made, with what strict reading had against the patch; answers warnings.
     ///
     /// # Errors
     /// 422 as upstream answers patches whose result does not decode.
+    pub fn read_patched(
+        &self,
+        served: &Served,
+        text: &str,
+        validation: FieldValidation,
+        mut strict: Vec<String>,
+    ) -> Result<(Value, Vec<String>), Status> {
+        let decoded = json::decode(text.as_bytes(), None).map_err(|error| invalid_patch(text, error.message))?;
+        let mut object = decoded.value;
+        body::interpret(&object).map_err(|error| invalid_patch(text, error))?;
+        if let Some(error) = decoded.type_error {
+            return Err(invalid_patch(text, error));
+        }
+        strict.extend(decoded.strict);
+        let warnings = self.settle_patched(served, text, &mut object, validation, strict)?;
+        Ok((object, warnings))
+    }
+
+    /// Brings what a patch made, which messages show as `text`, into form; answers warnings.
+    ///
+    /// # Errors
+    /// As [`Custom::read_patched`].
     pub fn settle_patched(
         &self,
         _served: &Served,
+        text: &str,
         object: &mut Value,
         validation: FieldValidation,
+        mut strict: Vec<String>,
     ) -> Result<Vec<String>, Status> {
-        let text = object.to_string();
-        let invalid = |error: String| {
-            let mut list = field::ErrorList::new();
-            list.push(field::invalid(&Path::new("patch"), text.as_str(), error));
-            Status::invalid(&GroupKind::default(), "", &list)
-        };
-        if !object.is_object() {
-            return Err(invalid("json: cannot unmarshal into Go value of type map[string]interface {}".to_string()));
-        }
+        let invalid = |error: String| invalid_patch(text, error);
         if object.kind().is_empty() {
             return Err(invalid(format!("Object 'Kind' is missing in '{text}'")));
         }
-        whole_numbers(object);
         let report = validation != FieldValidation::Ignore;
         let same = object.kind() == self.definition.kind && self.definition.version_of(object) == Some(self.at);
-        let mut strict = Vec::new();
         if same {
             let options = meta::Options { drop_invalid: false, report };
-            strict = unknown(coerce(&self.definition, Some(self.at), object, options).map_err(&invalid)?).collect();
+            strict.extend(unknown(coerce(&self.definition, Some(self.at), object, options).map_err(invalid)?));
             if let Some(node) = self.node() {
                 default::apply(object, node);
             }

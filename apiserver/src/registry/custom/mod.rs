@@ -78,7 +78,7 @@ impl Custom {
         if tree == stored {
             return entry.json().clone();
         }
-        Bytes::from(serde_json::to_vec(&tree).expect("a JSON tree encodes"))
+        Bytes::from(apimachinery::json::to_vec(&tree))
     }
 
     /// Converts those of the entries that a webhook has to convert, all at once.
@@ -106,8 +106,7 @@ impl Custom {
         let (entries, trees): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
         let converted = convert::convert(&self.definition, trees, self.at).await?;
         for (entry, tree) in entries.into_iter().zip(converted) {
-            let bytes = serde_json::to_vec(&tree).expect("a JSON tree encodes");
-            entry.encodings.put(key, Bytes::from(bytes));
+            entry.encodings.put(key, Bytes::from(apimachinery::json::to_vec(&tree)));
         }
         Ok(())
     }
