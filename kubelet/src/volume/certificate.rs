@@ -387,7 +387,10 @@ mod tests {
             },
         });
         let certificates = Certificates::new(Arc::new(clock.clone()), told.clone());
-        Bench { api: FakeApi::default(), clock, told, certificates, pod: serde_json::from_value(pod).unwrap() }
+        let api = FakeApi::default();
+        let node = serde_json::from_value(json!({"metadata": {"name": "n", "uid": "uid of n"}})).unwrap();
+        api.nodes.lock().insert("n".to_owned(), node);
+        Bench { api, clock, told, certificates, pod: serde_json::from_value(pod).unwrap() }
     }
 
     impl Bench {

@@ -55,6 +55,7 @@ pub struct FakeApi {
     pub secrets: Mutex<HashMap<String, Secret>>,
     /// Trust bundles, where the API has them.
     pub trust_bundles: Mutex<Option<Vec<Arc<ClusterTrustBundle>>>>,
+    pub nodes: Mutex<HashMap<String, Node>>,
     /// Requests for certificates in order.
     pub certificate_requests: Mutex<Vec<Arc<PodCertificateRequest>>>,
     /// Status patches in order.
@@ -141,6 +142,7 @@ impl Api for FakeApi {
     }
 
     async fn node(&self, name: &str) -> Result<Node> {
-        Err(Error::NotFound(format!("nodes {name:?} not found")))
+        let found = self.nodes.lock().get(name).cloned();
+        found.ok_or_else(|| Error::NotFound(format!("nodes {name:?} not found")))
     }
 }
