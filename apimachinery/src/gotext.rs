@@ -6,6 +6,8 @@ use crate::schema::TypeRef;
 use serde_json::Value;
 use std::fmt::Write;
 
+use crate::schema::{ProtoEntry, TypeRef};
+
 /// `strconv.Quote`.
 pub fn quote(s: &str) -> String {
     let mut out = String::with_capacity(s.len() + 2);
@@ -66,6 +68,36 @@ fn html(text: String) -> String {
         .replace('&', "\\u0026")
         .replace('\u{2028}', "\\u2028")
         .replace('\u{2029}', "\\u2029")
+}
+
+/// `json.Marshal` of a struct: its fields in the order in which Go declares them, which is that of their protobuf
+/// numbers; keys of maps, and fields of types without such numbers, sorted.
+pub fn struct_json(ty: TypeRef<'_>, value: &Value) -> String {
+    let of = |ty: Option<TypeRef<'_>>, value: &Value| ty.map_or_else(|| json(value), |ty| struct_json(ty, value));
+    match value {
+        Value::Object(map) => {
+            let mut members: Vec<(&String, &Value)> = map.iter().collect();
+            if let Some(object) = ty.object() {
+                let place = |name: &str| {
+                    let is = |entry: &ProtoEntry| match entry {
+                        ProtoEntry::Field { field, .. } => object.fields[usize::from(*field)].name == name,
+                        ProtoEntry::Embed { .. } => false,
+                    };
+                    object.proto.iter().position(is).unwrap_or(usize::MAX)
+                };
+                members.sort_by_key(|(name, _)| place(name));
+            }
+            let write = |(name, value): (&String, &Value)| {
+                format!("{}:{}", json(&Value::from(name.as_str())), of(ty.child(name), value))
+            };
+            format!("{{{}}}", members.into_iter().map(write).collect::<Vec<_>>().join(","))
+        }
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(|item| of(ty.item(), item)).collect();
+            format!("[{}]", items.join(","))
+        }
+        _ => json(value),
+    }
 }
 
 /// `json.Compact`: appends JSON without its white space, and `escape`d for HTML's sake as Go's encoder does it.

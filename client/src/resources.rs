@@ -152,6 +152,7 @@ resources! {
     CLUSTER_ROLES = "rbac.authorization.k8s.io" "v1" "clusterroles" "ClusterRole" false;
     CLUSTER_ROLE_BINDINGS = "rbac.authorization.k8s.io" "v1" "clusterrolebindings" "ClusterRoleBinding" false;
     CERTIFICATE_SIGNING_REQUESTS = "certificates.k8s.io" "v1" "certificatesigningrequests" "CertificateSigningRequest" false;
+    POD_CERTIFICATE_REQUESTS = "certificates.k8s.io" "v1beta1" "podcertificaterequests" "PodCertificateRequest" true;
     CLUSTER_TRUST_BUNDLES = "certificates.k8s.io" "v1beta1" "clustertrustbundles" "ClusterTrustBundle" false;
     VALIDATING_ADMISSION_POLICIES = "admissionregistration.k8s.io" "v1" "validatingadmissionpolicies" "ValidatingAdmissionPolicy" false;
     CUSTOM_RESOURCE_DEFINITIONS = "apiextensions.k8s.io" "v1" "customresourcedefinitions" "CustomResourceDefinition" false;

@@ -2,6 +2,7 @@
 //!
 //! Knows no Kubernetes kind and talks to no API server.
 
+mod client_authority;
 pub mod clock;
 pub mod config_file;
 pub mod duration;

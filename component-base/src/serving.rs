@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::Body;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
-use http::Request;
+use http::{HeaderMap, Method, Request, Uri};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -94,8 +94,21 @@ impl Default for Options {
     }
 }
 
-/// Bytes of a request's head at most; Go's default, with the room that it allows beyond.
-const MAX_HEAD: usize = (1 << 20) + 4096;
+/// Bytes of a request's head at most; Go's default, with the room that it allows beyond. The buffer may hold more at the
+/// moment when a head is complete: who needs it exactly looks at [`head_length`].
+pub const MAX_HEAD: usize = (1 << 20) + 4096;
+/// Go's for HTTP/2, where every header costs a little more than its bytes.
+const MAX_HEADER_LIST: u32 = (1 << 20) + 320;
+/// Headers of a request at most over HTTP/1.1. Go counts none; here each parse sets a table aside for as many, and a map
+/// of headers cannot hold more than some 24,000. This is enough for somebody in a thousand groups.
+const MAX_HEADERS: usize = 1024;
+
+/// About how long a request's head was: its line and its headers as they are usually written.
+pub fn head_length(method: &Method, uri: &Uri, headers: &HeaderMap) -> usize {
+    let line = method.as_str().len() + uri.path_and_query().map_or(0, |uri| uri.as_str().len());
+    let headers = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    line + "  HTTP/1.1\r\n\r\n".len() + headers.sum::<usize>()
+}
 
 /// How long a connection that is asked to go may still bring a request: one that was sent before its
 /// client heard of it.
@@ -115,6 +128,12 @@ pub enum Encrypted {
 impl From<Option<Arc<ServerConfig>>> for Encrypted {
     fn from(tls: Option<Arc<ServerConfig>>) -> Self {
         tls.map_or(Self::Plain, Self::Fixed)
+    }
+}
+
+impl From<Arc<ArcSwap<ServerConfig>>> for Encrypted {
+    fn from(tls: Arc<ArcSwap<ServerConfig>>) -> Self {
+        Self::Live(tls)
     }
 }
 
@@ -153,13 +172,13 @@ pub async fn serve(
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(options.header_timeout)
-        .max_headers(256)
+        .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(options.http2_max_streams)
-        .max_header_list_size(1 << 20)
+        .max_header_list_size(MAX_HEADER_LIST)
         // Upstream sizes windows for many concurrent streams over one connection.
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(25 * 1024 * 1024)

@@ -7,16 +7,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 
+pub use crate::client_authority::{ClientAuthority, Identity, identity, live_server_config};
 use crate::pki::Pair;
 use crate::server_verifier::ServerVerifier;
 
@@ -35,7 +36,7 @@ pub enum Error {
     Refused(String),
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     // One provider for the whole process, made once.
     static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
     PROVIDER.get_or_init(|| Arc::new(ordered(ring::default_provider()))).clone()
@@ -87,7 +88,7 @@ fn certified_key(cert_pem: &[u8], key_pem: &[u8]) -> Result<CertifiedKey, Error>
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|source| Error::Io { path: path.display().to_string(), source })
 }
 
@@ -423,90 +424,6 @@ impl rustls::client::danger::ServerCertVerifier for AnyServer {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_schemes()
     }
-}
-
-/// Who a client certificate says its holder is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The user.
-    pub common_name: String,
-    /// The groups.
-    pub organizations: Vec<String>,
-    /// `X509SHA256=…` as upstream puts it into the user's extra
-    /// `authentication.kubernetes.io/credential-id`.
-    pub credential_id: String,
-}
-
-/// Judges client certificates against a bundle of authorities, which may be replaced at run time.
-#[derive(Clone)]
-pub struct ClientAuthority {
-    current: Arc<ArcSwap<Bundle>>,
-}
-
-struct Bundle {
-    verifier: Arc<dyn ClientCertVerifier>,
-}
-
-impl ClientAuthority {
-    /// Authorities in PEM.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, Error> {
-        Ok(Self { current: Arc::new(ArcSwap::from_pointee(Bundle::new(pem)?)) })
-    }
-
-    /// Authorities in a file.
-    pub fn from_file(path: &Path) -> Result<Self, Error> {
-        Self::from_pem(&read(path)?)
-    }
-
-    /// Trusts another bundle from now on.
-    pub fn replace(&self, pem: &[u8]) -> Result<(), Error> {
-        self.current.store(Arc::new(Bundle::new(pem)?));
-        Ok(())
-    }
-
-    /// The authorities' names, for [`ClientAuth::Request`].
-    pub fn hints(&self) -> Vec<DistinguishedName> {
-        self.current.load().verifier.root_hint_subjects().to_vec()
-    }
-
-    /// The identity in the first certificate of `chain`, when an authority vouches for it for client
-    /// use and now is within its validity.
-    pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<Identity, Error> {
-        let (leaf, intermediates) = chain.split_first().ok_or(Error::NoCertificate)?;
-        self.current
-            .load()
-            .verifier
-            .verify_client_cert(leaf, intermediates, UnixTime::now())
-            .map_err(|error| Error::Refused(error.to_string()))?;
-        identity(leaf)
-    }
-}
-
-impl Bundle {
-    fn new(pem: &[u8]) -> Result<Self, Error> {
-        let mut roots = RootCertStore::empty();
-        for cert in certificates(pem)? {
-            roots.add(cert)?;
-        }
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-            .build()
-            .map_err(|error| Error::Refused(error.to_string()))?;
-        Ok(Self { verifier })
-    }
-}
-
-/// The identity a certificate states, without judging it.
-pub fn identity(cert: &CertificateDer<'_>) -> Result<Identity, Error> {
-    use sha2::{Digest as _, Sha256};
-    let (_, parsed) = x509_parser::parse_x509_certificate(cert).map_err(|error| Error::Refused(error.to_string()))?;
-    let subject = parsed.subject();
-    let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().map(String::from).ok();
-    let digest = Sha256::digest(cert);
-    Ok(Identity {
-        common_name: subject.iter_common_name().filter_map(text).last().unwrap_or_default(),
-        organizations: subject.iter_organization().filter_map(text).collect(),
-        credential_id: format!("X509SHA256={}", digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
-    })
 }
 
 /// Certificates (DER) as PEM, 64 characters a line.

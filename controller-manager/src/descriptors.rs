@@ -71,7 +71,7 @@ pub static ALL: &[Descriptor] = &[
     controller(certificates::signer::NAME, &["csrsigning"], certificates::signer::start),
     controller(certificates::approver::NAME, &["csrapproving"], certificates::approver::start),
     controller(certificates::cleaner::NAME, &["csrcleaner"], certificates::cleaner::start),
-    absent("podcertificaterequest-cleaner-controller", &[]),
+    controller(certificates::pod_cleaner::NAME, &[], certificates::pod_cleaner::start),
     absent("ttl-controller", &["ttl"]),
     controller_off(bootstrap_tokens::signer::NAME, &["bootstrapsigner"], bootstrap_tokens::signer::start),
     controller_off(bootstrap_tokens::cleaner::NAME, &["tokencleaner"], bootstrap_tokens::cleaner::start),

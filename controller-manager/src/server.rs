@@ -1,7 +1,6 @@
 //! The component's own HTTPS server on 10257: health and metrics, guarded as upstream guards them.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use client::Client;
 use client::delegated::Delegated;
@@ -52,8 +51,7 @@ pub async fn start(
         Some(path) => Client::from_kubeconfig(Some(path), None).await?,
         None => client,
     };
-    let hints = authority.as_ref().map(tls::ClientAuthority::hints).unwrap_or_default();
-    let tls_config = tls::server_config(cert.clone(), tls::ClientAuth::Request { hints })?;
+    let tls_config = tls::live_server_config(cert.clone(), authority.as_ref())?;
     let router = checks.iter().fold(metrics.router(), |router, checks| router.merge(checks.router()));
     let open: Vec<&str> = config.always_allow_paths.iter().map(String::as_str).collect();
     let router = Delegated::new(reviewer, authority, true, clock).protect(router, &open);
@@ -69,12 +67,6 @@ pub async fn start(
             }
         }
     });
-    tokio::spawn(serving::serve(
-        listener,
-        Some(Arc::clone(&tls_config)),
-        router,
-        serving::Options::default(),
-        shutdown,
-    ));
+    tokio::spawn(serving::serve(listener, tls_config, router, serving::Options::default(), shutdown));
     Ok(())
 }

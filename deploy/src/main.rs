@@ -9,7 +9,7 @@ use deploy::certs;
 use deploy::down::run_down;
 use deploy::plan::Plan;
 use deploy::progress::Progress;
-use deploy::server::{self, ServerFlags, Store};
+use deploy::server::{self, ServerFlags, Store, Switches};
 use deploy::state::State;
 use deploy::{supervisor, up};
 
@@ -88,6 +88,8 @@ struct Up {
     /// Where the API server keeps its objects
     #[arg(long, value_enum, default_value_t = Store::Embedded)]
     store: Store,
+    #[command(flatten)]
+    switches: Switches,
 }
 
 fn main() -> ExitCode {
@@ -110,7 +112,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     let state = State::default();
     match command {
         Command::Up(flags) => {
-            let plan = Plan { nodes: flags.nodes, store: flags.store };
+            let plan = Plan { nodes: flags.nodes, store: flags.store, switches: flags.switches };
             let progress = Progress::default();
             tokio::select! {
                 up = up::run(&state, &plan, &progress) => {

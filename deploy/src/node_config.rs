@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::kubeconfig::{self, Access};
 use crate::pki::Pki;
+use crate::server::Switches;
 use crate::state::{API_PORT, CLUSTER_CIDR, CLUSTER_DOMAIN, DNS_ADDRESS, HOST_ADDRESS, NodeName, State};
 
 /// What could not be written.
@@ -60,7 +61,7 @@ fn seed_serving_certificate(dir: &Path, identity: &Pair) -> Result<(), Error> {
 }
 
 /// Writes everything that the node's components read.
-pub fn write(state: &State, node: &NodeName, pki: &Pki) -> Result<(), Error> {
+pub fn write(state: &State, node: &NodeName, pki: &Pki, switches: &Switches) -> Result<(), Error> {
     let server = format!("https://{HOST_ADDRESS}:{API_PORT}");
     let identity = pki.node(&node.name, &node.address().to_string())?;
     let (proxy_identity, dns_identity) = (pki.client("kube-proxy")?, pki.client("keelson-dns")?);
@@ -94,6 +95,7 @@ pub fn write(state: &State, node: &NodeName, pki: &Pki) -> Result<(), Error> {
         "evictionHard": {"imagefs.available": "0%", "imagefs.inodesFree": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%"},
         "imageGCHighThresholdPercent": 100,
         "failCgroupV1": false,
+        "featureGates": switches.feature_gates.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         "failSwapOn": false,
         "resolvConf": resolv_conf(),
         "rotateCertificates": true,

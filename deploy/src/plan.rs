@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::server::Store;
+use crate::server::{Store, Switches};
 use crate::state::{
     API_PORT, CLUSTER_CIDR, CLUSTER_DOMAIN, DNS_ADDRESS, HOST_ADDRESS, KUBERNETES_SERVICE_ADDRESS, NodeName,
     SERVICE_CIDR, State,
@@ -21,6 +21,8 @@ const ETCD_PEER: &str = "http://127.0.0.1:2380";
 pub struct Plan {
     pub nodes: u32,
     pub store: Store,
+    #[serde(default)]
+    pub switches: Switches,
 }
 
 impl Plan {
@@ -67,6 +69,7 @@ impl Plan {
         if self.store == Store::Etcd {
             argv.push(format!("--etcd-servers={ETCD_CLIENT}"));
         }
+        argv.extend(self.switches.arguments());
         Process { name: "server".to_owned(), argv }
     }
 }
@@ -137,17 +140,37 @@ mod tests {
 
     #[test]
     fn processes_follow_from_nodes_and_store() {
-        let plan = Plan { nodes: 2, store: Store::Embedded };
+        let plan = Plan { nodes: 2, store: Store::Embedded, switches: Switches::default() };
         let found = names(&plan);
         assert_eq!(found.len(), 9);
         assert_eq!(found.iter().collect::<HashSet<_>>().len(), 9);
-        assert!(names(&Plan { nodes: 2, store: Store::Etcd }).contains(&"etcd".to_owned()));
+        assert!(names(&Plan { store: Store::Etcd, ..plan }).contains(&"etcd".to_owned()));
     }
 
     #[test]
     fn a_plan_is_read_back() {
-        let plan = Plan { nodes: 3, store: Store::Etcd };
+        let switches = Switches { feature_gates: vec![("ClusterTrustBundle".to_owned(), true)], ..Switches::default() };
+        let plan = Plan { nodes: 3, store: Store::Etcd, switches };
         let text = serde_json::to_string(&plan).expect("plain data");
         assert_eq!(serde_json::from_str::<Plan>(&text).expect("what was written"), plan);
+        // One that was written before there were switches.
+        let old: Plan = serde_json::from_str(r#"{"nodes": 2, "store": "etcd"}"#).expect("an older plan");
+        assert_eq!(old.switches, Switches::default());
+    }
+
+    #[test]
+    fn the_server_is_told_of_switches() {
+        let switches = Switches {
+            feature_gates: vec![("A".to_owned(), true), ("B".to_owned(), false)],
+            controllers: vec!["*".to_owned(), "-ttl".to_owned()],
+            ..Switches::default()
+        };
+        let server = |switches: Switches| {
+            let plan = Plan { nodes: 1, store: Store::Embedded, switches };
+            plan.processes(&State::default(), Path::new("/opt/keelson")).swap_remove(0).argv
+        };
+        let argv = server(switches);
+        assert_eq!(argv[argv.len() - 2..], ["--feature-gates=A=true,B=false", "--controllers=*,-ttl"]);
+        assert_eq!(server(Switches::default()).len(), argv.len() - 2);
     }
 }

@@ -39,6 +39,50 @@ impl std::fmt::Display for Store {
     }
 }
 
+/// What is turned on and off of what Keelson has, as upstream's flags of these names do.
+#[derive(Args, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Switches {
+    /// Feature gates of all components: NAME=true,...
+    #[arg(long, value_delimiter = ',', value_parser = switch)]
+    pub feature_gates: Vec<(String, bool)>,
+    /// Groups, versions and resources of the API that are served or not: GROUP/VERSION[/RESOURCE]=true,...
+    #[arg(long, value_delimiter = ',', value_parser = switch)]
+    pub runtime_config: Vec<(String, bool)>,
+    /// Controllers: '*' is those that are on by default, NAME another one, -NAME none
+    #[arg(long, value_delimiter = ',', default_value = "*")]
+    pub controllers: Vec<String>,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Self { feature_gates: Vec::new(), runtime_config: Vec::new(), controllers: vec!["*".to_owned()] }
+    }
+}
+
+impl Switches {
+    /// As arguments, those that are not the default.
+    pub fn arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        for (flag, switches) in [("feature-gates", &self.feature_gates), ("runtime-config", &self.runtime_config)] {
+            let text: Vec<String> = switches.iter().map(|(name, on)| format!("{name}={on}")).collect();
+            if !text.is_empty() {
+                arguments.push(format!("--{flag}={}", text.join(",")));
+            }
+        }
+        if self.controllers != ["*"] {
+            arguments.push(format!("--controllers={}", self.controllers.join(",")));
+        }
+        arguments
+    }
+}
+
+fn switch(text: &str) -> Result<(String, bool), String> {
+    let (name, on) = text.split_once('=').ok_or_else(|| format!("{text:?} is not NAME=true or NAME=false"))?;
+    let on = component_base::featuregate::parse_bool(on).ok_or_else(|| format!("{on:?} is neither true nor false"))?;
+    Ok((name.to_owned(), on))
+}
+
 /// The flags of `keelson server`.
 #[derive(Args, Clone, Debug)]
 pub struct ServerFlags {
@@ -72,6 +116,8 @@ pub struct ServerFlags {
     /// Address of the cluster DNS that runs on the nodes; its Service and its rights are made [default: there is none]
     #[arg(long)]
     pub cluster_dns: Option<IpAddr>,
+    #[command(flatten)]
+    pub switches: Switches,
     /// Address at which the controller manager (10257) and the scheduler (10259) serve health and metrics
     /// [default: they do not, so that several servers fit on a machine]
     #[arg(long)]
@@ -141,6 +187,8 @@ impl ServerFlags {
             service_account_key_files: vec![pki.path("sa.pub")],
             service_cluster_ip_ranges: vec![self.service_cluster_ip_range],
             allow_privileged: true,
+            feature_gates: self.switches.feature_gates.clone(),
+            runtime_config: self.switches.runtime_config.clone(),
             kubelet: KubeletClient {
                 certificate_authority: Some(pki.path("ca.crt")),
                 client_certificate: Some(pki.path("apiserver-kubelet-client.crt")),
@@ -154,7 +202,10 @@ impl ServerFlags {
     }
 
     fn controllers(&self, pki: &Pki) -> controller_manager::Config {
+        let gates = self.switches.feature_gates.iter().filter(|(_, on)| *on);
         controller_manager::Config {
+            controllers: self.switches.controllers.clone(),
+            gates: gates.map(|(name, _)| name.clone()).collect(),
             // One process, one of each: there is nobody to elect.
             leader_elect: false,
             serving: self.component_bind_address.map(|address| controller_manager::config::Serving {

@@ -79,7 +79,7 @@ pub async fn run(state: &State, plan: &Plan, progress: &Progress) -> Result<Path
             cgroup::make(&node.name).map_err(|source| Error::File { path: "/sys/fs/cgroup".into(), source })?;
             node::make_namespaces(state, node).await?;
             node::write_containerd_config(state, node)?;
-            node_config::write(state, node, &pki)?;
+            node_config::write(state, node, &pki, &plan.switches)?;
         }
         Ok::<_, Error>(())
     };
@@ -145,7 +145,8 @@ fn check(state: &State, plan: &Plan) -> Result<(), Error> {
     }
     match std::fs::read(state.plan()).map(|text| serde_json::from_slice::<Plan>(&text)) {
         Ok(Ok(found)) if found != *plan => {
-            Err(Error::Different { found: format!("{} nodes and the {} store", found.nodes, found.store) })
+            let switches = found.switches.arguments().iter().map(|text| format!(" {text}")).collect::<String>();
+            Err(Error::Different { found: format!("{} nodes, the {} store{switches}", found.nodes, found.store) })
         }
         _ => Ok(()),
     }

@@ -19,21 +19,27 @@ pub struct Cluster {
     pub kubeconfig: PathBuf,
     pub client: kube::Client,
     local: bool,
+    extras: bool,
 }
 
 impl Cluster {
-    /// The cluster that a kubeconfig names. `local`: `keelson up` made it on this machine.
-    pub async fn open(kubectl: PathBuf, kubeconfig: PathBuf, local: bool) -> anyhow::Result<Cluster> {
+    /// The cluster that a kubeconfig names. `local`: `keelson up` made it on this machine. `extras`: it has what is off
+    /// by default.
+    pub async fn open(kubectl: PathBuf, kubeconfig: PathBuf, local: bool, extras: bool) -> anyhow::Result<Cluster> {
         let file = kube::config::Kubeconfig::read_from(&kubeconfig)?;
         let mut config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await?;
         // An answer is what is looked at here, whatever it says: 504 is one that kube would ask for again.
         config.default_retry = false;
         let client = kube::Client::try_from(config)?;
-        Ok(Cluster { kubectl, kubeconfig, client, local })
+        Ok(Cluster { kubectl, kubeconfig, client, local, extras })
     }
 
     pub fn is_local(&self) -> bool {
         self.local
+    }
+
+    pub fn has_extras(&self) -> bool {
+        self.extras
     }
 
     /// A kubectl command with our kubeconfig.

@@ -18,6 +18,9 @@ struct Flags {
     /// The cluster is `keelson up`'s, on this machine
     #[arg(long)]
     local: bool,
+    /// The cluster has gates, APIs and controllers that are off by default
+    #[arg(long)]
+    extras: bool,
     /// Run only scenarios whose name contains this
     #[arg(long, default_value = "")]
     only: String,
@@ -26,7 +29,7 @@ struct Flags {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let flags = Flags::parse();
-    let cluster = Cluster::open(flags.kubectl, flags.kubeconfig, flags.local).await?;
+    let cluster = Cluster::open(flags.kubectl, flags.kubeconfig, flags.local, flags.extras).await?;
     let count = runner::run(&cluster, scenarios::ALL, &flags.only).await;
     println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
     Ok(if count.failed == 0 && count.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -25,6 +25,8 @@ pub enum Needs {
     Api,
     /// A cluster of `keelson up` on this machine.
     Machine,
+    /// A cluster with gates, APIs and controllers that are off by default; `e2e/test-all` names them.
+    Extras,
 }
 
 /// What became of the scenarios.
@@ -39,8 +41,13 @@ pub struct Count {
 pub async fn run(cluster: &Cluster, scenarios: &[Scenario], only: &str) -> Count {
     let mut count = Count::default();
     for scenario in scenarios.iter().filter(|scenario| scenario.name.contains(only)) {
-        if scenario.needs == Needs::Machine && !cluster.is_local() {
-            println!("skipped {}: needs a cluster of `keelson up` on this machine", scenario.name);
+        let lacking = match scenario.needs {
+            Needs::Machine if !cluster.is_local() => Some("a cluster of `keelson up` on this machine"),
+            Needs::Extras if !cluster.has_extras() => Some("what is off by default"),
+            _ => None,
+        };
+        if let Some(lacking) = lacking {
+            println!("skipped {}: needs {lacking}", scenario.name);
             count.skipped += 1;
             continue;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::authentication::v1::TokenRequest;
-use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
+use k8s_openapi::api::certificates::v1beta1::{ClusterTrustBundle, PodCertificateRequest};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, ObjectReference, Pod, Secret, Service};
 use serde_json::Value;
 
@@ -44,6 +44,12 @@ pub trait Api: Send + Sync {
     fn keep_only(&self, namespace: &str, references: &References);
     /// All ClusterTrustBundles; an error where the cluster has no such kind, or until they have been listed once.
     async fn trust_bundles(&self) -> Result<Vec<Arc<ClusterTrustBundle>>>;
+    /// Asks for a pod's certificate.
+    async fn request_certificate(&self, namespace: &str, new: &PodCertificateRequest) -> Result<PodCertificateRequest>;
+    /// A request for a certificate of one of this node's pods, as far as it is known.
+    async fn certificate_request(&self, namespace: &str, name: &str) -> Result<Option<Arc<PodCertificateRequest>>>;
+    /// The uid of a service account.
+    async fn service_account_uid(&self, namespace: &str, name: &str) -> Result<String>;
     /// Services of a namespace; an error until they have been listed once.
     fn services(&self, namespace: &str) -> Result<Vec<Arc<Service>>>;
     /// A token for a service account.

@@ -10,7 +10,7 @@ use client::informer::{Informer, InformerParams, Store};
 use client::{Client, DeleteOptions, Meta, Patch, resources};
 use component_base::clock::SharedClock;
 use k8s_openapi::api::authentication::v1::TokenRequest;
-use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
+use k8s_openapi::api::certificates::v1beta1::{ClusterTrustBundle, PodCertificateRequest};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, ObjectReference, Pod, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
@@ -41,7 +41,7 @@ macro_rules! has_metadata {
         }
     )+};
 }
-has_metadata!(ClusterTrustBundle, ConfigMap, Node, Pod, Secret, Service);
+has_metadata!(ClusterTrustBundle, ConfigMap, Node, Pod, PodCertificateRequest, Secret, Service);
 
 impl<T: HasMetadata> Meta for Typed<T> {
     fn name(&self) -> &str {
@@ -173,17 +173,29 @@ pub struct ApiClient {
     secrets: Watches<Secret>,
     /// Followed as soon as some pod wants trust bundles: few clusters have them.
     trust_bundles: tokio::sync::OnceCell<Arc<Informer<Typed<ClusterTrustBundle>>>>,
+    /// Likewise with requests for certificates of this node's pods.
+    certificate_requests: tokio::sync::OnceCell<Arc<Informer<Typed<PodCertificateRequest>>>>,
+    node_name: String,
     on_change: OnChange,
 }
 
 impl ApiClient {
     /// `services` is shared with whoever else follows them.
-    pub fn new(client: Client, services: Arc<Informer<Typed<Service>>>, clock: SharedClock) -> Self {
+    pub fn new(client: Client, services: Arc<Informer<Typed<Service>>>, node_name: &str, clock: SharedClock) -> Self {
         let on_change = OnChange::default();
         let config_maps =
             Watches::new(client.clone(), resources::CONFIG_MAPS.clone(), clock.clone(), on_change.clone());
         let secrets = Watches::new(client.clone(), resources::SECRETS.clone(), clock, on_change.clone());
-        Self { client, services, config_maps, secrets, trust_bundles: tokio::sync::OnceCell::new(), on_change }
+        Self {
+            client,
+            services,
+            config_maps,
+            secrets,
+            trust_bundles: tokio::sync::OnceCell::new(),
+            certificate_requests: tokio::sync::OnceCell::new(),
+            node_name: node_name.to_owned(),
+            on_change,
+        }
     }
 
     /// Follows trust bundles, if this API has them.
@@ -199,11 +211,21 @@ impl ApiClient {
             }
             other => other.map_err(translate)?,
         };
-        let informer = Informer::<Typed<ClusterTrustBundle>>::new(
-            self.client.clone(),
-            resource.clone(),
-            InformerParams::default(),
-        );
+        Ok(self.follow(resource, InformerParams::default()).await)
+    }
+
+    /// Follows requests for certificates of this node's pods.
+    async fn follow_certificate_requests(&self) -> Arc<Informer<Typed<PodCertificateRequest>>> {
+        let params = InformerParams::fields(&format!("spec.nodeName={}", self.node_name));
+        self.follow(&resources::POD_CERTIFICATE_REQUESTS, params).await
+    }
+
+    /// Follows objects for good; whoever is told of changes is told of theirs.
+    async fn follow<T>(&self, resource: &client::Resource, params: InformerParams) -> Arc<Informer<Typed<T>>>
+    where
+        T: HasMetadata + DeserializeOwned,
+    {
+        let informer = Informer::<Typed<T>>::new(self.client.clone(), resource.clone(), params);
         let on_change = self.on_change.clone();
         informer.on_event(move |_| {
             if let Some(tell) = on_change.get() {
@@ -212,7 +234,7 @@ impl ApiClient {
         });
         tokio::spawn(informer.clone().run(CancellationToken::new()));
         let _ = tokio::time::timeout(FIRST_LIST, informer.wait_synced()).await;
-        Ok(informer)
+        informer
     }
 
     /// Sets who is told when a config map or secret in use changes. Once.
@@ -242,6 +264,26 @@ impl Api for ApiClient {
             return Err(Error::Other("ClusterTrustBundle informer has not yet synced".to_owned()));
         }
         Ok(informer.store().list().iter().map(|bundle| bundle.0.clone()).collect())
+    }
+
+    async fn request_certificate(&self, namespace: &str, new: &PodCertificateRequest) -> Result<PodCertificateRequest> {
+        // Followed before it is made: what becomes of it is not missed.
+        self.certificate_requests.get_or_init(|| self.follow_certificate_requests()).await;
+        self.client.create(&resources::POD_CERTIFICATE_REQUESTS, Some(namespace), new).await.map_err(translate)
+    }
+
+    async fn certificate_request(&self, namespace: &str, name: &str) -> Result<Option<Arc<PodCertificateRequest>>> {
+        let informer = self.certificate_requests.get_or_init(|| self.follow_certificate_requests()).await;
+        if !informer.has_synced() {
+            return Err(Error::Other("PodCertificateRequest informer has not yet synced".to_owned()));
+        }
+        Ok(informer.store().get(&client::ObjectKey::new(namespace, name)).map(|request| request.0.clone()))
+    }
+
+    async fn service_account_uid(&self, namespace: &str, name: &str) -> Result<String> {
+        let found: Value =
+            self.client.get(&resources::SERVICE_ACCOUNTS, Some(namespace), name).await.map_err(translate)?;
+        Ok(found["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
     }
 
     fn services(&self, namespace: &str) -> Result<Vec<Arc<Service>>> {

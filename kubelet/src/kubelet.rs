@@ -88,7 +88,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
 
     let services =
         Informer::<Typed<Service>>::new(client.clone(), resources::SERVICES.clone(), InformerParams::default());
-    let api_client = Arc::new(ApiClient::new(client.clone(), services.clone(), clock.clone()));
+    let api_client = Arc::new(ApiClient::new(client.clone(), services.clone(), &node_name, clock.clone()));
     let api: Arc<dyn Api> = api_client.clone();
     tokio::spawn(services.run(shutdown.clone()));
 
@@ -111,7 +111,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         runtime: manager.clone(),
         statuses: statuses.clone(),
         probes: probes.clone(),
-        volumes: Arc::new(volume::Volumes::new(settings.clone(), api.clone(), clock.clone())),
+        volumes: Arc::new(volume::Volumes::new(settings.clone(), api.clone(), events.clone(), clock.clone())),
         cgroups: cgroups.clone(),
         allocations: allocations.clone(),
         api: api.clone(),
@@ -152,6 +152,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         client,
         cri: cri.clone(),
         workers: workers.clone(),
+        volumes: parts.volumes.clone(),
         statuses,
         settings: settings.clone(),
         machine,

@@ -201,6 +201,7 @@ fn kind_create(request: &Resource, resource: &Resource, object: &Value, errors: 
         ("batch", "Job") => job::create(object, errors),
         (CERTIFICATES, "CertificateSigningRequest") => certificates::create(object, errors),
         (CERTIFICATES, "ClusterTrustBundle") => certificates::trust_bundle::create(object, errors),
+        (CERTIFICATES, "PodCertificateRequest") => certificates::pod::create(object, errors),
         ("coordination.k8s.io", "Lease") => lease::create(object, errors),
         ("coordination.k8s.io", "LeaseCandidate") => lease::candidate(object, errors),
         ("discovery.k8s.io", "EndpointSlice") => endpoints::slice(object, errors),
@@ -278,6 +279,7 @@ fn kind_update(request: &Resource, resource: &Resource, new: &Value, old: &Value
         ("batch", "Job") => job::update(new, old, errors),
         (CERTIFICATES, "CertificateSigningRequest") => certificates::update(new, old, "", errors),
         (CERTIFICATES, "ClusterTrustBundle") => certificates::trust_bundle::update(new, old, errors),
+        (CERTIFICATES, "PodCertificateRequest") => certificates::pod::update(new, old, errors),
         ("coordination.k8s.io", "Lease") => lease::update(new, old, errors),
         ("coordination.k8s.io", "LeaseCandidate") => lease::candidate_update(new, old, errors),
         ("discovery.k8s.io", "EndpointSlice") => endpoints::slice_update(new, old, errors),
@@ -350,6 +352,7 @@ fn kind_update_subresource(
         (CERTIFICATES, "CertificateSigningRequest", "approval" | "status") => {
             certificates::update(new, old, subresource, errors);
         }
+        (CERTIFICATES, "PodCertificateRequest", "status") => certificates::pod::update_status(new, old, errors),
         (RESOURCE, "DeviceTaintRule", "status") => resource::taint_rule_status(new, old, errors),
         (RESOURCE, "ResourceClaim", "status") => resource::claim_status(new, old, errors),
         ("internal.apiserver.k8s.io", "StorageVersion", "status") => storage_version::update_status(new, errors),

@@ -60,7 +60,7 @@ pub fn subject(object: &Value) -> Result<Subject, String> {
 }
 
 /// Whether a user may do this with a signer, or with all signers of its domain.
-async fn may(server: &Server, user: &UserInfo, verb: &str, signer: &str) -> bool {
+pub async fn may(server: &Server, user: &UserInfo, verb: &str, signer: &str) -> bool {
     let domain = signer.split('/').next().unwrap_or_default();
     for name in [signer.to_string(), format!("{domain}/*")] {
         let question = Question {

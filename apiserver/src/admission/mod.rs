@@ -132,6 +132,7 @@ impl Attributes<'_> {
     fn report(&self, cx: &Context) {
         cx.warnings.append(&mut self.warnings.lock());
         self.review.annotations.move_to(&cx.annotations);
+        self.review.latencies.move_to(&cx.latencies);
     }
 
     /// The 403 of a plugin.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::request::Latencies;
 use crate::request::notes::{Annotation, Annotations};
 use crate::request::options::{DeleteOptions, WriteOptions};
 
@@ -70,6 +71,8 @@ pub struct Review<'a> {
     reinvocation: Mutex<Reinvocation>,
     /// For the audit log.
     pub annotations: Annotations,
+    /// Of calls to webhooks.
+    pub latencies: Latencies,
 }
 
 /// Who was asked, and who is to be asked again because others changed the object since.

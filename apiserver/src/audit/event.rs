@@ -123,7 +123,7 @@ impl ResponseStatus {
         Self { code, ..Self::default() }
     }
 
-    /// A `Status` that was answered.
+    /// What a `Status` says that was answered, but for its code.
     pub fn of(status: &Value) -> Self {
         let text = |field: &str| status[field].as_str().unwrap_or_default().to_string();
         Self {
@@ -131,7 +131,6 @@ impl ResponseStatus {
             message: text("message"),
             reason: text("reason"),
             details: status.get("details").cloned(),
-            code: status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or_default(),
             ..Self::default()
         }
     }

@@ -23,8 +23,10 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::authorization::Attributes;
+use crate::request::Latencies;
+use crate::request::latency;
 use crate::request::notes::Annotation;
-use crate::response::Response;
+use crate::response::{Response, Unrecorded};
 use crate::server::impersonation::Impersonated;
 pub use backend::Backend;
 use event::{AuthenticationMetadata, Event, ObjectReference, Raw, ResponseStatus, User};
@@ -48,6 +50,7 @@ pub struct Record {
     audit: Arc<Audit>,
     verdict: Verdict,
     event: Event,
+    latencies: Arc<Latencies>,
 }
 
 /// What of a request its attributes do not tell.
@@ -58,6 +61,8 @@ pub struct Facts<'a> {
     /// Where the connection comes from.
     pub peer: Option<IpAddr>,
     pub received: Timestamp,
+    /// Where its time goes.
+    pub latencies: &'a Arc<Latencies>,
 }
 
 impl Facts<'_> {
@@ -125,7 +130,7 @@ impl Audit {
             stage_timestamp: facts.received,
             annotations: std::collections::BTreeMap::new(),
         };
-        Some(Record { audit: self.clone(), verdict, event })
+        Some(Record { audit: self.clone(), verdict, event, latencies: facts.latencies.clone() })
     }
 
     /// Completes when what is queued is delivered or given up; after shutdown only.
@@ -144,8 +149,26 @@ impl Record {
         if stage != Stage::RequestReceived {
             event.stage_timestamp = self.audit.clock.now();
         }
+        if stage == Stage::ResponseComplete {
+            self.slow(&mut event);
+        }
         self.audit.metrics.event();
         self.audit.backend.process(event).await
+    }
+
+    /// Tells of a slow request where its time went.
+    fn slow(&self, event: &mut Event) {
+        let took = event.stage_timestamp.duration_since(event.request_received_timestamp).unsigned_abs();
+        if took <= latency::SLOW {
+            return;
+        }
+        let layers: Vec<_> = self.latencies.annotations().collect();
+        if !layers.is_empty() {
+            let total = (latency::TOTAL, component_base::duration::format(took));
+            for (key, value) in layers.into_iter().chain([total]) {
+                event.annotations.entry(key.to_string()).or_insert(value);
+            }
+        }
     }
 
     /// Sends the event of a request that has come; whether it may be served.
@@ -184,10 +207,11 @@ impl Record {
         }
     }
 
-    /// Notes a patch as it came; one that is no JSON cannot be part of an event.
-    pub fn patch(&mut self, bytes: &[u8]) {
+    /// Notes a patch as it came, or as the tree it stands for if it came in YAML or CBOR. (Upstream takes those for
+    /// JSON, cannot write them, and loses the event.)
+    pub fn patch(&mut self, bytes: &[u8], tree: impl FnOnce() -> Option<Value>) {
         if self.verdict.level >= Level::Request {
-            self.event.request_object = Raw::parse(bytes);
+            self.event.request_object = Raw::parse(bytes).or_else(|| Raw::of(&tree()?));
         }
     }
 
@@ -235,7 +259,8 @@ impl Record {
         let is_protobuf = kind.is_some_and(|kind| kind.starts_with("application/vnd.kubernetes.protobuf"));
         let wants_object = self.verdict.level >= Level::RequestResponse;
         let may_be_status = code >= 400 || matches!(self.event.verb.as_str(), "delete" | "deletecollection");
-        if !(is_json || is_protobuf) || !(wants_object || may_be_status) {
+        let hidden = answer.extensions().get::<Unrecorded>().is_some();
+        if hidden || !(is_json || is_protobuf) || !(wants_object || may_be_status) {
             return answer;
         }
         let (parts, body) = answer.into_parts();
@@ -249,7 +274,8 @@ impl Record {
         let object = if is_json { serde_json::from_slice::<Value>(&bytes).ok() } else { protobuf(&bytes) };
         if let Some(object) = object {
             if object.kind() == "Status" && object.api_version() == "v1" {
-                self.event.response_status = Some(ResponseStatus::of(&object));
+                // The code is the answer's, whatever the Status says.
+                self.event.response_status = Some(ResponseStatus { code, ..ResponseStatus::of(&object) });
             }
             if wants_object {
                 self.event.response_object = match is_json && !self.verdict.omit_managed_fields {
@@ -356,6 +382,7 @@ mod tests {
                 headers: &headers,
                 peer: peer.parse().ok(),
                 received: Timestamp::UNIX_EPOCH,
+                latencies: &Arc::default(),
             };
             facts.sources().join(" ")
         };
@@ -369,7 +396,9 @@ mod tests {
     fn long_agents_are_cut() {
         let mut headers = HeaderMap::new();
         headers.insert("user-agent", "x".repeat(1025).parse().unwrap());
-        let facts = Facts { audit_id: "", uri: "/", headers: &headers, peer: None, received: Timestamp::UNIX_EPOCH };
+        let received = Timestamp::UNIX_EPOCH;
+        let facts =
+            Facts { audit_id: "", uri: "/", headers: &headers, peer: None, received, latencies: &Arc::default() };
         assert_eq!(facts.agent(), "x".repeat(1024) + "...TRUNCATED");
     }
 

@@ -274,7 +274,9 @@ impl Rule {
     fn fits(&self, attributes: &Attributes) -> bool {
         let user = &attributes.user;
         let among = |list: &[String], wanted: &str| list.is_empty() || list.iter().any(|have| have == wanted);
-        if !among(&self.users, &user.name)
+        // Nobody is no user of any name.
+        if (user.name.is_empty() && !self.users.is_empty())
+            || !among(&self.users, &user.name)
             || !(self.user_groups.is_empty() || self.user_groups.iter().any(|group| user.in_group(group)))
             || !among(&self.verbs, &attributes.verb)
         {

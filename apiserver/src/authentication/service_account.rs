@@ -75,10 +75,17 @@ pub struct Binding {
     pub secret: Option<(String, String)>,
 }
 
+/// A token that was signed.
+pub struct Issued {
+    pub token: String,
+    /// What the token is called in logs.
+    pub id: String,
+    /// In seconds since the epoch.
+    pub expires: i64,
+}
+
 impl Tokens {
     /// Signs a token for a service account.
-    ///
-    /// Answers the token and the time it expires, in seconds since the epoch.
     ///
     /// # Errors
     /// When there is no signing key or signing fails.
@@ -89,7 +96,7 @@ impl Tokens {
         binding: &Binding,
         audiences: &[String],
         (seconds, warn_after): (i64, Option<i64>),
-    ) -> Result<(String, i64), jwt::Error> {
+    ) -> Result<Issued, jwt::Error> {
         let signer = self.signer.as_ref().ok_or(jwt::Error::NoKey)?;
         let now = self.clock.now().as_second();
         let expires = now + seconds;
@@ -106,17 +113,18 @@ impl Tokens {
         if let Some(after) = warn_after {
             kubernetes["warnafter"] = (now + after).into();
         }
+        let id = uuid::Uuid::new_v4().to_string();
         let claims = json!({
             "aud": audiences,
             "exp": expires,
             "iat": now,
             "iss": self.issuers.first(),
-            "jti": uuid::Uuid::new_v4().to_string(),
+            "jti": id,
             "kubernetes.io": kubernetes,
             "nbf": now,
             "sub": format!("system:serviceaccount:{namespace}:{name}"),
         });
-        Ok((signer.sign(&claims)?, expires))
+        Ok(Issued { token: signer.sign(&claims)?, id, expires })
     }
 
     /// The user of a token, and which of the audiences asked for it is good for.
@@ -291,7 +299,7 @@ mod tests {
             Arc::new(move |resource, _, name| (resource != "pods" || *seen.lock()).then(|| format!("{name}-uid")));
         let _ = tokens.lookup.set(lookup);
         let binding = Binding { pod: Some(("web".into(), "web-uid".into())), ..Binding::default() };
-        let (token, _) = tokens.issue("ns", ("sa", "sa-uid"), &binding, &["api".into()], (600, None)).unwrap();
+        let token = tokens.issue("ns", ("sa", "sa-uid"), &binding, &["api".into()], (600, None)).unwrap().token;
         let (user, audiences) = tokens.verify(&token, None).unwrap();
         assert_eq!(user.name, "system:serviceaccount:ns:sa");
         assert_eq!(user.extra["authentication.kubernetes.io/pod-name"], ["web"]);

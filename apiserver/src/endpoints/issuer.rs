@@ -29,6 +29,9 @@ pub fn configuration(cx: &Context) -> Option<Response> {
     Some(answer)
 }
 
+/// The form of a set of keys.
+pub const KEYS: &str = "application/jwk-set+json";
+
 /// `/openid/v1/jwks`.
 pub fn keys(cx: &Context) -> Option<Response> {
     let tokens = cx.server.tokens.as_ref()?;
@@ -40,7 +43,7 @@ pub fn keys(cx: &Context) -> Option<Response> {
         }
     }
     let body = serde_json::to_vec(&json!({"keys": keys})).expect("a JSON tree encodes");
-    let mut answer = response::bytes(StatusCode::OK, "application/jwk-set+json", body);
+    let mut answer = response::bytes(StatusCode::OK, KEYS, body);
     answer.headers_mut().insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("public, max-age=3600"));
     Some(answer)
 }

@@ -35,9 +35,13 @@ pub async fn dispatch(cx: &mut Context, _body: Body) -> Result<Response, Status>
     let found = match parts.as_slice() {
         [""] => {
             let paths = root_paths(cx);
-            Some(response::json(StatusCode::OK, &json!({"paths": paths}), cx.plain_format().pretty))
+            let answer = response::json(StatusCode::OK, &json!({"paths": paths}), cx.plain_format().pretty);
+            Some(response::unrecorded(answer))
         }
-        ["version"] => return only_get(cx, |_| Ok(response::json(StatusCode::OK, &api::version(), true))),
+        ["version"] => {
+            let answer = || response::unrecorded(response::json(StatusCode::OK, &api::version(), true));
+            return only_get(cx, |_| Ok(answer()));
+        }
         // These two have no routes below them, not even an empty one.
         ["livez" | "readyz" | "healthz" | "metrics"] if path.ends_with('/') => None,
         [endpoint @ ("livez" | "readyz" | "healthz"), rest @ ..] => health(cx, endpoint, rest),
@@ -54,18 +58,24 @@ pub async fn dispatch(cx: &mut Context, _body: Body) -> Result<Response, Status>
             _ => None,
         },
         [".well-known", "openid-configuration"] => {
-            return only_get(cx, |cx| Ok(issuer::configuration(cx).unwrap_or_else(response::page_not_found)));
+            let answer = |cx: &mut Context| issuer::configuration(cx).unwrap_or_else(response::page_not_found);
+            return only_get(cx, |cx| Ok(response::unrecorded(answer(cx))));
         }
         ["openid", "v1", "jwks"] => {
-            return only_get(cx, |cx| Ok(issuer::keys(cx).unwrap_or_else(response::page_not_found)));
+            return only_get(cx, |cx| match issuer::keys(cx) {
+                None => Ok(response::page_not_found()),
+                Some(answer) => {
+                    accept::route_produces(&cx.headers, &[issuer::KEYS]).map(|()| response::unrecorded(answer))
+                }
+            });
         }
         // What upstream's aggregator serves, it serves to every method.
-        ["openapi", "v2"] => return openapi::v2(cx),
+        ["openapi", "v2"] => return openapi::v2(cx).map(response::unrecorded),
         ["openapi", "v3", rest @ ..] => {
             let rest = rest.join("/");
             return match only_get_checked(cx)? {
                 Some(answer) => Ok(answer),
-                None => openapi::v3(cx, &rest).await,
+                None => openapi::v3(cx, &rest).await.map(response::unrecorded),
             };
         }
         ["api"] => return only_get(cx, discovery::legacy),

@@ -129,6 +129,8 @@ pub(super) struct Entrance {
     pub widest: u32,
     /// Nobody waits here.
     pub exempt: bool,
+    /// Who finds no seat may wait for one.
+    pub waits: bool,
 }
 
 /// All levels of a server.
@@ -184,11 +186,19 @@ impl Levels {
             }
             self.metrics.limits(name, level.nominal, level.minimum, level.maximum);
         }
+        let executing: u32 = levels.values().map(|level| level.nominal).sum();
+        let waiting = levels.values().map(|level| match level.spec.rule() {
+            Rule::Queue { queues, length, .. } => queues * length,
+            Rule::Exempt | Rule::Reject => 0,
+        });
+        self.metrics.kinds.limit_waiting(waiting.sum::<usize>() as f64);
+        self.metrics.kinds.limit_executing(f64::from(executing), f64::from(executing));
         self.divide(&mut levels);
         let entrance = |level: &Level| Entrance {
             queues: level.queues.clone(),
             widest: level.widest,
             exempt: level.spec.is_exempt(),
+            waits: matches!(level.spec.rule(), Rule::Queue { .. }),
         };
         levels.iter().map(|(name, level)| (name.clone(), entrance(level))).collect()
     }
@@ -251,7 +261,10 @@ impl Levels {
                 next += 1;
             }
             self.metrics.adjusted(name, level.demand, target, level.current);
-            level.queues.configure(level.spec.rule(), level.current);
+            // What has no seats is measured by a tenth of all.
+            let measure =
+                if level.current > 0 { level.current } else { (f64::from(self.total) / 10.0).round().max(1.0) as u32 };
+            level.queues.configure(level.spec.rule(), level.current, measure);
         }
     }
 

@@ -12,6 +12,7 @@ use component_base::metrics::{Counter, CounterVec, Gauge, GaugeVec, Histogram, H
 use parking_lot::Mutex;
 
 use super::allocation::Demand;
+use super::utilization::{self, Counted, Kinds, Utilization};
 
 const FLOW: &[&str] = &["flow_schema", "priority_level"];
 const LEVEL: &[&str] = &["priority_level"];
@@ -51,6 +52,9 @@ pub struct FlowMetrics {
     latest_s: GaugeVec,
     next_s: GaugeVec,
     next_discounted_s: GaugeVec,
+    utilization: utilization::Families,
+    /// How many requests wait and are served, of those that read and of those that write.
+    pub(super) kinds: Kinds,
     /// By the names of schema and level.
     series: Mutex<HashMap<Names, Arc<Series>>>,
 }
@@ -68,9 +72,10 @@ pub struct Series {
 
 struct Active {
     executing: (Level, Level),
-    waiting: (Level, Level),
     dispatched: Counter,
-    waited: [Histogram; 2],
+    /// Where requests may wait: not at an exempt level.
+    waiting: OnceLock<(Level, Level)>,
+    waited: OnceLock<[Histogram; 2]>,
     executions: [Histogram; 2],
     estimated: Histogram,
 }
@@ -79,6 +84,7 @@ struct Active {
 #[derive(Clone)]
 pub struct LevelSeries {
     pub(super) current_r: Level,
+    pub(super) utilization: Utilization,
     families: Arc<FlowMetrics>,
     level: Arc<str>,
 }
@@ -239,6 +245,8 @@ impl FlowMetrics {
                 Stability::Alpha,
                 LEVEL,
             ),
+            kinds: Kinds::new(registry),
+            utilization: utilization::Families::new(registry),
             series: Mutex::default(),
         }
     }
@@ -254,7 +262,22 @@ impl FlowMetrics {
 
     /// The series of a level.
     pub(super) fn level(self: &Arc<Self>, level: &Arc<str>) -> LevelSeries {
-        LevelSeries { current_r: self.current_r.with(&[level]), families: self.clone(), level: level.clone() }
+        LevelSeries {
+            current_r: self.current_r.with(&[level]),
+            utilization: self.utilization.level(level),
+            families: self.clone(),
+            level: level.clone(),
+        }
+    }
+
+    /// How many requests are served at a time at most without Priority and Fairness; 0 is no limit.
+    pub fn limit_in_flight(&self, reading: usize, writing: usize) {
+        self.kinds.limit_executing(reading as f64, writing as f64);
+    }
+
+    /// Counts a request that is served without Priority and Fairness.
+    pub fn executes(&self, mutating: bool) -> Counted {
+        self.kinds.executes(mutating)
     }
 
     /// The limits of a level, as they are configured.
@@ -287,12 +310,19 @@ impl Series {
             let flow = [schema, level];
             Active {
                 executing: (families.executing_requests.with(&flow), families.executing_seats.with(&flow)),
-                waiting: (families.waiting_requests.with(&flow), families.waiting_seats.with(&flow)),
                 dispatched: families.dispatched.with(&flow),
-                waited: ["true", "false"].map(|execute| families.waits.with(&[execute, schema, level])),
+                waiting: OnceLock::new(),
+                waited: OnceLock::new(),
                 executions: ["regular", "watch"].map(|kind| families.executions.with(&[schema, level, kind])),
                 estimated: families.estimated.with(&flow),
             }
+        })
+    }
+
+    fn waiting(&self) -> &(Level, Level) {
+        self.active().waiting.get_or_init(|| {
+            let flow = [&*self.schema, &*self.level];
+            (self.families.waiting_requests.with(&flow), self.families.waiting_seats.with(&flow))
         })
     }
 
@@ -313,7 +343,7 @@ impl Series {
 
     /// A request waits, and so many with it.
     pub(super) fn enqueued(&self, seats: u32, length: usize) {
-        let (requests, all) = &self.active().waiting;
+        let (requests, all) = self.waiting();
         requests.inc();
         all.inc_by(f64::from(seats));
         self.families.queue_lengths.observe(&[&self.schema, &self.level], length as f64);
@@ -321,14 +351,17 @@ impl Series {
 
     /// It waits no longer.
     pub(super) fn dequeued(&self, seats: u32) {
-        let (requests, all) = &self.active().waiting;
+        let (requests, all) = self.waiting();
         requests.dec();
         all.dec_by(f64::from(seats));
     }
 
     /// The time it waited, and whether it is served now.
     pub(super) fn waited(&self, execute: bool, time: Duration) {
-        self.active().waited[usize::from(!execute)].observe(time.as_secs_f64());
+        let waited = self.active().waited.get_or_init(|| {
+            ["true", "false"].map(|execute| self.families.waits.with(&[execute, &self.schema, &self.level]))
+        });
+        waited[usize::from(!execute)].observe(time.as_secs_f64());
     }
 
     /// It was its turn, but there are not enough seats.

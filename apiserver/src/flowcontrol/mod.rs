@@ -12,6 +12,7 @@ mod matching;
 mod metrics;
 pub mod objects;
 mod queue_set;
+mod utilization;
 mod work;
 
 use std::collections::HashMap;
@@ -35,6 +36,7 @@ pub use metrics::FlowMetrics;
 use metrics::Series;
 use queue_set::{Asked, Details};
 pub use queue_set::{Refusal, Seat};
+pub use utilization::Counted;
 use work::Work;
 pub use work::{Load, Watches, Watching};
 
@@ -75,6 +77,10 @@ pub struct FlowControl(Arc<Inner>);
 pub struct Admitted {
     /// Kept while the request is worked on.
     pub seat: Seat,
+    /// Likewise.
+    pub counted: Counted,
+    /// How long it waited for it; not at all at a level without queues.
+    pub waited: Duration,
     pub schema_uid: Arc<str>,
     pub level_uid: Arc<str>,
 }
@@ -82,6 +88,7 @@ pub struct Admitted {
 /// A request that got no seat, and where it belongs.
 pub struct Refused {
     pub why: Refusal,
+    pub waited: Duration,
     /// In how many seconds another try makes sense.
     pub retry_after: i64,
     pub schema_uid: Arc<str>,
@@ -209,15 +216,22 @@ impl FlowControl {
         let details = Details::new(user, info);
         let asked = Asked { series: series.clone(), flow, distinguisher, work, is_watch, details };
         let begun = clock.monotonic();
+        let mutating = !matches!(info.verb.as_str(), "get" | "list" | "watch");
+        let waits = entrance.waits.then(|| self.0.metrics.kinds.waits(mutating));
         let started = entrance.queues.start(asked, patience).await;
+        drop(waits);
+        let waited = if entrance.exempt { Duration::ZERO } else { clock.monotonic() - begun };
         if !entrance.exempt {
-            series.waited(started.is_ok(), clock.monotonic() - begun);
+            series.waited(started.is_ok(), waited);
         }
         match started {
-            Ok(seat) => Ok(Some(Admitted { seat, schema_uid, level_uid })),
+            Ok(seat) => {
+                let counted = self.0.metrics.kinds.executes(mutating);
+                Ok(Some(Admitted { seat, counted, waited, schema_uid, level_uid }))
+            }
             Err(why) => {
                 let retry_after = self.0.dropped.record(&name, clock.now().as_second());
-                Err(Refused { why, retry_after, schema_uid, level_uid })
+                Err(Refused { why, waited, retry_after, schema_uid, level_uid })
             }
         }
     }

@@ -18,6 +18,7 @@ use crate::cache::{CreateOptions, Entry, Error, Freshness};
 use crate::codec::body::{self, Expected};
 use crate::registry::Served;
 use crate::registry::hooks::HookContext;
+use crate::request::Layer;
 use crate::request::accept::{self, Allowed, Route};
 use crate::request::options::{DeleteOptions, FieldValidation, ListOptions, Propagation};
 use crate::response::{self, Response};
@@ -234,8 +235,8 @@ async fn delete(
                     _ => Deleted::Gone(object),
                 });
             }
-            Decision::Mark => mark(served, &entry, object).await,
-            Decision::Now => remove(served, &entry, object).await,
+            Decision::Mark => mark(cx, served, &entry, object).await,
+            Decision::Now => remove(cx, served, &entry, object).await,
         };
         match result {
             Ok(deleted) => {
@@ -251,13 +252,15 @@ async fn delete(
     }
 }
 
-async fn mark(served: &Served, entry: &Arc<Entry>, object: Value) -> Result<Deleted, Error> {
+async fn mark(cx: &Context, served: &Served, entry: &Arc<Entry>, object: Value) -> Result<Deleted, Error> {
+    let _timing = cx.latencies.begin(Layer::Storage);
     let cache = served.cache.as_ref().expect("what is deleted is stored");
     let entry = cache.update(entry, object, CreateOptions::default()).await?;
     Ok(Deleted::Marked(entry.tree()))
 }
 
-async fn remove(served: &Served, entry: &Arc<Entry>, mut object: Value) -> Result<Deleted, Error> {
+async fn remove(cx: &Context, served: &Served, entry: &Arc<Entry>, mut object: Value) -> Result<Deleted, Error> {
+    let _timing = cx.latencies.begin(Layer::Storage);
     let cache = served.cache.as_ref().expect("what is deleted is stored");
     cache.delete(entry).await?;
     // The answer shows the object as it last was stored, under that version.
@@ -449,7 +452,9 @@ pub async fn collection(cx: &mut Context, served: &Arc<Served>, body: Body) -> R
         .try_collect()
         .await?;
     let plain = accept::Format { transform: None, ..format };
-    let (content_type, body) = response::list::body(served, entries, &meta, plain, &table_options(cx)?)?;
+    let table = table_options(cx)?;
+    let write = || response::list::body(served, entries, &meta, plain, &table);
+    let (content_type, body) = cx.latencies.track(Layer::Serialization, write)?;
     let mut answer = response::bytes(StatusCode::OK, content_type, bytes::Bytes::new());
     *answer.body_mut() = body;
     Ok(answer)

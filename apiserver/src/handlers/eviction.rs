@@ -93,6 +93,7 @@ fn decode(cx: &mut Context, bytes: &[u8], options: &WriteOptions) -> Result<Valu
     let decoded = body::decode(bytes, encoding, &expected, options.field_validation)?;
     cx.warnings.extend(decoded.warnings);
     let mut eviction = decoded.object;
+    cx.about(&eviction);
     eviction.set_api_version("policy/v1");
     Ok(eviction)
 }

@@ -10,6 +10,7 @@ use super::selection::Selection;
 use super::{component_statuses, errors, format, get, namespace, table_options};
 use crate::cache::{ContinueToken, Entry, Freshness, ResourceCache, Snapshot};
 use crate::registry::Served;
+use crate::request::Layer;
 use crate::request::accept::{Allowed, Route};
 use crate::request::options::{ListOptions, VersionMatch};
 use crate::response::compress::{Large, THRESHOLD};
@@ -42,7 +43,9 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
     measure(cx, served, &selection, entries.len());
     let large = entries.iter().map(|entry| entry.json().len()).sum::<usize>() > THRESHOLD;
     served.prepare(&entries).await?;
-    let (content_type, body) = list::body(served, entries, &meta, format, &table_options(cx)?)?;
+    let table = table_options(cx)?;
+    let write = || list::body(served, entries, &meta, format, &table);
+    let (content_type, body) = cx.latencies.track(Layer::Serialization, write)?;
     let mut answer = response::bytes(StatusCode::OK, content_type, bytes::Bytes::new());
     *answer.body_mut() = body;
     if large {

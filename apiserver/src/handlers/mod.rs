@@ -21,6 +21,7 @@ pub mod unsafe_delete;
 pub mod update;
 pub mod watch;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use apimachinery::gvk::GroupResource;
@@ -29,6 +30,7 @@ use axum::body::Body;
 use http::{Method, StatusCode};
 
 use crate::registry::{Served, checks};
+use crate::request::Layer;
 use crate::request::accept::{self, Allowed, Format, Route};
 use crate::response::table;
 use crate::response::{self, Response};
@@ -76,7 +78,9 @@ pub fn object_answer(
     object: &serde_json::Value,
     format: Format,
 ) -> Result<Response, Status> {
-    let (content_type, body) = response::encode::tree(served, object, format, &table_options(cx)?)?;
+    let table = table_options(cx)?;
+    let write = || response::encode::tree(served, object, format, &table);
+    let (content_type, body) = cx.latencies.track(Layer::Serialization, write)?;
     Ok(response::bytes(code, content_type, body))
 }
 
@@ -92,7 +96,9 @@ pub async fn entry_answer(
     format: Format,
 ) -> Result<Response, Status> {
     served.prepare(std::slice::from_ref(entry)).await?;
-    let (content_type, body) = response::encode::entry(served, entry, format, &table_options(cx)?)?;
+    let table = table_options(cx)?;
+    let write = || response::encode::entry(served, entry, format, &table);
+    let (content_type, body) = cx.latencies.track(Layer::Serialization, write)?;
     Ok(response::bytes(code, content_type, body))
 }
 
@@ -169,21 +175,21 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
                 return Err(method_not_allowed());
             }
             match served.cache {
-                Some(_) => bounded(cx.timeout, create::handle(cx, &served, body)).await,
+                Some(_) => bounded(cx.timeout, Box::pin(create::handle(cx, &served, body))).await,
                 None => reviews::handle(cx, &served, body).await,
             }
         }
         (Method::PUT, true) => {
             allow("update")?;
-            bounded(cx.timeout, update::handle(cx, &served, body)).await
+            bounded(cx.timeout, Box::pin(update::handle(cx, &served, body))).await
         }
         (Method::PATCH, true) => {
             allow("patch")?;
-            bounded(cx.timeout, patch::handle(cx, &served, body)).await
+            bounded(cx.timeout, Box::pin(patch::handle(cx, &served, body))).await
         }
         (Method::DELETE, true) => {
             allow("delete")?;
-            bounded(cx.timeout, delete::handle(cx, &served, body)).await
+            bounded(cx.timeout, Box::pin(delete::handle(cx, &served, body))).await
         }
         (Method::DELETE, false) => {
             allow("deletecollection")?;
@@ -220,9 +226,10 @@ fn segments(served: &Served, info: &crate::request::RequestInfo) -> Result<(), S
 /// Upstream's bound on the work of one write.
 const WRITE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(34);
 
+/// `work` is on the heap: as part of this and of all that waits for this it would be on the stack several times.
 async fn bounded(
     wanted: Option<std::time::Duration>,
-    work: impl Future<Output = Result<Response, Status>>,
+    work: Pin<Box<impl Future<Output = Result<Response, Status>>>>,
 ) -> Result<Response, Status> {
     crate::server::walk::within(wanted.map_or(WRITE_TIMEOUT, |wanted| wanted.min(WRITE_TIMEOUT)), work).await
 }

@@ -167,10 +167,11 @@ impl Patch {
         let bytes = body::read(body).await?;
         let kind = if format.applies() { WriteKind::Apply } else { WriteKind::Patch };
         let options = WriteOptions::parse(&cx.query, kind)?;
+        let patch = Self { format, bytes, options };
         if let Some(record) = &mut cx.record {
-            record.patch(&bytes);
+            record.patch(&patch.bytes, || patch.configuration().ok().map(|(tree, _)| tree));
         }
-        Ok(Self { format, bytes, options })
+        Ok(patch)
     }
 
     /// Reads the patch of a subresource with a kind of its own.

@@ -169,7 +169,9 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
             plain(cx)?;
             let bytes = body::read(body).await?;
             let options = WriteOptions::parse(&cx.query, WriteKind::Update)?;
-            (options.clone(), Wanted::Scale(decode(cx, KIND, &bytes, &options)?))
+            let scale = decode(cx, KIND, &bytes, &options)?;
+            cx.about(&scale);
+            (options.clone(), Wanted::Scale(scale))
         }
         Method::PATCH => {
             let patch = Patch::of_request(cx, body).await?;

@@ -23,6 +23,7 @@ use crate::cache::{CreateOptions, Entry, Error, Freshness};
 use crate::registry::hooks::{HookContext, Reservation};
 use crate::registry::rules::{GenerationRule, StatusRule, StatusUpdate};
 use crate::registry::{Served, checks, disabled};
+use crate::request::Layer;
 use crate::request::options::WriteOptions;
 use crate::server::walk::Context;
 
@@ -214,6 +215,7 @@ async fn create_with(
                 Err(error) => Err(error),
             }
         } else {
+            let _timing = cx.latencies.begin(Layer::Storage);
             match served.custom() {
                 None => {
                     cache.create_as(&key, &object, CreateOptions { ttl }, cx.texts.as_deref().unwrap_or_default()).await
@@ -532,7 +534,10 @@ async fn attempt(
     let lost = unconditional || update.derived;
     if deleted_by_update(served, &new, &old_stored) {
         // The last finalizer went: this update is the deletion.
-        return match cache.delete(current).await {
+        let timing = cx.latencies.begin(Layer::Storage);
+        let deleted = cache.delete(current).await;
+        drop(timing);
+        return match deleted {
             Ok(revision) => {
                 keep(reserved);
                 hooks.deleted(&hook, &new).await;
@@ -546,7 +551,10 @@ async fn attempt(
     }
     let ttl = hooks.ttl(&cx.server);
     let new = served.write(new).await?;
-    match cache.update_as(current, new, CreateOptions { ttl }, cx.texts.as_deref()).await {
+    let timing = cx.latencies.begin(Layer::Storage);
+    let updated = cache.update_as(current, new, CreateOptions { ttl }, cx.texts.as_deref()).await;
+    drop(timing);
+    match updated {
         Ok(entry) => {
             keep(reserved);
             served.wrote(&entry);

@@ -65,7 +65,7 @@ pub async fn dispatch(cx: &mut Context, served: &Arc<Served>, body: Body) -> Res
         }
         (_, "proxy") => {
             connect::admit(cx, served).await?;
-            crate::proxy::proxy(cx, served, body).await
+            crate::proxy::proxy(cx, served, body).await.map(response::unrecorded)
         }
         _ => match cx.method {
             Method::GET => get::handle(cx, served).await,
@@ -109,6 +109,7 @@ async fn binding(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<R
     let bytes = body::read(body).await?;
     let options = WriteOptions::parse(&cx.query, WriteKind::Create)?;
     let binding = decode(cx, ("", "v1", "Binding"), &bytes, &options)?;
+    cx.about(&binding);
     let name = cx.info.name.clone();
     bind(cx, served, &name, &binding, &options).await
 }

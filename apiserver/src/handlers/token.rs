@@ -18,6 +18,7 @@ use crate::authentication::service_account::Binding;
 use crate::cache::Freshness;
 use crate::codec::body;
 use crate::registry::Served;
+use crate::request::notes::Annotation;
 use crate::request::options::{WriteKind, WriteOptions};
 use crate::response::Response;
 use crate::server::walk::Context;
@@ -40,6 +41,10 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     let bytes = body::read(body).await?;
     let options = WriteOptions::parse(&cx.query, WriteKind::Create)?;
     let mut request = decode(cx, ("authentication.k8s.io", "v1", "TokenRequest"), &bytes, &options)?;
+    if request.i64_at(&["spec", "expirationSeconds"]).is_none() {
+        request.set_at(&["spec", "expirationSeconds"], 3600.into());
+    }
+    cx.about(&request);
     let (namespace, name) = (cx.info.namespace.clone(), cx.info.name.clone());
     for (field, have, want) in
         [("name", request.name().to_string(), &name), ("namespace", request.namespace().to_string(), &namespace)]
@@ -51,9 +56,6 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
         }
     }
     super::store::wipe(&mut request);
-    if request.i64_at(&["spec", "expirationSeconds"]).is_none() {
-        request.set_at(&["spec", "expirationSeconds"], 3600.into());
-    }
     let manager = cx.field_manager(&options.field_manager);
     if let Some(schema) = api::table().find_kind("authentication.k8s.io", "v1", "TokenRequest") {
         let kind = ("authentication.k8s.io/v1", "TokenRequest", schema);
@@ -116,17 +118,19 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
             life = life.min(tokens.max_expiration_seconds);
         }
     }
-    let (token, expires) = tokens
+    let issued = tokens
         .issue(&namespace, (&name, account.uid()), &binding, &audiences, (life, warn_after))
         .map_err(|error| Status::internal(format!("failed to generate token: {error}")))?;
-    let expires = expires_reported.map_or(expires, |reported| expires - life + reported);
+    let credential = Annotation { value: format!("JTI={}", issued.id), detailed: false };
+    cx.annotations.add("authentication.kubernetes.io/issued-credential-id", credential);
+    let expires = expires_reported.map_or(issued.expires, |reported| issued.expires - life + reported);
     let stamp = jiff::Timestamp::from_second(expires).map(apimachinery::time::format).unwrap_or_default();
     request.set_at(&["spec", "expirationSeconds"], life.into());
     request.set_name(&name);
     request.set_namespace(&namespace);
     request.set_creation_timestamp(&cx.server.timestamp());
     request.set_uid(&uuid::Uuid::new_v4().to_string());
-    request.set_at(&["status"], json!({"token": token, "expirationTimestamp": stamp}));
+    request.set_at(&["status"], json!({"token": issued.token, "expirationTimestamp": stamp}));
     answer(cx, StatusCode::CREATED, &request)
 }
 

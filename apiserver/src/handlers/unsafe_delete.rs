@@ -14,6 +14,7 @@ use crate::authorization::{self, Decision};
 use crate::cache::Corruption;
 use crate::config::features;
 use crate::registry::Served;
+use crate::request::Layer;
 use crate::request::notes::Annotation;
 use crate::request::options::DeleteOptions;
 use crate::server::walk::Context;
@@ -96,6 +97,7 @@ pub async fn handle(cx: &Context, served: &Arc<Served>, namespace: &str, name: &
         return Err(Status::invalid(&GroupKind::new(resource.group, resource.resource), name, &wrong));
     };
     tracing::warn!(key, why = found.why, user = cx.user.name, "an object that cannot be read is deleted");
+    let _timing = cx.latencies.begin(Layer::Storage);
     match cache.discard(&key, &found).await {
         // Somebody else was quicker.
         Err(crate::cache::Error::NotFound { .. }) => Ok(()),

@@ -34,7 +34,7 @@ async fn pod_and_kubelet(cx: &Context, served: &Served) -> Result<(Value, target
     if node.is_empty() {
         return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
-    let target = target::kubelet(&cx.server, &node).await?;
+    let target = target::kubelet_of_pod(&cx.server, &node).await?;
     Ok((pod, target))
 }
 
@@ -99,7 +99,7 @@ pub async fn log(cx: &mut Context, served: &Arc<Served>) -> Result<Response, Sta
         *nothing.status_mut() = StatusCode::NO_CONTENT;
         return Ok(nothing);
     }
-    let target = target::kubelet(&cx.server, &node).await?;
+    let target = target::kubelet_of_pod(&cx.server, &node).await?;
     let mut query = passed_on(
         cx,
         &["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"],

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use apimachinery::gvk::GroupResource;
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
 use serde_json::Value;
@@ -36,6 +37,17 @@ impl Target {
             format!("{}:{}", self.host, self.port)
         }
     }
+}
+
+/// The kubelet that a pod's node has.
+///
+/// # Errors
+/// As [`kubelet`]; but upstream looks the node up on behalf of the request, so that what does not exist is called a pod,
+/// by the node's name.
+pub async fn kubelet_of_pod(server: &Arc<Server>, node: &str) -> Result<Target, Status> {
+    kubelet(server, node).await.map_err(|status| {
+        if status.is_not_found() { Status::not_found(&GroupResource::new("", "pods"), node) } else { status }
+    })
 }
 
 /// The kubelet of a node.

@@ -1,10 +1,12 @@
 //! Connections to kubelets and pods: HTTP/1.1, over TLS where asked for, one for each request so
 //! that it can be upgraded.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::status::Status;
+use arc_swap::ArcSwap;
 use axum::body::Body;
 use component_base::tls::{self, ClientCert};
 use http::{Request, Response};
@@ -22,8 +24,9 @@ use crate::config;
 #[derive(Clone)]
 pub struct KubeletClient {
     /// With the kubelet client certificate.
-    kubelet: Arc<ClientConfig>,
+    kubelet: Arc<ArcSwap<ClientConfig>>,
     identity: Option<ClientCert>,
+    authority: Option<Arc<Path>>,
     /// Without it: pods must not see who the server is to kubelets.
     plain: Arc<ClientConfig>,
     timeout: Duration,
@@ -38,8 +41,13 @@ pub enum Error {
     Tls(#[from] tls::Error),
 }
 
-fn read(path: &std::path::Path) -> Result<String, Error> {
+fn read(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.display().to_string(), source })
+}
+
+fn to_kubelets(authority: Option<&Path>, identity: Option<&ClientCert>) -> Result<Arc<ClientConfig>, Error> {
+    let authority = authority.map(read).transpose()?;
+    Ok(tls::live_client_config(authority.as_deref().map(str::as_bytes), identity)?)
 }
 
 impl KubeletClient {
@@ -54,19 +62,21 @@ impl KubeletClient {
         };
         // Kubelets make their own serving certificates unless told otherwise; so does upstream trust them
         // when no authority is configured.
-        let authority = config.certificate_authority.as_deref().map(read).transpose()?;
-        let kubelet = tls::live_client_config(authority.as_deref().map(str::as_bytes), identity.as_ref())?;
+        let authority = config.certificate_authority.as_deref().map(Arc::from);
+        let kubelet = Arc::new(ArcSwap::new(to_kubelets(authority.as_deref(), identity.as_ref())?));
         let plain = tls::insecure_client_config(None)?;
         let timeout = if config.timeout.is_zero() { Duration::from_secs(5) } else { config.timeout };
-        Ok(Self { kubelet, identity, plain, timeout })
+        Ok(Self { kubelet, identity, authority, plain, timeout })
     }
 
-    /// Reads the client certificate again.
+    /// Reads the client certificate and the authorities again.
     ///
     /// # Errors
-    /// When it cannot be read.
-    pub fn reload(&self) -> Result<(), tls::Error> {
-        self.identity.as_ref().map_or(Ok(()), ClientCert::reload)
+    /// When they cannot be read.
+    pub fn reload(&self) -> Result<(), Error> {
+        self.identity.as_ref().map_or(Ok(()), ClientCert::reload)?;
+        self.kubelet.store(to_kubelets(self.authority.as_deref(), self.identity.as_ref())?);
+        Ok(())
     }
 
     /// Sends a request to its target and answers the head of the response; the body follows.
@@ -96,9 +106,9 @@ impl KubeletClient {
         if !target.tls {
             return exchange(TokioIo::new(stream), request).await.map_err(|error| unreachable(&error));
         }
-        let config = if target.kubelet { &self.kubelet } else { &self.plain };
+        let config = if target.kubelet { self.kubelet.load_full() } else { self.plain.clone() };
         let name = ServerName::try_from(target.host.clone()).map_err(|error| unreachable(&error))?;
-        let handshake = TlsConnector::from(config.clone()).connect(name, stream);
+        let handshake = TlsConnector::from(config).connect(name, stream);
         let stream = match tokio::time::timeout(self.timeout, handshake).await {
             Ok(stream) => stream.map_err(|error| unreachable(&error))?,
             Err(_) => return Err(unreachable(&"TLS handshake timeout")),
@@ -130,4 +140,47 @@ where
         }
     });
     sender.send_request(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use component_base::pki::{Ca, Profile};
+    use component_base::serving;
+    use component_base::tls::{ClientAuth, ServingCert};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn another_authority_of_kubelets_is_taken_over() {
+        let (old, new) = (Ca::new("old").unwrap(), Ca::new("new").unwrap());
+        let pair = new.issue(&Profile::server("node", &["127.0.0.1"])).unwrap();
+        let cert = ServingCert::from_pair(&pair).unwrap();
+        let tls = tls::server_config(cert, ClientAuth::None).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let router = axum::Router::new().fallback(|| async { "a kubelet" });
+        let stop = CancellationToken::new();
+        tokio::spawn(serving::serve(listener, Some(tls), router, serving::Options::default(), stop.clone()));
+
+        let directory = tempfile::tempdir().unwrap();
+        let authority = directory.path().join("ca.crt");
+        std::fs::write(&authority, old.cert_pem()).unwrap();
+        let config = config::KubeletClient {
+            certificate_authority: Some(authority.clone()),
+            ..config::Config::default().kubelet
+        };
+        let client = KubeletClient::new(&config).unwrap();
+        let target = Target { host: "127.0.0.1".to_owned(), port, tls: true, kubelet: true };
+        let ask =
+            || async { client.send(&target, Request::get("/").header("host", "n").body(Body::empty()).unwrap()).await };
+        assert!(ask().await.is_err(), "a stranger");
+        std::fs::write(&authority, "nonsense").unwrap();
+        assert!(client.reload().is_err());
+        assert!(ask().await.is_err(), "still the old one");
+        std::fs::write(&authority, new.cert_pem()).unwrap();
+        client.reload().unwrap();
+        assert_eq!(ask().await.unwrap().status(), 200);
+        stop.cancel();
+    }
 }

@@ -1,7 +1,12 @@
 //! CertificateSigningRequests: the requester is written by the server, conditions of approval only
-//! by the approval subresource.
+//! by the approval subresource. PodCertificateRequests: who ends them must have the right to sign.
 
+use apimachinery::field::{self, ErrorList, Path};
+use apimachinery::gvk::GroupKind;
 use apimachinery::object::ObjectExt as _;
+use apimachinery::status::Status;
+use async_trait::async_trait;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::hooks::{HookContext, Hooks};
@@ -84,6 +89,42 @@ fn stamp(cx: &HookContext<'_>, new: &mut Value, old: &Value) {
             condition["lastTransitionTime"] =
                 same.and_then(|other| other.get("lastTransitionTime").cloned()).unwrap_or_else(|| now.clone().into());
         }
+    }
+}
+
+/// How far a certificate's beginning may be from now, in seconds.
+const NOW: i64 = 300;
+
+pub struct PodCertificateRequest;
+
+#[async_trait]
+impl Hooks for PodCertificateRequest {
+    async fn permit(&self, cx: &HookContext<'_>, new: &Value, old: Option<&Value>) -> Result<(), Status> {
+        let Some(old) = old.filter(|_| cx.subresource == "status") else { return Ok(()) };
+        let given = |object: &Value| object.get("status").filter(|status| !status.is_null()).cloned();
+        let signer = old.str_at(&["spec", "signerName"]).unwrap_or_default();
+        let is_same = given(new).unwrap_or_else(|| json!({})) == given(old).unwrap_or_else(|| json!({}));
+        if is_same || crate::admission::certificates::may(cx.server, cx.user, "sign", signer).await {
+            return Ok(());
+        }
+        let mut errors = ErrorList::new();
+        let message = format!("User {:?} is not permitted to \"sign\" for signer {signer:?}", cx.user.name);
+        errors.push(field::forbidden(&Path::new("spec").child("signerName"), message));
+        Err(Status::invalid(&GroupKind::new("certificates.k8s.io", "PodCertificateRequest"), old.name(), &errors))
+    }
+
+    /// A certificate that is issued begins now.
+    fn refuse(&self, cx: &HookContext<'_>, new: &Value, old: Option<&Value>) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let start = |object: &Value| object.str_at(&["status", "notBefore"]).map(str::to_owned);
+        let started = start(new).filter(|_| cx.subresource == "status" && old.and_then(start).is_none());
+        let Some(time) = started.and_then(|text| text.parse::<Timestamp>().ok()) else { return errors };
+        if (time.as_second() - cx.server.clock.now().as_second()).abs() >= NOW {
+            let shown = apimachinery::time::format(time);
+            let message = "must be set to within 5 minutes of kube-apiserver's current time";
+            errors.push(field::invalid(&Path::new("status").child("notBefore"), shown, message));
+        }
+        errors
     }
 }
 

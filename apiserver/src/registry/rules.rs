@@ -158,7 +158,8 @@ pub fn of(group: &str, plural: &str) -> Rules {
         }
         ("certificates.k8s.io", "clustertrustbundles") => conditional(DEFAULT),
         ("certificates.k8s.io", "podcertificaterequests") => {
-            conditional(Rules { status_update: ResetMetadata, ..status_only })
+            let hooks = &certificates::PodCertificateRequest;
+            conditional(Rules { status_update: ResetMetadata, hooks, ..status_only })
         }
         ("admissionregistration.k8s.io", "validatingadmissionpolicies") => {
             conditional(Rules { status_update: ResetMetadata, hooks: &admission::Configuration, ..workload() })

@@ -20,6 +20,16 @@ use crate::request::accept::{Encoding, Format};
 /// What handlers answer.
 pub type Response = http::Response<Body>;
 
+/// Marks an answer that is no object of this server, so that audit events do not show it.
+#[derive(Clone, Copy, Debug)]
+pub struct Unrecorded;
+
+/// An answer that audit events do not show.
+pub fn unrecorded(mut answer: Response) -> Response {
+    answer.extensions_mut().insert(Unrecorded);
+    answer
+}
+
 /// An answer with this body.
 pub fn bytes(code: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Body::from(body.into()));

@@ -89,7 +89,8 @@ pub fn start(server: &Arc<Server>, sockets: Option<Sockets>) {
         Ok(())
     });
     follow(server, "client certificates", client_certificates(config), |server| {
-        server.kubelet.reload().and_then(|()| server.aggregator.reload()).map_err(|error| error.to_string())
+        server.kubelet.reload().map_err(|error| error.to_string())?;
+        server.aggregator.reload().map_err(|error| error.to_string())
     });
     let path = config.authentication_config_file.iter().cloned().collect();
     follow(server, "authentication configuration", path, |server| {
@@ -120,7 +121,8 @@ pub fn start(server: &Arc<Server>, sockets: Option<Sockets>) {
 }
 
 fn client_certificates(config: &Config) -> Vec<PathBuf> {
-    let kubelet = config.kubelet.client_certificate.iter().chain(&config.kubelet.client_key);
+    let kubelet = &config.kubelet;
+    let kubelet = kubelet.client_certificate.iter().chain(&kubelet.client_key).chain(&kubelet.certificate_authority);
     let proxy = config.front_proxy.client_certificate.iter().chain(&config.front_proxy.client_key);
     kubelet.chain(proxy).cloned().collect()
 }

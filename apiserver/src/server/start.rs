@@ -296,6 +296,9 @@ async fn build(config: Config, storage: Arc<dyn Storage>, initiated: Cancellatio
     };
     let aggregator = Aggregator::new(&config.front_proxy, &metrics.registry)?;
     let inflight = config.max_mutating_requests_inflight + config.max_requests_inflight;
+    if !config.priority_and_fairness {
+        metrics.flow.limit_in_flight(config.max_requests_inflight, config.max_mutating_requests_inflight);
+    }
     let flow_control = FlowControl::new(inflight, metrics.flow.clone(), clock.clone());
     let audit = audit(&config, &metrics, &clock, &shutdown)?;
     let server = Arc::new(Server {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use apimachinery::gotext;
 use apimachinery::status::Status;
 use axum::body::Body;
-use component_base::serving::Peer;
+use component_base::serving::{MAX_HEAD, Peer, head_length};
 use futures::FutureExt as _;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -20,11 +20,11 @@ use super::{Server, impersonation};
 use crate::authentication::{Outcome, bearer, blank_before_token, subprotocol};
 use crate::authorization::{Attributes, Decision, sanitize};
 use crate::config::features;
-use crate::flowcontrol::Load;
+use crate::flowcontrol::{Counted, Load, Seat};
 use crate::request::accept::{self, Allowed, Format};
 use crate::request::notes::{Annotations, Warnings};
 use crate::request::user::APISERVER;
-use crate::request::{Query, RequestInfo, UserInfo};
+use crate::request::{Latencies, Layer, Query, RequestInfo, UserInfo};
 use crate::response::{self, Response, websocket};
 use crate::{aggregator, endpoints, handlers};
 
@@ -64,6 +64,8 @@ pub struct Context {
     pub warnings: Warnings,
     /// Go into the audit log.
     pub annotations: Annotations,
+    /// Where the request's time goes.
+    pub latencies: Arc<Latencies>,
     /// Uids of the FlowSchema and the priority level the request belongs to.
     pub flow: Option<(Arc<str>, Arc<str>)>,
     /// The texts in which members of kept text came ([`crate::cache::raw`]), if that is known.
@@ -80,8 +82,11 @@ impl Context {
     /// How errors, and answers without a shape of their own, are written.
     pub fn plain_format(&self) -> Format {
         // Who takes nothing but a transformed object gets indented JSON, whatever it asked for.
+        self.negotiated_plain().unwrap_or_else(|_| Format { pretty: true, ..Format::default() })
+    }
+
+    fn negotiated_plain(&self) -> Result<Format, Status> {
         accept::negotiate(&self.headers, &self.query, Allowed::Plain, self.cbor())
-            .unwrap_or_else(|_| Format { pretty: true, ..Format::default() })
     }
 
     /// Whether CBOR is served.
@@ -125,7 +130,9 @@ pub async fn walk(server: Arc<Server>, request: Request<Body>) -> Response {
             if status.code >= 500 {
                 tracing::warn!(path = cx.path, audit_id = cx.audit_id, code = status.code, error = %status.message, "request failed");
             }
-            response::status(&status, cx.plain_format())
+            let answer = response::status(&status, cx.plain_format());
+            // Upstream records errors where it writes what was negotiated, which this was not.
+            if cx.negotiated_plain().is_ok() { answer } else { response::unrecorded(answer) }
         }
         Err(panic) => {
             tracing::error!(path = cx.path, audit_id = cx.audit_id, panic = panic_text(&*panic), "a handler panicked");
@@ -218,6 +225,7 @@ fn begin(server: Arc<Server>, request: Request<Body>) -> (Context, Body) {
         user: UserInfo::default(),
         warnings: Warnings::default(),
         annotations: Annotations::default(),
+        latencies: Arc::default(),
         flow: None,
         texts: None,
         stored_texts: Vec::new(),
@@ -311,7 +319,9 @@ async fn authenticate(cx: &mut Context) -> Option<Response> {
         Outcome::User(user) => Some(user.name.as_str()),
         Outcome::Unauthorized => None,
     };
-    server.metrics.auth.authenticated(user, server.clock.monotonic() - begun);
+    let took = server.clock.monotonic() - begun;
+    server.metrics.auth.authenticated(user, took);
+    cx.latencies.add(Layer::Authentication, took);
     match outcome {
         Outcome::User(user) => {
             cx.user = user;
@@ -342,7 +352,14 @@ fn begin_record(cx: &Context) -> Option<crate::audit::Record> {
     let attributes = Attributes::of(&cx.user, &cx.info, &cx.query);
     let uri = cx.uri.path_and_query().map_or(cx.path.as_str(), |uri| uri.as_str());
     let peer = cx.peer.as_ref().map(|peer| peer.address().ip());
-    let facts = crate::audit::Facts { audit_id: &cx.audit_id, uri, headers: &cx.headers, peer, received: cx.received };
+    let facts = crate::audit::Facts {
+        audit_id: &cx.audit_id,
+        uri,
+        headers: &cx.headers,
+        peer,
+        received: cx.received,
+        latencies: &cx.latencies,
+    };
     audit.begin(&attributes, &facts)
 }
 
@@ -383,7 +400,9 @@ fn attempted(cx: &Context) -> String {
 async fn impersonate(cx: &mut Context) -> Result<(), Status> {
     let Some(wanted) = impersonation::wanted(&mut cx.headers)? else { return Ok(()) };
     let request = Attributes::of(&cx.user, &cx.info, &cx.query);
+    let timing = cx.latencies.begin(Layer::Impersonation);
     let found = cx.server.impersonation.impersonate(&cx.server.authorizer, &request, &wanted).await?;
+    drop(timing);
     tracing::debug!(from = cx.user.name, to = found.user.name, "impersonating");
     if let Some(record) = &mut cx.record {
         record.impersonated(&found);
@@ -398,7 +417,9 @@ async fn authorize(cx: &mut Context) -> Result<(), Status> {
     let begun = cx.server.clock.monotonic();
     let decision = cx.server.authorizer.decide(&attributes).await;
     let allowed = matches!(decision, Decision::Allow(_));
-    cx.server.metrics.auth.authorized(allowed, cx.server.clock.monotonic() - begun);
+    let took = cx.server.clock.monotonic() - begun;
+    cx.server.metrics.auth.authorized(allowed, took);
+    cx.latencies.add(Layer::Authorization, took);
     if let Some(record) = &mut cx.record {
         let (word, reason) = match &decision {
             Decision::Allow(reason) => ("allow", reason),
@@ -449,11 +470,13 @@ async fn wait_turn(cx: &mut Context) -> Result<Turn, Response> {
     match cx.server.flow_control.admit(&cx.user, &cx.info, load, patience).await {
         Ok(None) => Ok(Turn::Free),
         Ok(Some(admitted)) => {
+            cx.latencies.add(Layer::QueueWait, admitted.waited);
             cx.flow = Some((admitted.schema_uid, admitted.level_uid));
-            Ok(Turn::Flow(admitted.seat))
+            Ok(Turn::Flow(admitted.seat, admitted.counted))
         }
         Err(refused) => {
             tracing::debug!(path = cx.path, user = cx.user.name, why = ?refused.why, "no seat");
+            cx.latencies.add(Layer::QueueWait, refused.waited);
             cx.flow = Some((refused.schema_uid, refused.level_uid));
             Err(too_many_requests(refused.retry_after))
         }
@@ -463,8 +486,11 @@ async fn wait_turn(cx: &mut Context) -> Result<Turn, Response> {
 /// What lets a request go on; dropping it lets another.
 enum Turn {
     Free,
-    Flow(#[allow(dead_code, reason = "held")] crate::flowcontrol::Seat),
-    Permit(#[allow(dead_code, reason = "held")] tokio::sync::OwnedSemaphorePermit),
+    Flow(#[allow(dead_code, reason = "held")] Seat, #[allow(dead_code, reason = "held")] Counted),
+    Permit(
+        #[allow(dead_code, reason = "held")] tokio::sync::OwnedSemaphorePermit,
+        #[allow(dead_code, reason = "held")] Counted,
+    ),
 }
 
 /// What is known of the work that a request makes.
@@ -505,7 +531,8 @@ fn limit_in_flight(cx: &Context) -> Option<Turn> {
     };
     let seats = if kind == Kind::Mutating { &cx.server.mutating_seats } else { &cx.server.reading_seats };
     let Some(seats) = seats else { return Some(Turn::Free) };
-    seats.clone().try_acquire_owned().ok().map(Turn::Permit)
+    let permit = seats.clone().try_acquire_owned().ok()?;
+    Some(Turn::Permit(permit, cx.server.metrics.flow.executes(kind == Kind::Mutating)))
 }
 
 /// Upstream's filter answers in plain text here. `retry_after` is in seconds.
@@ -519,17 +546,19 @@ fn too_many_requests(retry_after: i64) -> Response {
 
 /// What Go's server answers by itself, before any handler: a request that is not HTTP as it understands it.
 fn malformed(cx: &Context) -> Option<Response> {
-    let text =
-        if cx.peer.is_some() && cx.version == http::Version::HTTP_11 && !cx.headers.contains_key(http::header::HOST) {
-            "400 Bad Request: missing required Host header"
-        } else if cx.method == http::Method::CONNECT {
-            return None;
-        } else if cx.uri.path().is_empty() || crate::request::query::unescape(cx.uri.path(), false).is_none() {
-            "400 Bad Request"
-        } else {
-            return None;
-        };
-    let mut answer = response::bytes(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", text);
+    let over_http1 = cx.peer.is_some() && cx.version == http::Version::HTTP_11;
+    let (code, text) = if over_http1 && head_length(&cx.method, &cx.uri, &cx.headers) > MAX_HEAD {
+        (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "431 Request Header Fields Too Large")
+    } else if over_http1 && !cx.headers.contains_key(http::header::HOST) {
+        (StatusCode::BAD_REQUEST, "400 Bad Request: missing required Host header")
+    } else if cx.method == http::Method::CONNECT {
+        return None;
+    } else if cx.uri.path().is_empty() || crate::request::query::unescape(cx.uri.path(), false).is_none() {
+        (StatusCode::BAD_REQUEST, "400 Bad Request")
+    } else {
+        return None;
+    };
+    let mut answer = response::bytes(code, "text/plain; charset=utf-8", text);
     answer.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     Some(answer)
 }
@@ -541,7 +570,7 @@ async fn route(cx: &mut Context, body: Body) -> Result<Response, Status> {
         return Ok(response::page_not_found());
     }
     if let Some(remote) = cx.server.aggregator.remote(&cx.path) {
-        return Ok(aggregator::forward::forward(cx, &remote, body).await);
+        return Ok(response::unrecorded(aggregator::forward::forward(cx, &remote, body).await));
     }
     if cx.info.is_resource { handlers::dispatch(cx, body).await } else { endpoints::dispatch(cx, body).await }
 }

@@ -27,12 +27,16 @@ async fn audited(rules: &str, change: impl FnOnce(&mut LogOptions)) -> Audited {
         (dir.path().join("policy.yaml"), dir.path().join("audit.log"), dir.path().join("tokens"));
     std::fs::write(&policy, format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n{rules}")).unwrap();
     std::fs::write(&tokens, "plain,joe,2,dev\n").unwrap();
+    let key = dir.path().join("sa.key");
+    std::fs::write(&key, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
     let mut options = LogOptions::new(log.clone());
     change(&mut options);
     let server = Fixture::with(|config| {
         config.audit_policy_file = Some(policy);
         config.audit_log = Some(options);
         config.token_auth_file = Some(tokens);
+        config.service_account_issuers = vec!["https://issuer.test".to_string()];
+        config.service_account_signing_key_file = Some(key);
     })
     .await;
     Audited { server, log, _dir: dir }
@@ -82,6 +86,8 @@ async fn every_stage_and_every_body_is_there_when_the_answer_is() {
         json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/__internal", "gracePeriodSeconds": 0})
     );
     assert_eq!(found[5]["responseStatus"]["status"], "Success");
+    assert_eq!(found[5]["responseStatus"]["code"], 200, "the answer's, which its Status does not tell");
+    assert_eq!(found[5]["responseObject"].get("code"), None);
     audited.server.get(&path).await;
     let found = events(&audited.log);
     assert_eq!(
@@ -89,6 +95,136 @@ async fn every_stage_and_every_body_is_there_when_the_answer_is() {
         (&404.into(), &"NotFound".into())
     );
     assert_eq!(found[7]["responseObject"]["kind"], "Status");
+}
+
+/// What is posted to subresources is recorded with defaults, as all that is posted.
+#[tokio::test]
+async fn bodies_of_subresources_are_recorded() {
+    let audited = audited("- {level: Request, resources: [{group: \"\", resources: [\"serviceaccounts/token\", \"pods/binding\", \"pods/eviction\"]}]}\n", |_| {}).await;
+    let server = &audited.server;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a"}});
+    server.post("/api/v1/namespaces/default/serviceaccounts", &account).await;
+    let request =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": ["x"]}});
+    server.post("/api/v1/namespaces/default/serviceaccounts/a/token", &request).await;
+    let event = events(&audited.log).pop().unwrap();
+    assert_eq!(
+        event["requestObject"],
+        json!({
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {},
+            "spec": {"audiences": ["x"], "expirationSeconds": 3600, "boundObjectRef": null},
+            "status": {"token": "", "expirationTimestamp": null},
+        })
+    );
+    assert_eq!(event["objectRef"]["subresource"], "token");
+    let credential = event["annotations"]["authentication.kubernetes.io/issued-credential-id"].as_str().unwrap();
+    assert!(credential.starts_with("JTI="), "{credential}");
+    let binding =
+        json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p", "uid": "u"}, "target": {"name": "n"}});
+    server.post("/api/v1/namespaces/default/pods/p/binding", &binding).await;
+    let event = events(&audited.log).pop().unwrap();
+    assert_eq!(event["requestObject"]["target"]["name"], "n");
+    assert_eq!(event["objectRef"]["uid"], "u");
+    let eviction = json!({"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "p"}});
+    server.post("/api/v1/namespaces/default/pods/p/eviction", &eviction).await;
+    assert_eq!(events(&audited.log).pop().unwrap()["requestObject"]["apiVersion"], "policy/v1beta1");
+}
+
+/// How Pod Security judged is in the log of whoever may look there.
+#[tokio::test]
+async fn pod_security_tells_how_it_judged() {
+    let audited = audited("- {level: Metadata, users: [\"system:admin\"], resources: [{group: \"\", resources: [pods]}, {group: apps}]}\n", |_| {}).await;
+    let server = &audited.server;
+    let labels =
+        json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/audit": "restricted"});
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "strict", "labels": labels}});
+    server.post("/api/v1/namespaces", &namespace).await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let spec = |host: bool| json!({"hostNetwork": host, "containers": [{"name": "c", "image": "i"}]});
+    let pod = |host: bool| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec(host)});
+    for namespace in ["default", "strict"] {
+        server.post(&format!("/api/v1/namespaces/{namespace}/serviceaccounts"), &account).await;
+    }
+    let told = async |path: &str, object: &Value| {
+        let answer = server.post(path, object).await;
+        let event = events(&audited.log).pop().unwrap();
+        let told = |name: &str| event["annotations"].get(format!("pod-security.kubernetes.io/{name}")).cloned();
+        (answer.code, told("enforce-policy"), told("audit-violations").is_some())
+    };
+    let default = told("/api/v1/namespaces/default/pods", &pod(true)).await;
+    assert_eq!(default, (201, Some("privileged:latest".into()), false));
+    let strict = "/api/v1/namespaces/strict/pods";
+    assert_eq!(told(strict, &pod(true)).await, (403, Some("baseline:latest".into()), true));
+    assert_eq!(told(strict, &pod(false)).await, (201, Some("baseline:latest".into()), true));
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": spec(true)});
+    let set = json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "r"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template},
+    });
+    let sets = "/apis/apps/v1/namespaces/strict/replicasets";
+    assert_eq!(told(sets, &set).await, (201, None, true), "a template is not enforced upon");
+}
+
+/// An applied configuration in YAML is recorded as what it says.
+#[tokio::test]
+async fn applied_yaml_is_recorded_as_json() {
+    let audited = audited(CONFIG_MAPS, |_| {}).await;
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndata: {a: b}\n";
+    let path = format!("{MAPS}/m?fieldManager=me");
+    let answer = audited.server.ask("PATCH", &path, "application/apply-patch+yaml", text).await;
+    assert_eq!(answer.code, 201, "{}", answer.text);
+    let wanted = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"a": "b"}});
+    assert_eq!(events(&audited.log)[1]["requestObject"], wanted);
+}
+
+/// Upstream records objects where it writes what was negotiated, and its version and the like are no such thing.
+#[tokio::test]
+async fn only_negotiated_answers_are_recorded() {
+    let audited = audited("- {level: RequestResponse, users: [\"system:admin\"]}\n", |_| {}).await;
+    let shown = async |path: &str| {
+        audited.server.get(path).await;
+        let found = events(&audited.log);
+        let event = found.iter().rfind(|event| event["requestURI"] == path).cloned().unwrap();
+        (event["responseStatus"].clone(), event["responseObject"]["kind"].clone())
+    };
+    for path in ["/version", "/", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/healthz"] {
+        assert_eq!(shown(path).await, (json!({"metadata": {}, "code": 200}), Value::Null), "{path}");
+    }
+    for (path, kind) in [("/api", "APIVersions"), ("/apis/apps", "APIGroup"), ("/api/v1", "APIResourceList")] {
+        assert_eq!(shown(path).await, (json!({"metadata": {}, "code": 200}), kind.into()), "{path}");
+    }
+    // An error that no form was found for.
+    let request = Request::get(format!("{MAPS}/none")).header("accept", "application/json;as=Table;g=meta.k8s.io;v=v1");
+    assert_eq!(audited.server.send(request.body(Body::empty()).unwrap()).await.code, 404);
+    let event = events(&audited.log).pop().unwrap();
+    assert_eq!((&event["responseStatus"], event.get("responseObject")), (&json!({"metadata": {}, "code": 404}), None));
+}
+
+/// A request that took longer than half a second tells where its time went; a watch does when it ends.
+#[tokio::test]
+async fn slow_requests_tell_where_their_time_went() {
+    let audited = audited(CONFIG_MAPS, |_| {}).await;
+    audited.server.get(MAPS).await;
+    audited.server.get(&format!("{MAPS}?watch=true&timeoutSeconds=1")).await;
+    let mut found = Vec::new();
+    for _ in 0..200 {
+        found = events(&audited.log);
+        if found.len() == 5 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let told = |event: &Value, key: &str| {
+        event["annotations"].get(format!("apiserver.latency.k8s.io/{key}")).and_then(Value::as_str).map(str::to_string)
+    };
+    let (quick, slow) = (&found[1], &found[4]);
+    assert_eq!(told(quick, "total"), None, "{quick}");
+    assert!(told(slow, "total").is_some_and(|total| total.starts_with("1.")), "{slow}");
+    assert!(told(slow, "authorization").is_some_and(|took| took.ends_with("s") && took != "0s"), "{slow}");
+    assert_eq!(told(slow, "mutating-webhook"), None);
+    assert_eq!(told(&found[3], "total"), None, "it has only begun");
 }
 
 /// Clients of the wire format are recorded as all others.

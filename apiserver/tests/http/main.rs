@@ -21,6 +21,7 @@ mod hostile_webhooks;
 mod lifecycle;
 mod numbers;
 mod oidc;
+mod pod_certificates;
 mod reload;
 mod tables;
 mod unsafe_delete;

@@ -270,3 +270,82 @@ fn speaks_mutual_tls() {
         assert_eq!(cache.snapshot(Freshness::Consistent).await.unwrap().len(), 1);
     });
 }
+
+/// An authority whose certificates are written to a folder.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut ca = CertificateParams::default();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        ca.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let pem = ca.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(ca, key), pem }
+    }
+
+    /// A certificate and its key.
+    fn issue(&self, usage: &[ExtendedKeyUsagePurpose]) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        leaf.extended_key_usages = usage.to_vec();
+        (leaf.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+/// Who renews the certificate before the authority behind the old one goes loses nothing.
+#[test]
+fn takes_over_a_renewed_client_certificate() {
+    run(async {
+        let directory = TempDir::new().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let (servers, old, new) = (Authority::new("servers"), Authority::new("old"), Authority::new("new"));
+        let (client, both) = (
+            [ExtendedKeyUsagePurpose::ClientAuth],
+            [
+                ExtendedKeyUsagePurpose::ServerAuth,
+                // etcd's gateway is a client of its own server.
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ],
+        );
+        let write = |name: &str, (cert, key): (String, String)| {
+            std::fs::write(path(&format!("{name}.crt")), cert).unwrap();
+            std::fs::write(path(&format!("{name}.key")), key).unwrap();
+        };
+        write("server", servers.issue(&both));
+        write("client", old.issue(&client));
+        std::fs::write(path("ca.crt"), &servers.pem).unwrap();
+        std::fs::write(path("clients.crt"), servers.pem.clone() + &old.pem).unwrap();
+        let mut extra = vec!["--client-cert-auth".to_owned()];
+        for (flag, name) in
+            [("--cert-file", "server.crt"), ("--key-file", "server.key"), ("--trusted-ca-file", "clients.crt")]
+        {
+            extra.extend([flag.to_owned(), path(name).display().to_string()]);
+        }
+        let Some(mut server) = EtcdServer::start_with("https", &extra) else { return };
+        let mut options = Options::new(vec![server.endpoint.clone()]);
+        options.timeout = Duration::from_secs(3);
+        options.ca_file = Some(path("ca.crt"));
+        (options.cert_file, options.key_file) = (Some(path("client.crt")), Some(path("client.key")));
+        let storage = Arc::new(Etcd::connect(options).await.expect("connects"));
+        let cache = config_maps(storage.clone());
+        create(&cache, "a").await;
+        write("client", new.issue(&client));
+        // The old connection serves on while the new certificate is unknown.
+        create(&cache, "b").await;
+        server.kill();
+        std::fs::write(path("clients.crt"), servers.pem.clone() + &new.pem).unwrap();
+        server.restart();
+        let healthy = async || storage.healthy().await.is_ok();
+        let mut attempts = 0;
+        while !healthy().await {
+            attempts += 1;
+            assert!(attempts < 100, "the new certificate is shown");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        create(&cache, "c").await;
+    });
+}

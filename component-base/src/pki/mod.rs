@@ -31,6 +31,9 @@ pub enum Error {
     Request(String),
     #[error("the certificate of {0:?} has more than two organizations")]
     TooManyOrganizations(String),
+    /// A kind of key that cannot be made.
+    #[error("{0}")]
+    Key(String),
     #[error("cannot access {path}")]
     Io { path: String, source: std::io::Error },
 }
@@ -375,6 +378,27 @@ pub fn request(profile: &Profile) -> Result<(String, String), Error> {
     params.distinguished_name = name(&profile.cn, &profile.orgs)?;
     params.subject_alt_names = leaf_params(profile)?.subject_alt_names;
     Ok((params.serialize_request(&key)?.pem()?, key.serialize_pem()))
+}
+
+/// A new key of a type as `podCertificate` names them, PKCS#8 PEM, and a request that says nothing but that its sender
+/// holds the key, DER.
+///
+/// # Errors
+/// Types that are none, and those that ring makes no keys of: RSA and P-521.
+pub fn stub_request(key_type: &str) -> Result<(String, Vec<u8>), Error> {
+    let algorithm = match key_type {
+        "ECDSAP256" => &rcgen::PKCS_ECDSA_P256_SHA256,
+        "ECDSAP384" => &rcgen::PKCS_ECDSA_P384_SHA384,
+        "ED25519" => &rcgen::PKCS_ED25519,
+        "RSA3072" | "RSA4096" | "ECDSAP521" => {
+            return Err(Error::Key(format!("keys of type {key_type:?} cannot be made by this kubelet")));
+        }
+        _ => return Err(Error::Key(format!("unknown key type {key_type:?}"))),
+    };
+    let key = KeyPair::generate_for(algorithm)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    Ok((key.serialize_pem(), params.serialize_request(&key)?.der().to_vec()))
 }
 
 /// A serving certificate that its own key signs, for a component that was given none.

@@ -3,6 +3,7 @@
 
 pub mod approver;
 pub mod cleaner;
+pub mod pod_cleaner;
 pub mod signer;
 pub mod trust_bundle_publisher;
 

@@ -1,15 +1,20 @@
 //! Every scenario, in the order in which they run. A file each for samples and workloads, cluster DNS, kubectl,
-//! streams, other clients, operators, bad input, certificates, and failures.
+//! streams, other clients, operators, bad input, quotas, trust bundles, certificates of pods,
+//! bootstrap tokens, certificates, and failures.
 
 mod bad_input;
+mod bootstrap;
 mod certificates;
 mod clients;
 mod dns;
 mod failures;
 mod kubectl;
 mod operators;
+mod pod_certificates;
+mod quota;
 mod samples;
 mod streams;
+mod trust;
 
 use crate::runner::{Needs, Scenario};
 
@@ -50,6 +55,10 @@ pub const ALL: &[Scenario] = &[
     scenario!("operators/kube-rs", Needs::Api, operators::kube_rs),
     scenario!("operators/kopf", Needs::Api, operators::kopf),
     scenario!("bad-input/answers", Needs::Api, bad_input::answers),
+    scenario!("quota/extended-resources", Needs::Api, quota::extended_resources_are_counted),
+    scenario!("pod-certificates/reach-pods", Needs::Extras, pod_certificates::certificates_reach_pods),
+    scenario!("trust/bundles-reach-pods", Needs::Extras, trust::bundles_reach_pods),
+    scenario!("bootstrap/tokens-sign-cluster-info", Needs::Extras, bootstrap::tokens_sign_cluster_info),
     scenario!(
         "certificates/a-kubelet-rotates",
         Needs::Machine,

@@ -122,7 +122,18 @@ pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Response {
         })
         .collect();
     metric("kubelet_running_containers", "gauge", "[ALPHA] Number of containers currently running", &by_state);
-    let running = server.workers.active_pods().len() as f64;
+    let pods = server.workers.active_pods();
+    let certificates: Vec<(String, f64)> = server
+        .volumes
+        .certificate_states(pods.iter().map(AsRef::as_ref))
+        .into_iter()
+        .map(|((signer, state), count)| (format!("{{signer_name={signer:?},state=\"{state}\"}}"), count as f64))
+        .collect();
+    if !certificates.is_empty() {
+        let help = "[ALPHA] Gauge vector reporting the number of pod certificate projected volume sources, faceted by signer_name and state.";
+        metric("kubelet_podcertificate_states", "gauge", help, &certificates);
+    }
+    let running = pods.len() as f64;
     metric(
         "kubelet_running_pods",
         "gauge",

@@ -24,7 +24,7 @@ use client::delegated::{Attributes, Delegated};
 use component_base::clock::SharedClock;
 use component_base::pki::{self, Pair, Profile};
 use component_base::serving::{self, Peer};
-use component_base::tls::{self, ClientAuth, ClientAuthority, ServingCert};
+use component_base::tls::{self, ClientAuthority, ServingCert};
 use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,7 @@ use crate::cri::Runtime;
 use crate::node::facts::Machine;
 use crate::settings::Settings;
 use crate::status;
+use crate::volume::Volumes;
 use crate::workers::Workers;
 
 /// The certificate that the API server shows kubelets.
@@ -58,6 +59,7 @@ pub struct Server {
     pub client: Client,
     pub cri: Arc<dyn Runtime>,
     pub workers: Arc<Workers>,
+    pub volumes: Arc<Volumes>,
     pub statuses: status::Manager,
     pub settings: Arc<Settings>,
     pub machine: Machine,
@@ -80,12 +82,11 @@ pub async fn start(server: Arc<Server>, shutdown: CancellationToken) -> Result<(
         "" => None,
         path => Some(ClientAuthority::from_file(Path::new(path))?),
     };
-    let hints = authority.as_ref().map(ClientAuthority::hints).unwrap_or_default();
-    let config = tls::server_config(certificate(&server, &shutdown)?, ClientAuth::Request { hints })?;
+    let config = tls::live_server_config(certificate(&server, &shutdown)?, authority.as_ref())?;
     let delegated = Delegated::new(server.client.clone(), authority, file.anonymous_auth, server.clock.clone());
     let listener = listen(&file.address, file.port).await?;
     let router = router(server.clone(), delegated);
-    tokio::spawn(serving::serve(listener, Some(config), router, serving::Options::default(), shutdown));
+    tokio::spawn(serving::serve(listener, config, router, serving::Options::default(), shutdown));
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 //! Claims, CSI and network volumes are not here yet: pods that name them wait with a FailedMount event.
 
 pub mod atomic;
+mod certificate;
 mod ownership;
 mod payload;
 pub mod subpath;
@@ -21,11 +22,12 @@ use component_base::clock::SharedClock;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::api::Api;
+use crate::api::{Api, Events};
 use crate::pod::PodExt;
 use crate::resources;
 use crate::settings::Settings;
 use atomic::Payload;
+use certificate::Certificates;
 use payload::Sources;
 use token::Tokens;
 
@@ -71,9 +73,14 @@ pub struct Volumes {
 }
 
 impl Volumes {
-    /// A manager with no memory but its token cache: the disk holds the rest.
-    pub fn new(settings: Arc<Settings>, api: Arc<dyn Api>, clock: SharedClock) -> Self {
-        let sources = Sources { api, tokens: Tokens::new(clock.clone()), facts: settings.facts.clone() };
+    /// A manager with no memory but of tokens and certificates: the disk holds the rest.
+    pub fn new(settings: Arc<Settings>, api: Arc<dyn Api>, events: Arc<dyn Events>, clock: SharedClock) -> Self {
+        let sources = Sources {
+            api,
+            tokens: Tokens::new(clock.clone()),
+            certificates: Certificates::new(clock.clone(), events),
+            facts: settings.facts.clone(),
+        };
         Self { settings, sources, clock }
     }
 
@@ -86,6 +93,14 @@ impl Volumes {
             out.insert(volume.name.clone(), mounted);
         }
         Ok(out)
+    }
+
+    /// How many projections of certificates of a signer are in which state.
+    pub fn certificate_states<'a>(
+        &self,
+        pods: impl Iterator<Item = &'a Pod>,
+    ) -> HashMap<(String, &'static str), usize> {
+        self.sources.certificates.report(pods)
     }
 
     /// Whether the pod has volumes whose contents follow the API.
@@ -122,7 +137,7 @@ impl Volumes {
         } else if let Some(source) = &volume.downward_api {
             (DOWNWARD, self.sources.downward(pod, source.items.as_ref(), source.default_mode)?, true)
         } else if let Some(source) = &volume.projected {
-            (PROJECTED, self.sources.projected(pod, source).await?, true)
+            (PROJECTED, self.sources.projected(pod, &volume.name, source).await?, true)
         } else {
             return Err(Error::Unsupported(kind_of(volume)));
         };
@@ -148,6 +163,7 @@ impl Volumes {
     /// Removes everything of a pod's volumes, found on disk: needs no spec, and may be repeated.
     pub fn unmount(&self, uid: &str) -> Result<(), Error> {
         self.sources.tokens.forget(uid);
+        self.sources.certificates.forget(uid);
         let pod = self.settings.pod_dir(uid);
         subpath::unbind_all(&pod.join("volume-subpaths"))?;
         let table = std::fs::read_to_string("/proc/self/mountinfo")?;

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 
 use super::Error;
 use super::atomic::{File, Payload};
+use super::certificate::Certificates;
 use super::token::Tokens;
 use crate::api::{self, Api};
 use crate::env::{self, NodeFacts};
@@ -18,6 +19,7 @@ use crate::pod::PodExt;
 pub struct Sources {
     pub api: Arc<dyn Api>,
     pub tokens: Tokens,
+    pub certificates: Certificates,
     pub facts: NodeFacts,
 }
 
@@ -137,10 +139,10 @@ impl Sources {
     }
 
     /// A projected volume.
-    pub async fn projected(&self, pod: &Pod, source: &ProjectedVolumeSource) -> Result<Payload, Error> {
+    pub async fn projected(&self, pod: &Pod, volume: &str, source: &ProjectedVolumeSource) -> Result<Payload, Error> {
         let mut out = Payload::new();
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-        for part in source.sources.iter().flatten() {
+        for (index, part) in source.sources.iter().flatten().enumerate() {
             if let Some(map) = &part.config_map {
                 let optional = map.optional.unwrap_or(false);
                 self.config_map(pod, &map.name, map.items.as_ref(), mode, optional, &mut out).await?;
@@ -161,8 +163,17 @@ impl Sources {
                 let anchors = super::trust::anchors(self.api.as_ref(), bundle).await?;
                 out.insert(bundle.path.clone(), private(pod, anchors, mode));
             }
-            if part.pod_certificate.is_some() {
-                return Err(Error::Unsupported("podCertificate projections".into()));
+            if let Some(certificate) = &part.pod_certificate {
+                let found = self.certificates.get(self.api.as_ref(), pod, (volume, index), certificate).await?;
+                for (path, data) in [
+                    (&certificate.credential_bundle_path, found.key.clone() + &found.chain),
+                    (&certificate.key_path, found.key.clone()),
+                    (&certificate.certificate_chain_path, found.chain.clone()),
+                ] {
+                    if let Some(path) = path.as_ref().filter(|path| !path.is_empty()) {
+                        out.insert(path.clone(), private(pod, data.into_bytes(), mode));
+                    }
+                }
             }
         }
         Ok(out)

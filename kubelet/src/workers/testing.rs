@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestStatus};
-use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
+use k8s_openapi::api::certificates::v1beta1::{ClusterTrustBundle, PodCertificateRequest};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -55,6 +55,9 @@ pub struct FakeApi {
     pub secrets: Mutex<HashMap<String, Secret>>,
     /// Trust bundles, where the API has them.
     pub trust_bundles: Mutex<Option<Vec<Arc<ClusterTrustBundle>>>>,
+    pub nodes: Mutex<HashMap<String, Node>>,
+    /// Requests for certificates in order.
+    pub certificate_requests: Mutex<Vec<Arc<PodCertificateRequest>>>,
     /// Status patches in order.
     pub patches: Mutex<Vec<Value>>,
     /// What was said to be in use still, by namespace, in order.
@@ -85,6 +88,23 @@ impl Api for FakeApi {
     async fn trust_bundles(&self) -> Result<Vec<Arc<ClusterTrustBundle>>> {
         let text = "ClusterTrustBundle projection is not supported in static kubelet mode";
         self.trust_bundles.lock().clone().ok_or_else(|| Error::Other(text.to_owned()))
+    }
+
+    async fn request_certificate(&self, _: &str, new: &PodCertificateRequest) -> Result<PodCertificateRequest> {
+        let mut requests = self.certificate_requests.lock();
+        let mut made = new.clone();
+        made.metadata.name = Some(format!("req-{}", requests.len()));
+        requests.push(Arc::new(made.clone()));
+        Ok(made)
+    }
+
+    async fn certificate_request(&self, _: &str, name: &str) -> Result<Option<Arc<PodCertificateRequest>>> {
+        let requests = self.certificate_requests.lock();
+        Ok(requests.iter().find(|request| request.metadata.name.as_deref() == Some(name)).cloned())
+    }
+
+    async fn service_account_uid(&self, _: &str, name: &str) -> Result<String> {
+        Ok(format!("uid of {name}"))
     }
 
     fn services(&self, _: &str) -> Result<Vec<Arc<Service>>> {
@@ -122,6 +142,7 @@ impl Api for FakeApi {
     }
 
     async fn node(&self, name: &str) -> Result<Node> {
-        Err(Error::NotFound(format!("nodes {name:?} not found")))
+        let found = self.nodes.lock().get(name).cloned();
+        found.ok_or_else(|| Error::NotFound(format!("nodes {name:?} not found")))
     }
 }

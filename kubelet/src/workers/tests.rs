@@ -46,7 +46,7 @@ fn kubelet(fake: &FakeRuntime, api: &Arc<FakeApi>, directory: &std::path::Path) 
         allocations.clone(),
     );
     let parts = Parts {
-        volumes: Arc::new(volume::Volumes::new(settings.clone(), api.clone(), clock.clone())),
+        volumes: Arc::new(volume::Volumes::new(settings.clone(), api.clone(), events.clone(), clock.clone())),
         settings,
         runtime: Arc::new(manager),
         statuses,

@@ -15,7 +15,7 @@ use component_base::clock::{RealClock, SharedClock};
 use component_base::health::Checks;
 use component_base::pki::{Pair, Profile as CertificateProfile, self_signed};
 use component_base::serving;
-use component_base::tls::{self, ClientAuth, ClientAuthority, ServingCert};
+use component_base::tls::{self, ClientAuthority, ServingCert};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -191,8 +191,7 @@ async fn serve(
             ServingCert::from_pair(&pair).map_err(|e| tls_error(&e))?
         }
     };
-    let hints = authority.as_ref().map(ClientAuthority::hints).unwrap_or_default();
-    let tls = tls::server_config(certificate, ClientAuth::Request { hints }).map_err(|e| tls_error(&e))?;
+    let tls = tls::live_server_config(certificate, authority.as_ref()).map_err(|e| tls_error(&e))?;
     let authorizer = match &config.authorization_kubeconfig {
         Some(path) => Client::from_kubeconfig(Some(path), None).await.map_err(Error::Authorization)?,
         None => client.clone(),
@@ -208,6 +207,6 @@ async fn serve(
     let router = Delegated::new(authorizer, authority, true, clock.clone()).protect(router, &open);
     let address = SocketAddr::new(config.bind_address, config.port);
     let listener = TcpListener::bind(address).await.map_err(|error| Error::Listen(address, error))?;
-    tokio::spawn(serving::serve(listener, Some(tls), router, serving::Options::default(), shutdown.clone()));
+    tokio::spawn(serving::serve(listener, tls, router, serving::Options::default(), shutdown.clone()));
     Ok(())
 }

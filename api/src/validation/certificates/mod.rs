@@ -1,6 +1,7 @@
 //! Kinds of `certificates.k8s.io`: CertificateSigningRequest here, the others in files of their own.
 
 pub(crate) mod pem;
+pub(super) mod pod;
 pub(super) mod trust_bundle;
 
 use std::collections::BTreeSet;

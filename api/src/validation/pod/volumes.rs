@@ -7,6 +7,8 @@ use apimachinery::gotext::quote;
 use apimachinery::names;
 use serde_json::Value;
 
+use super::super::certificates::pod::{is_of_kubernetes, user_annotations};
+use super::super::certificates::signer_name;
 use super::super::checks::{dns1123_label, label_selector, messages, name_is_subdomain, quantity};
 use super::super::persistent_volume_claim;
 use super::env::{VOLUME_FIELDS, field_ref, resource_field_ref};
@@ -358,6 +360,8 @@ fn trust_bundle(bundle: &Value, path: &Path, errors: &mut ErrorList) {
 const KEY_TYPES: &[&str] = &["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
 
 fn pod_certificate(certificate: &Value, path: &Path, errors: &mut ErrorList) {
+    signer_name(certificate.text("signerName"), &path.child("signerName"), errors);
+    user_annotations(&certificate["userAnnotations"], &path.child("userAnnotations"), errors);
     if !KEY_TYPES.contains(&certificate.text("keyType")) {
         errors.push(field::not_supported(&path.child("keyType"), certificate.text("keyType"), KEY_TYPES));
     }
@@ -366,8 +370,7 @@ fn pod_certificate(certificate: &Value, path: &Path, errors: &mut ErrorList) {
         if seconds < 3600 {
             errors.push(field::invalid(&at, seconds, "if provided, maxExpirationSeconds must be >= 3600"));
         }
-        let kubernetes = certificate.text("signerName").starts_with("kubernetes.io/");
-        let max = if kubernetes { 86400 } else { 91 * 86400 };
+        let max = if is_of_kubernetes(certificate.text("signerName")) { 86400 } else { 91 * 86400 };
         if seconds > max {
             let message = format!("if provided, maxExpirationSeconds must be <= {max}");
             errors.push(field::invalid(&at, seconds, message));

@@ -71,15 +71,13 @@ impl Plugin for PodSecurity {
                 namespace(server, settings, attributes, object, old).await
             }
             ("", "pods") if !IGNORED.contains(&attributes.subresource) => {
-                if old.is_some_and(|old| !significant(object, old)) {
-                    return Ok(());
-                }
-                judge(server, settings, attributes, object, true)
+                let judged = Judged::Pod { old };
+                judge(server, settings, attributes, object, judged)
             }
             (group, plural) if attributes.subresource.is_empty() => {
                 let template = TEMPLATES.iter().find(|(have, name, _)| *have == group && *name == plural);
                 match template.and_then(|(_, _, path)| object.at(path)).filter(|template| !template.is_null()) {
-                    Some(template) => judge(server, settings, attributes, template, false),
+                    Some(template) => judge(server, settings, attributes, template, Judged::Template),
                     None => Ok(()),
                 }
             }
@@ -104,45 +102,88 @@ fn significant(new: &Value, old: &Value) -> bool {
     })
 }
 
-/// Judges a pod (`enforce`), or the template of a workload.
+/// What is judged.
+#[derive(Clone, Copy)]
+enum Judged<'a> {
+    /// A pod, which may be refused; and what it was, if it is not new.
+    Pod { old: Option<&'a Value> },
+    /// The template of a workload.
+    Template,
+}
+
+/// Begins labels of namespaces, and annotations in the audit log.
+const PREFIX: &str = "pod-security.kubernetes.io/";
+
 fn judge(
     server: &Server,
     settings: &Settings,
     attributes: &Attributes<'_>,
     pod: &Value,
-    enforce: bool,
+    judged: Judged<'_>,
 ) -> Result<(), Status> {
-    let class = pod.str_at(&["spec", "runtimeClassName"]).unwrap_or_default();
-    let exempt = settings.namespaces.contains(&attributes.namespace)
-        || settings.users.contains(&attributes.user.name)
-        || (!class.is_empty() && settings.runtime_classes.iter().any(|exempt| exempt == class));
-    if exempt {
-        return Ok(());
-    }
-    let Some(namespace) = lookup::get(server, "", "namespaces", "", &attributes.namespace) else {
-        if enforce {
-            return Err(Status::internal(format!("failed to lookup namespace {:?}", attributes.namespace)));
+    let annotate = |name: &str, value: &str| attributes.review.annotate(&format!("{PREFIX}{name}"), value);
+    for (exempt, why) in [
+        (settings.namespaces.contains(&attributes.namespace), "namespace"),
+        (settings.users.contains(&attributes.user.name), "user"),
+    ] {
+        if exempt {
+            annotate("exempt", why);
+            return Ok(());
         }
+    }
+    let is_pod = matches!(judged, Judged::Pod { .. });
+    let Some(namespace) = lookup::get(server, "", "namespaces", "", &attributes.namespace) else {
+        let text = format!("failed to lookup namespace {:?}", attributes.namespace);
+        if is_pod {
+            return Err(Status::internal(text));
+        }
+        annotate("error", &format!("{text}: namespaces {:?} not found", attributes.namespace));
         return Ok(());
     };
     // Few namespaces say anything: most pods cost no more than a look at the labels.
-    let silent = !namespace.labels().iter().any(|(key, _)| key.starts_with("pod-security.kubernetes.io/"));
-    if silent && settings.defaults.fully_privileged() {
+    let silent = !namespace.labels().iter().any(|(key, _)| key.starts_with(PREFIX));
+    let (policy, errors) = if silent {
+        (settings.defaults, ErrorList::new())
+    } else {
+        Policy::of(namespace.tree().labels(), settings.defaults)
+    };
+    let lenient = |standard: Standard| standard.level == Level::Privileged;
+    match judged {
+        Judged::Pod { .. } if errors.is_empty() && policy.fully_privileged() => {
+            annotate("enforce-policy", &Standard::PRIVILEGED.to_string());
+            return Ok(());
+        }
+        Judged::Pod { old: Some(old) } if !significant(pod, old) => return Ok(()),
+        Judged::Template if errors.is_empty() && lenient(policy.warn) && lenient(policy.audit) => return Ok(()),
+        _ => {}
+    }
+    let class = pod.str_at(&["spec", "runtimeClassName"]).unwrap_or_default();
+    if !class.is_empty() && settings.runtime_classes.iter().any(|exempt| exempt == class) {
+        annotate("exempt", "runtimeClass");
         return Ok(());
     }
-    let namespace = namespace.tree();
-    let (policy, _) = Policy::of(namespace.labels(), settings.defaults);
+    if !errors.is_empty() {
+        annotate("error", &format!("Failed to parse policy: {}", errors.to_aggregate()));
+    }
     let subject = Subject::new(pod);
-    if enforce {
+    let would_violate = |standard: Standard| {
+        let violations = evaluate(standard, &subject);
+        let text = || format!("would violate PodSecurity \"{standard}\": {}", describe(&violations));
+        (!violations.is_empty()).then(text)
+    };
+    if let Some(text) = would_violate(policy.audit) {
+        annotate("audit-violations", &text);
+    }
+    if is_pod {
+        annotate("enforce-policy", &policy.enforce.to_string());
         let violations = evaluate(policy.enforce, &subject);
         if !violations.is_empty() {
             let text = format!("violates PodSecurity \"{}\": {}", policy.enforce, describe(&violations));
             return Err(Status::forbidden(&attributes.served.group_resource(), &attributes.name, text));
         }
     }
-    let violations = evaluate(policy.warn, &subject);
-    if !violations.is_empty() {
-        attributes.warn(format!("would violate PodSecurity \"{}\": {}", policy.warn, describe(&violations)));
+    if let Some(text) = would_violate(policy.warn) {
+        attributes.warn(text);
     }
     Ok(())
 }
@@ -188,9 +229,7 @@ async fn namespace(
 }
 
 fn warn_exempt(attributes: &Attributes<'_>, namespace: &Value, policy: Policy) {
-    let labelled = namespace
-        .labels()
-        .is_some_and(|labels| labels.keys().any(|key| key.starts_with("pod-security.kubernetes.io/")));
+    let labelled = namespace.labels().is_some_and(|labels| labels.keys().any(|key| key.starts_with(PREFIX)));
     if labelled && !policy.fully_privileged() {
         attributes.warn(format!(
             "namespace {:?} is exempt from Pod Security, and the policy (enforce={}, audit={}, warn={}) will be ignored",

@@ -25,6 +25,7 @@ use super::rules::{self, Rule};
 use super::{Attributes, compiled::Compiled, manifests};
 use crate::cache::Error;
 use crate::registry::Served;
+use crate::request::Layer;
 use crate::server::Server;
 use crate::server::metrics::{Ending, Subject};
 use crate::webhook::Client;
@@ -233,7 +234,11 @@ impl Webhook {
         let (uid, body) = review::request(version, attributes, matched, object, old);
         let called =
             |text: &dyn std::fmt::Display, code| Failure::Calling(format!("failed to call webhook: {text}"), code);
-        let answer = self.client.post(server, &body, self.timeout).await.map_err(|error| match &error {
+        let layer = if step == Step::Admit { Layer::MutatingWebhook } else { Layer::ValidatingWebhook };
+        let timing = attributes.review.latencies.begin(layer);
+        let answer = self.client.post(server, &body, self.timeout).await;
+        drop(timing);
+        let answer = answer.map_err(|error| match &error {
             crate::webhook::Error::Client(text) => {
                 Failure::Calling(format!("could not get REST client: {text}"), error.code())
             }

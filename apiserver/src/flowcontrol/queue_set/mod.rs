@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::allocation::{Integrator, Observed};
 use super::metrics::{LevelSeries, Series};
+use super::utilization::Usage;
 use super::work::{SERVICE, Work};
 use crate::request::{RequestInfo, UserInfo};
 
@@ -137,6 +138,10 @@ struct State {
     next: u64,
     counts: Counts,
     demand: Integrator,
+    /// What was last told to be in use.
+    usage: Usage,
+    /// How long queues are, or were when there were any.
+    length: usize,
 }
 
 struct Inner {
@@ -209,8 +214,17 @@ impl State {
         series.current_r.set(self.r);
     }
 
-    fn note_demand(&mut self, now: Duration) {
-        self.demand.set(now, f64::from(self.seats_in_use + self.seats_waiting));
+    /// Tells those who measure what is in use.
+    fn note(&mut self, now: Duration, series: &LevelSeries) {
+        let usage = Usage {
+            waiting: self.counts.waiting,
+            executing: self.counts.executing,
+            seats: self.seats_in_use,
+            demand: self.seats_in_use + self.seats_waiting,
+        };
+        self.demand.set(now, f64::from(usage.demand));
+        series.utilization.changed(self.usage, usage);
+        self.usage = usage;
     }
 
     fn fits(&self, seats: u32) -> bool {
@@ -311,7 +325,7 @@ impl State {
             self.counts.dispatched += 1;
             self.seats_in_use += seats;
         }
-        self.note_demand(now);
+        self.note(now, series);
         true
     }
 
@@ -341,10 +355,15 @@ impl QueueSet {
         (state, now)
     }
 
-    /// Another rule, another number of seats.
-    pub fn configure(&self, rule: Rule, limit: u32) {
+    /// Another rule, another number of seats, and the number that use is measured by.
+    pub fn configure(&self, rule: Rule, limit: u32, measure: u32) {
         let (mut state, now) = self.locked();
         (state.rule, state.limit) = (rule, limit);
+        if let Rule::Queue { length, .. } = rule {
+            state.length = length;
+        }
+        let queues = if let Rule::Queue { queues, .. } = rule { queues } else { 1 };
+        self.0.series.utilization.limits(state.length.max(1) * queues, measure);
         if let Rule::Queue { queues, .. } = rule {
             // Queues never go away while somebody is in them.
             while state.queues.len() < queues {
@@ -390,7 +409,7 @@ impl QueueSet {
                 state.seats_in_use += seats;
                 series.executes(seats);
                 state.direct.insert(id, Executing { id, asked, arrived: wall, started: wall, begun: now });
-                state.note_demand(now);
+                state.note(now, &self.0.series);
                 return Ok(Seat { set: self.clone(), id, queue: None });
             };
             let at = state.choose(asked.flow, queues, hand_size);
@@ -412,7 +431,7 @@ impl QueueSet {
             state.counts.waiting += 1;
             state.seats_waiting += seats;
             series.enqueued(seats, queued.unwrap_or_default());
-            state.note_demand(now);
+            state.note(now, &self.0.series);
             state.dispatch_all(now, wall, &self.0.series);
             let newest = state.queues[at].waiting.back_mut().filter(|waiter| waiter.id == id);
             let Some(waiter) = newest else { return Ok(Seat { set: self.clone(), id, queue: Some(at) }) };
@@ -448,7 +467,7 @@ impl QueueSet {
                 state.seats_waiting -= seats;
                 waiter.asked.series.dequeued(seats);
                 waiter.asked.series.rejected("time-out");
-                state.note_demand(now);
+                state.note(now, &self.0.series);
                 state.trim();
             }
             // It was served in the very moment it left: the seats go to the next.
@@ -483,6 +502,7 @@ impl QueueSet {
         if !work.linger.is_zero()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
+            state.note(now, &self.0.series);
             drop(state);
             let set = self.clone();
             runtime.spawn(async move {
@@ -501,7 +521,7 @@ impl QueueSet {
             queue.seats_in_use = queue.seats_in_use.saturating_sub(seats);
         }
         series.released(seats);
-        state.note_demand(now);
+        state.note(now, &self.0.series);
         state.trim();
         state.dispatch_all(now, self.0.clock.now(), &self.0.series);
     }

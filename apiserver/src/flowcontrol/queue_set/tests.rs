@@ -20,7 +20,7 @@ fn bench_on(clock: SharedClock, rule: Rule, limit: u32) -> Bench {
     let registry = Registry::new();
     let metrics = Arc::new(FlowMetrics::new(&registry));
     let set = QueueSet::new(clock, metrics.level(&"level".into()));
-    set.configure(rule, limit);
+    set.configure(rule, limit, limit);
     Bench { set, series: metrics.of(&"schema".into(), &"level".into()), registry }
 }
 
@@ -176,7 +176,7 @@ fn a_hand_has_different_cards() {
 async fn queues_go_when_they_are_empty() {
     let bench = bench(QUEUED, 1);
     let seat = bench.start(7, LONG).await.ok().unwrap();
-    bench.set.configure(Rule::Queue { queues: 2, hand_size: 1, length: 2 }, 1);
+    bench.set.configure(Rule::Queue { queues: 2, hand_size: 1, length: 2 }, 1, 1);
     assert_eq!(bench.set.queues().len(), 8, "somebody is in the last one");
     drop(seat);
     assert_eq!(bench.set.queues().len(), 2);
@@ -196,4 +196,26 @@ async fn requests_can_be_looked_at() {
     assert_eq!((&*requests[0].schema, requests[0].distinguisher.as_str()), ("schema", "flow 1"));
     let queue = bench.set.queues()[1];
     assert_eq!((queue.pending, queue.executing, queue.seats_in_use, queue.sums), (1, 1, 1, (1, 1, 0.003)));
+}
+
+#[tokio::test]
+async fn use_is_measured_over_time() {
+    let bench = bench(QUEUED, 1);
+    let seat = bench.start(1, PATIENCE).await.ok().unwrap();
+    let waiting = bench.waits(1, Work::plain(1)).await;
+    drop(seat);
+    drop(waiting.await.unwrap().unwrap());
+    let text = bench.registry.encode();
+    let sum = |family: &str, labels: &str| {
+        let name = format!("apiserver_flowcontrol_{family}_sum{{{labels}}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_else(|| panic!("{name} in {text}"));
+        line.parse::<f64>().unwrap()
+    };
+    let executing = sum("priority_level_request_utilization", "phase=\"executing\",priority_level=\"level\"");
+    let waiting = sum("priority_level_request_utilization", "phase=\"waiting\",priority_level=\"level\"");
+    let seats = sum("priority_level_seat_utilization", "phase=\"executing\",priority_level=\"level\"");
+    let demand = sum("demand_seats", "priority_level=\"level\"");
+    // One of one seat, one of sixteen places; what waits would be served, too.
+    assert!(executing > 0.0 && waiting > 0.0 && seats > 0.0, "{executing} {waiting} {seats}");
+    assert!(waiting < executing && seats < demand, "{waiting} {executing}, {seats} {demand}");
 }

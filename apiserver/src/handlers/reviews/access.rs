@@ -3,7 +3,7 @@
 use apimachinery::field::{self, ErrorList, Path};
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
-use apimachinery::{fields, labels, names};
+use apimachinery::{fields, gotext, labels, names};
 use serde_json::{Value, json};
 
 use crate::authorization::{Attributes, Decision};
@@ -105,7 +105,7 @@ fn validate(kind: &str, review: &Value) -> ErrorList {
             name != "managedFields" && !value.is_null() && !(kind == LOCAL && name == "namespace")
         });
         if !fields.is_empty() {
-            errors.push(field::invalid(&Path::new("metadata"), review.get("metadata"), must));
+            errors.push(field::invalid(&Path::new("metadata"), shown(review), must));
         }
     }
     if kind == LOCAL {
@@ -126,6 +126,14 @@ fn validate(kind: &str, review: &Value) -> ErrorList {
         }
     }
     errors
+}
+
+/// Metadata as messages show it: whole, and in Go's order.
+fn shown(review: &Value) -> field::BadValue {
+    let metadata = review.get("metadata").unwrap_or(&Value::Null);
+    let ty = api::table().find_kind("authorization.k8s.io", "v1", "SubjectAccessReview");
+    ty.and_then(|ty| ty.child("metadata"))
+        .map_or_else(|| metadata.into(), |ty| field::BadValue::Raw(gotext::struct_json(ty, metadata)))
 }
 
 /// Attributes of a path as upstream writes them in messages: its internal type has no names for JSON.
@@ -299,6 +307,19 @@ mod tests {
                 "subjectaccessreviews",
                 json!({"metadata": {"creationTimestamp": null}, "spec": {"groups": ["a"], "resourceAttributes": pods}}),
                 "",
+            ),
+            (
+                OWN,
+                json!({
+                    "metadata": {
+                        "labels": {"b": "<1>", "a": "2"},
+                        "managedFields": [{"apiVersion": "v1", "fieldsType": "FieldsV1", "manager": "m"}],
+                        "name": "n",
+                        "annotations": {"x": "y"},
+                    },
+                    "spec": {"resourceAttributes": pods},
+                }),
+                r#"metadata: Invalid value: {"name":"n","labels":{"a":"2","b":"\u003c1\u003e"},"annotations":{"x":"y"},"managedFields":[{"manager":"m","apiVersion":"v1","fieldsType":"FieldsV1"}]}: must be empty"#,
             ),
             (
                 LOCAL,

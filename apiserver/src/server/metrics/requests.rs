@@ -121,7 +121,7 @@ impl Requests {
         let seconds = took.as_secs_f64();
         if let Some((durations, sli)) = &series.durations {
             durations.observe(seconds);
-            sli.observe(seconds);
+            sli.observe(took.saturating_sub(cx.latencies.of_others()).as_secs_f64());
         }
         if matches!(cx.method, Method::POST | Method::PUT | Method::PATCH)
             && let Some(directive) = cx.query.get("fieldValidation")

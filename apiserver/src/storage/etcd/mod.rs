@@ -12,13 +12,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use etcd_client::{
-    Certificate, Client, Compare, CompareOp, ConnectOptions, GetOptions, Identity, KvClient, PutOptions, TlsOptions,
-    Txn, TxnOp, TxnOpResponse, WatchOptions,
+    Client, Compare, CompareOp, GetOptions, KvClient, PutOptions, Txn, TxnOp, TxnOpResponse, WatchOptions,
 };
 
 use super::{Attachment, Error, KeyValue, Range, RangeRequest, Result, Revision, Sink, Storage, Watch, WriteOptions};
 
 mod compactor;
+mod connect;
 mod hub;
 mod lease;
 mod pending;
@@ -61,28 +61,6 @@ impl Options {
             timeout: Duration::from_secs(10),
         }
     }
-
-    fn connect_options(&self) -> Result<ConnectOptions> {
-        let read =
-            |path: &PathBuf| std::fs::read(path).map_err(|e| Error::Unavailable(format!("{}: {e}", path.display())));
-        let mut options = ConnectOptions::new()
-            // Upstream's figures: a dead peer is noticed within 40 s, at worst.
-            .with_keep_alive(Duration::from_secs(30), Duration::from_secs(10))
-            .with_keep_alive_while_idle(true)
-            .with_connect_timeout(Duration::from_secs(20))
-            .with_require_leader(true);
-        if self.ca_file.is_some() || self.cert_file.is_some() {
-            let mut tls = TlsOptions::new();
-            if let Some(ca) = &self.ca_file {
-                tls = tls.ca_certificate(Certificate::from_pem(read(ca)?));
-            }
-            if let (Some(cert), Some(key)) = (&self.cert_file, &self.key_file) {
-                tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
-            }
-            options = options.with_tls(tls);
-        }
-        Ok(options)
-    }
 }
 
 /// The etcd engine.
@@ -113,11 +91,10 @@ impl Etcd {
     /// # Errors
     /// [`Error::Unavailable`] if no endpoint answers.
     pub async fn connect(options: Options) -> Result<Etcd> {
-        let connect = Client::connect(&options.endpoints, Some(options.connect_options()?));
-        let client = connect.await.map_err(|e| translate(&e, 0))?;
+        let stop = tokio_util::sync::CancellationToken::new();
+        let client = connect::connect(&options, &stop).await?;
         // Lists of large objects are longer than gRPC's default of 4 MiB.
         let kv = client.kv_client().max_decoding_message_size(i32::MAX as usize);
-        let stop = tokio_util::sync::CancellationToken::new();
         let hub = Hub::start(&client, kv.clone(), &options, stop.clone()).await?;
         let compacted = Arc::new(AtomicU64::new(0));
         if let Some(interval) = options.compaction {

@@ -3,6 +3,8 @@
 //! A [`Registry`] is made in `main` and passed down; each unit registers its own metrics in its
 //! `metrics.rs`. `/metrics` is [`Registry::router`]. Names are upstream's, with `_total` or without.
 
+mod timing;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use http::header;
 use parking_lot::Mutex;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
+pub use timing::{TimingRatio, TimingRatioVec};
 
 /// How stable upstream declares a metric; goes into the help text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,6 +175,21 @@ impl Registry {
         HistogramVec { names, family }
     }
 
+    /// A family of [`TimingRatio`]s.
+    pub fn timing_ratio_vec(
+        &self,
+        name: &str,
+        help: &str,
+        stability: Stability,
+        names: &'static [&'static str],
+        buckets: &[f64],
+    ) -> TimingRatioVec {
+        let family = Family::new_with_constructor(timing::Bounds(buckets.into()));
+        let help = format!("EXPERIMENTAL: {}", Self::help(stability, help));
+        self.inner.lock().register(name, help, family.clone());
+        TimingRatioVec { names, family }
+    }
+
     /// The text that `/metrics` answers, with the process's own figures.
     pub fn encode(&self) -> String {
         let mut open = String::new();
@@ -278,6 +296,9 @@ mod tests {
         bare.inc(&["a"]);
         let latency = registry.histogram_vec("latency_seconds", "How long", Stability::Alpha, &["verb"], &[0.1, 1.0]);
         latency.observe(&["GET"], 0.5);
+        let use_of =
+            registry.timing_ratio_vec("seat_utilization", "Seats in use", Stability::Alpha, &["level"], &[0.5]);
+        use_of.with(&["a"]).set(1.0);
         let text = registry.encode();
         assert!(
             text.starts_with(
@@ -293,6 +314,14 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("latency_seconds_bucket{le=\"1.0\",verb=\"GET\"} 1"), "{text}");
+        assert!(text.contains("# HELP seat_utilization EXPERIMENTAL: [ALPHA] Seats in use\n"), "{text}");
+        let of = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+            line.rsplit(' ').next().unwrap_or_default().parse::<f64>().unwrap_or_default()
+        };
+        assert!(of("seat_utilization_count{level=\"a\"}") > 0.0, "{text}");
+        let count = of("seat_utilization_count{level=\"a\"}");
+        assert_eq!(of("seat_utilization_bucket{le=\"+Inf\",level=\"a\"}"), count, "{text}");
         assert!(!text.contains("# EOF"));
     }
 }
