@@ -2,7 +2,6 @@
 //!
 //! `strconv.Quote` (the `%q` verb) and `encoding/json` (which escapes `<`, `>` and `&`).
 
-use crate::schema::TypeRef;
 use serde_json::Value;
 use std::fmt::Write;
 
