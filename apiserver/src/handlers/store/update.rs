@@ -1,334 +1,31 @@
-//! The generic store: what happens to an object between decoding and the answer, once for all
-//! kinds (upstream's `registry/generic/registry/store.go` with `rest.BeforeCreate` and
-//! `rest.BeforeUpdate`).
+//! A change of an object, tried again while others change it too.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use api::canonical::Empty;
 use apimachinery::gvk::GroupKind;
-use apimachinery::managed;
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::{Status, reason};
-use apimachinery::{field, random};
+use apimachinery::{field, managed};
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::managers::track;
-use super::{errors, owner_references, scale};
+use super::{
+    Reserved, Written, as_given, create, finish, give_back, invalid, keep, place, read_back, take_empty, texts_changed,
+};
 use crate::admission::review::{RequestOptions, Review};
 use crate::admission::{Attributes, Operation};
-use crate::cache::raw;
-use crate::cache::{CreateOptions, Entry, Error, Freshness};
-use crate::registry::hooks::{HookContext, Reservation};
+use crate::cache::{CreateOptions, Entry, Error, Freshness, raw};
+use crate::handlers::managers::track;
+use crate::handlers::{errors, method_not_allowed, owner_references, scale};
+use crate::registry::hooks::HookContext;
 use crate::registry::rules::{GenerationRule, StatusRule, StatusUpdate};
 use crate::registry::{Served, checks, disabled};
 use crate::request::Layer;
 use crate::request::options::WriteOptions;
 use crate::server::walk::Context;
 
-/// How often a generated name that is taken is replaced by another.
-const NAME_ATTEMPTS: usize = 8;
-
 /// How often a write that lost a race is tried again before the client is told.
 const RACE_ATTEMPTS: usize = 64;
-
-/// What a write left behind.
-pub enum Written {
-    /// Stored; `created` tells an upsert's create from its update.
-    Stored { entry: Arc<Entry>, created: bool },
-    /// Not stored: a dry run, or an update that ended in deletion. In the served version.
-    Object { object: Value, created: bool },
-}
-
-impl Written {
-    /// The object in the served version.
-    ///
-    /// # Errors
-    /// When what was stored cannot be converted back.
-    pub async fn object(&self, served: &Served) -> Result<Value, Status> {
-        match self {
-            Written::Stored { entry, .. } => Ok(served.from_storage(served.read(entry).await?)),
-            Written::Object { object, .. } => Ok(object.clone()),
-        }
-    }
-
-    /// Whether the object is new.
-    pub fn created(&self) -> bool {
-        match self {
-            Written::Stored { created, .. } | Written::Object { created, .. } => *created,
-        }
-    }
-}
-
-/// Takes an object's namespace from the request, refusing another; without one there it has none.
-///
-/// # Errors
-/// 400 when the object names another namespace.
-pub fn place(cx: &Context, served: &Served, object: &mut Value) -> Result<(), Status> {
-    let namespace = if served.resource.namespaced { cx.info.namespace.as_str() } else { "" };
-    let have = object.namespace().to_string();
-    if have.is_empty() {
-        if !namespace.is_empty() {
-            object.set_namespace(namespace);
-        }
-    } else if namespace.is_empty() {
-        object.remove_at(&["metadata", "namespace"]);
-    } else if have != namespace {
-        return Err(Status::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
-    }
-    Ok(())
-}
-
-/// Takes out what only the server sets.
-pub fn wipe(object: &mut Value) {
-    for path in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
-        object.remove_at(&["metadata", path]);
-    }
-}
-
-fn invalid(served: &Served, object: &Value, name: &str, errors: &field::ErrorList) -> Status {
-    // Upstream names the internal kind, whose group is that of what is stored; custom objects have
-    // none, and are named as they name themselves.
-    let kind = if served.custom().is_some() { object.kind() } else { &served.storage.kind };
-    let kind = GroupKind::new(served.storage.group.to_string(), kind.to_string());
-    Status::invalid(&kind, name, errors)
-}
-
-/// Creates an object that was decoded and defaulted, in the served version.
-///
-/// # Errors
-/// What admission, validation, allocation and the store have against it.
-pub async fn create(
-    cx: &mut Context,
-    served: &Arc<Served>,
-    object: Value,
-    options: &WriteOptions,
-    manager: Option<&str>,
-) -> Result<Written, Status> {
-    let mut reserved = None;
-    let written = create_with(cx, served, &mut reserved, object, options, manager).await;
-    give_back(reserved).await;
-    written
-}
-
-async fn create_with(
-    cx: &mut Context,
-    served: &Arc<Served>,
-    reserved: Reserved<'_>,
-    mut object: Value,
-    options: &WriteOptions,
-    manager: Option<&str>,
-) -> Result<Written, Status> {
-    wipe(&mut object);
-    place(cx, served, &mut object)?;
-    let empty = take_empty(served, &mut object);
-    if let Some(manager) = manager {
-        track(cx, served, "", manager, None, &mut object);
-    }
-    let mut object = served.to_storage(object);
-    let attributes = Attributes {
-        operation: Operation::Create,
-        served,
-        subresource: "",
-        namespace: object.namespace().to_string(),
-        name: object.name().to_string(),
-        user: &cx.user,
-        dry_run: options.dry_run,
-        warnings: Mutex::default(),
-        review: Review::of(RequestOptions::Write("CreateOptions", options)),
-    };
-    if served.custom().is_some_and(|custom| custom.terminating) {
-        return Err(Status::forbidden(
-            &served.group_resource(),
-            object.name(),
-            "create not allowed while custom resource definition is terminating",
-        ));
-    }
-    let admission = &cx.server.admission;
-    admission.mutate(cx, &attributes, &mut object, None).await?;
-    // A webhook cannot move an object elsewhere.
-    place(cx, served, &mut object)?;
-    owner_references::dedup(&cx.warnings, &mut object, true);
-    let hooks = served.rules.hooks;
-    let hook = HookContext {
-        server: &cx.server,
-        user: &cx.user,
-        subresource: "",
-        dry_run: options.dry_run,
-        warnings: Mutex::default(),
-    };
-    hooks.permit(&hook, &object, None).await?;
-    let generated = object.name().is_empty() && !object.generate_name().is_empty();
-    let base = object.generate_name().to_string();
-    object.set_creation_timestamp(&cx.server.timestamp());
-    object.set_uid(&uuid::Uuid::new_v4().to_string());
-    if generated {
-        object.set_name(&random::generate_name(&base));
-    }
-    *reserved = hooks.reserve(&hook, &mut object, None).await?;
-    match served.rules.status {
-        StatusRule::Reset => object.set_at(&["status"], json!({})),
-        StatusRule::Removed => {
-            object.remove_at(&["status"]);
-        }
-        StatusRule::Plain | StatusRule::KeepOnUpdate => {}
-    }
-    match served.rules.generation {
-        // A kind that counts no generations keeps what it was given.
-        GenerationRule::None | GenerationRule::FieldsFromZero(_) => {}
-        _ => object.set_generation(1),
-    }
-    if served.resource.plural == "pods" && served.resource.group.is_empty() {
-        object.set_generation(1);
-    }
-    disabled::drop(&cx.server.features, &served.storage, &mut object, None);
-    hooks.prepare_create(&hook, &mut object);
-    cx.warnings.append(&mut hook.warnings.lock());
-    finish(served, &mut object);
-    let mut errors = hooks.refuse(&hook, &object, None);
-    errors.extend(checks::create(served, &as_given(&object, &empty)));
-    if !errors.is_empty() {
-        return Err(invalid(served, &object, object.name(), &errors));
-    }
-    let mut warnings = checks::warnings(&served.storage, "", &object, None);
-    warnings.append(&mut hooks.warnings(&object, None));
-    read_back(served, &mut object, false);
-    admission.validate(cx, &attributes, &object, None).await?;
-    cx.warnings.extend(warnings);
-    let ttl = hooks.ttl(&cx.server);
-    let group_resource = served.group_resource();
-    let cache = served.cache.clone().ok_or_else(super::method_not_allowed)?;
-    let mut attempts = 0;
-    loop {
-        let name = object.name().to_string();
-        let key = served.key(object.namespace(), &name);
-        let result = if options.dry_run {
-            match cache.get(&key, Freshness::Consistent).await {
-                Ok(None) => {
-                    let object = served.from_storage(object);
-                    return Ok(Written::Object { object, created: true });
-                }
-                Ok(Some(_)) => Err(Error::Exists { key }),
-                Err(error) => Err(error),
-            }
-        } else {
-            let _timing = cx.latencies.begin(Layer::Storage);
-            match served.custom() {
-                None => {
-                    cache.create_as(&key, &object, CreateOptions { ttl }, cx.texts.as_deref().unwrap_or_default()).await
-                }
-                Some(_) => cache.create(&key, served.write(object.clone()).await?, CreateOptions { ttl }).await,
-            }
-        };
-        match result {
-            Ok(entry) => {
-                keep(reserved);
-                served.wrote(&entry);
-                return Ok(Written::Stored { entry, created: true });
-            }
-            Err(Error::Exists { .. }) if generated => {
-                attempts += 1;
-                // What was allocated is in the name of the first attempt.
-                if attempts >= NAME_ATTEMPTS || reserved.is_some() {
-                    return Err(Status::generate_name_conflict(&group_resource, &name, 1));
-                }
-                object.set_name(&random::generate_name(&base));
-            }
-            Err(Error::Exists { key }) => {
-                let mut status = if base.is_empty() {
-                    Status::already_exists(&group_resource, &name)
-                } else {
-                    Status::generate_name_conflict(&group_resource, &name, 1)
-                };
-                // Upstream's clients wait for a deletion that they read of here.
-                let holder = cache.get(&key, Freshness::Consistent).await.ok().flatten();
-                if holder.is_some_and(|entry| entry.tree().deletion_timestamp().is_some()) {
-                    status.message = format!("object is being deleted: {}", status.message);
-                }
-                return Err(status);
-            }
-            Err(error) => return Err(errors::of_object(error, &group_resource, &name)),
-        }
-    }
-}
-
-/// What was allocated for a write that is not stored yet.
-type Reserved<'a> = &'a mut Option<Box<dyn Reservation>>;
-
-fn keep(reserved: Reserved<'_>) {
-    if let Some(reservation) = reserved.take() {
-        reservation.keep();
-    }
-}
-
-/// What was allocated for nothing is free again before the client hears of it.
-async fn give_back(reserved: Option<Box<dyn Reservation>>) {
-    if let Some(reservation) = reserved {
-        reservation.give_back().await;
-    }
-}
-
-/// Whether members whose text is kept ([`raw`]) say what they say in other words: upstream, which has them as bytes,
-/// takes them for other ones.
-fn texts_changed(cx: &Context, served: &Served, new: &Value) -> bool {
-    let places = raw::places(&served.storage.group, &served.storage.plural);
-    match &cx.texts {
-        Some(given) if !places.is_empty() => raw::chosen(new, places, given) != cx.stored_texts,
-        _ => false,
-    }
-}
-
-/// The data of a ControllerRevision are immutable in their text, which is what errors show.
-fn immutable_text(cx: &Context, new: &Value, old: &Value, changed: bool, errors: &mut field::ErrorList) {
-    if changed && new["data"] == old["data"] {
-        errors.push(field::invalid(&field::Path::new("data"), &new["data"], "field is immutable"));
-    }
-    let Some(text) = cx.texts.as_ref().and_then(|texts| texts.first()) else { return };
-    for error in errors.0.iter_mut().filter(|error| error.field == "data") {
-        error.bad_value = field::BadValue::Raw(raw::compact(text));
-    }
-}
-
-/// Takes out the empty lists and maps that are not written; only validation sees them again.
-fn take_empty(served: &Served, object: &mut Value) -> Vec<Empty> {
-    if served.custom().is_some() { Vec::new() } else { api::canonical::take_empty(served.schema(), object) }
-}
-
-/// The object with the empty lists and maps that it came with.
-fn as_given<'a>(object: &'a Value, empty: &[Empty]) -> Cow<'a, Value> {
-    if empty.is_empty() {
-        return Cow::Borrowed(object);
-    }
-    let mut given = object.clone();
-    api::canonical::put_empty(&mut given, empty);
-    Cow::Owned(given)
-}
-
-/// Brings an object back into canonical form after it was changed on the way.
-fn finish(served: &Served, object: &mut Value) {
-    if served.custom().is_some() {
-        // Nothing but metadata has a form of its own, and that was settled when it was decoded.
-        return;
-    }
-    let (api_version, kind) = (object.api_version().to_string(), object.kind().to_string());
-    api::canonicalize(served.storage_schema(), object);
-    object.set_api_version(&api_version);
-    object.set_kind(&kind);
-}
-
-/// What storing an object and reading it back does to it upstream; an update that is only tried is not read
-/// back there.
-fn read_back(served: &Served, object: &mut Value, tried: bool) {
-    if !served.resource.custom {
-        api::canonical::null_empty_lists(served.storage_schema(), object);
-        if !tried {
-            served.rules.hooks.read_back(object);
-        }
-    }
-}
 
 /// What an update is made of.
 pub struct Update<'a> {
@@ -357,7 +54,7 @@ pub async fn update(
     change: Change<'_>,
 ) -> Result<Written, Status> {
     let group_resource = served.group_resource();
-    let cache = served.cache.clone().ok_or_else(super::method_not_allowed)?;
+    let cache = served.cache.clone().ok_or_else(method_not_allowed)?;
     let namespace = if served.resource.namespaced { cx.info.namespace.clone() } else { String::new() };
     let key = served.key(&namespace, update.name);
     let read_error = |error| errors::of_object(error, &group_resource, update.name);
@@ -530,7 +227,7 @@ async fn attempt(
         let object = served.from_storage(new);
         return Ok(Some(Written::Object { object, created: false }));
     }
-    let cache = served.cache.as_ref().ok_or_else(super::method_not_allowed)?;
+    let cache = served.cache.as_ref().ok_or_else(method_not_allowed)?;
     let lost = unconditional || update.derived;
     if deleted_by_update(served, &new, &old_stored) {
         // The last finalizer went: this update is the deletion.
@@ -654,6 +351,17 @@ fn before_update(served: &Served, hook: &HookContext<'_>, new: &mut Value, old: 
     }
     if old.deletion_grace_period_seconds().is_some() && new.deletion_grace_period_seconds().is_none() {
         take(new, &["metadata", "deletionGracePeriodSeconds"]);
+    }
+}
+
+/// The data of a ControllerRevision are immutable in their text, which is what errors show.
+fn immutable_text(cx: &Context, new: &Value, old: &Value, changed: bool, errors: &mut field::ErrorList) {
+    if changed && new["data"] == old["data"] {
+        errors.push(field::invalid(&field::Path::new("data"), &new["data"], "field is immutable"));
+    }
+    let Some(text) = cx.texts.as_ref().and_then(|texts| texts.first()) else { return };
+    for error in errors.0.iter_mut().filter(|error| error.field == "data") {
+        error.bad_value = field::BadValue::Raw(raw::compact(text));
     }
 }
 
