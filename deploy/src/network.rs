@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use crate::command::{self, Error, undo, words};
+use crate::node::is_mount_point;
 use crate::state::{
     BRIDGE, CLUSTER_CIDR, DNS_ADDRESS, HOST_ADDRESS, NODE_NETWORK, NODE_PREFIX, NodeName, SERVICE_CIDR,
 };
@@ -54,7 +55,12 @@ fn host_rules() -> Vec<String> {
 /// Makes a node's network namespace and its cable to the bridge.
 pub async fn make_node(node: &NodeName) -> Result<(), Error> {
     let (netns, veth, address) = (node.netns(), node.veth(), node.address());
-    if !Path::new("/run/netns").join(&netns).exists() {
+    let pin = Path::new("/run/netns").join(&netns);
+    if !is_mount_point(&pin) {
+        if pin.exists() {
+            // `ip` was cut off between making the file and pinning the namespace on it.
+            words(&format!("ip netns delete {netns}")).await?;
+        }
         words(&format!("ip netns add {netns}")).await?;
     }
     if !exists(&veth) {

@@ -69,9 +69,13 @@ pub async fn remove_pins(state: &State) {
 /// Makes the node's mount and host-name namespaces. The network namespace is
 /// [`crate::network::make_node`]'s.
 pub async fn make_namespaces(state: &State, node: &NodeName) -> Result<(), Error> {
-    let (mount, uts) = (pin(state, node, "mnt"), pin(state, node, "uts"));
-    if is_mount_point(&mount) && is_mount_point(&uts) {
+    let (mount, uts, made) = (pin(state, node, "mnt"), pin(state, node, "uts"), pin(state, node, "made"));
+    if is_mount_point(&mount) && is_mount_point(&uts) && made.exists() {
         return Ok(());
+    }
+    // What was cut off in the middle of the script below lacks mounts that processes would miss.
+    for path in [&mount, &uts].into_iter().filter(|path| is_mount_point(path)) {
+        command::words(&format!("umount {}", path.display())).await?;
     }
     let mut script = String::from("set -e\nmount --make-rshared /\n");
     for (inside, outside) in folders(state, node) {
@@ -83,7 +87,7 @@ pub async fn make_namespaces(state: &State, node: &NodeName) -> Result<(), Error
     }
     std::fs::create_dir_all("/run/netns").map_err(|source| Error::Write { path: "/run/netns".into(), source })?;
     script.push_str("mount -t tmpfs -o mode=0755 pod-networks /run/netns\nmount --make-rshared /run/netns\n");
-    script.push_str(&format!("hostname {}\n", node.name));
+    script.push_str(&format!("hostname {}\n: >'{}'\n", node.name, made.display()));
     for path in [&mount, &uts] {
         std::fs::write(path, "").map_err(|source| Error::Write { path: path.clone(), source })?;
     }
