@@ -4,6 +4,7 @@ pub mod amounts;
 pub mod canonical;
 pub mod cbor;
 pub mod check;
+pub mod conversion;
 pub mod converter;
 pub mod custom;
 pub mod defaults;

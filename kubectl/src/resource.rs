@@ -267,8 +267,11 @@ impl Builder {
         Ok(unique)
     }
 
-    async fn files(&self, factory: &Factory, streams: &Streams) -> Result<Targets> {
-        let mut targets = Targets::default();
+    /// The files that were named, and what standard input and kustomizations give: where each came from, and its text.
+    ///
+    /// # Errors
+    /// The first that cannot be read.
+    pub fn sources(&self, streams: &Streams) -> Result<Vec<(String, String)>> {
         let mut sources: Vec<(String, String)> = Vec::new();
         if !self.kustomize.is_empty() {
             sources.push((self.kustomize.clone(), self.built(streams)?));
@@ -291,6 +294,12 @@ impl Builder {
                 sources.push((path.display().to_string(), text));
             }
         }
+        Ok(sources)
+    }
+
+    async fn files(&self, factory: &Factory, streams: &Streams) -> Result<Targets> {
+        let mut targets = Targets::default();
+        let sources = self.sources(streams)?;
         let mut documents = 0;
         for (source, text) in &sources {
             let parsed = match codec::documents(text) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::conversion;
 use apimachinery::gvk::GroupVersion;
 use apimachinery::managed::{self, Filter, Versions};
 use apimachinery::object::ObjectExt as _;
@@ -10,9 +11,9 @@ use apimachinery::status::{Status, reason};
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use crate::registry::Served;
 use crate::registry::custom::convert;
 use crate::registry::rules::{StatusRule, StatusUpdate};
-use crate::registry::{Served, conversion};
 use crate::server::walk::Context;
 
 /// The fields that an endpoint takes from nobody (`GetResetFields` of upstream's strategies).

@@ -3,14 +3,14 @@
 //! Upstream decodes every version that it knows, sets the defaults of that version, and converts. Here that happens once,
 //! when an object enters the cache, so that every reader finds what this server would have stored itself.
 
-use api::Resource;
+use api::{Resource, conversion};
 use apimachinery::gvk::GroupVersion;
 use apimachinery::json as go_json;
 use apimachinery::object::ObjectExt as _;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{betas, conversion, definition_beta, mirrored};
+use super::{definition_beta, mirrored};
 use crate::cache::{PROTOBUF_PREFIX, Read, raw};
 use crate::codec::protobuf;
 
@@ -26,32 +26,13 @@ pub(super) fn read(storage: &Resource, stored: &[u8]) -> Result<Read, String> {
     if storage.group == "apiextensions.k8s.io" {
         definition_beta::modernize(&mut object);
     }
-    let version = GroupVersion::parse(object.api_version()).map_err(|error| error.to_string())?;
-    let kind = object.kind().to_owned();
-    let unknown = || format!("no kind {kind:?} is registered for version {:?}", version.to_string());
-    if kind != storage.kind {
-        return Err(unknown());
-    }
-    let from =
-        Resource { group: version.group.clone().into(), version: version.version.clone().into(), ..storage.clone() };
-    let ty = from.type_ref().ok_or_else(unknown)?;
-    canonicalize(ty, &mut object);
-    // What was in this group has its kinds elsewhere now.
-    let defaulted = if from.group == "extensions" { storage } else { &from };
-    betas::fill(&mut object, &from);
-    mirrored::fill(defaulted, &mut object);
-    api::defaults::apply(defaulted, &mut object);
-    if storage.kind == "Service" && storage.group.is_empty() {
-        one_of_many(&mut object);
-    }
-    let is_storage = from.group == storage.group && from.version == storage.version;
-    if !is_storage {
-        betas::raise(&mut object, &from);
-        object = conversion::convert(object, &from, storage);
-        if let Some(ty) = storage.type_ref() {
-            canonicalize(ty, &mut object);
+    let is_storage = object.api_version() == storage.api_version();
+    let object = conversion::upgrade(object, storage, |version, object| {
+        mirrored::fill(version, object);
+        if storage.kind == "Service" && storage.group.is_empty() {
+            one_of_many(object);
         }
-    }
+    })?;
     let stale = !is_storage || !is_written_so(&given, &object);
     let mut json = go_json::to_vec_stored(&object);
     json = raw::keep(json, raw::places(&storage.group, &storage.plural), &texts);
@@ -93,15 +74,6 @@ fn one_of_many(service: &mut Value) {
     let family = if address.contains(':') { "IPv6" } else { "IPv4" };
     spec.insert("ipFamilies".to_owned(), json!([family]));
     spec.entry("ipFamilyPolicy").or_insert_with(|| "SingleStack".into());
-}
-
-/// Canonical as it is once it was stored.
-fn canonicalize(ty: apimachinery::schema::TypeRef<'_>, object: &mut Value) {
-    let (api_version, kind) = (object.api_version().to_owned(), object.kind().to_owned());
-    api::canonicalize(ty, object);
-    api::canonical::null_empty_lists(ty, object);
-    object.set_api_version(&api_version);
-    object.set_kind(&kind);
 }
 
 /// Whether nothing was added to what was stored but what Go writes anyway.

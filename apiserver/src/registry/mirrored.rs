@@ -2,6 +2,7 @@
 //! once, so writing either of the two sets both.
 
 use api::Resource;
+use api::conversion::TEMPLATE_GENERATION;
 use apimachinery::object::ObjectExt as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -109,9 +110,6 @@ fn claims(object: &mut Value) {
         template["kind"] = "PersistentVolumeClaim".into();
     }
 }
-
-/// The annotation in which `apps/v1` shows what was `spec.templateGeneration`.
-pub const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 fn generation(object: &mut Value) {
     let number = object.annotation(TEMPLATE_GENERATION).and_then(|text| text.parse::<i64>().ok());

@@ -2,18 +2,15 @@
 //!
 //! Everything generic is in `handlers`; what differs by kind is a [`Rules`] row (`rules.rs`) and,
 //! where a row cannot say it, a file per kind with [`Hooks`]. Storing and reading always happens in
-//! the storage version; `conversion.rs` turns one version into another.
+//! the storage version; [`api::conversion`] turns one version into another.
 
 mod admission;
 pub mod apiextensions;
 pub mod apiregistration;
-mod autoscaler;
 pub mod autoscaling;
 pub mod batch;
-mod betas;
 pub mod certificates;
 pub mod checks;
-pub mod conversion;
 pub mod core;
 pub mod custom;
 mod definition_beta;
@@ -29,7 +26,7 @@ pub mod rules;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use api::Resource;
+use api::{Resource, conversion};
 use apimachinery::gvk::{GroupKind, GroupResource};
 use apimachinery::schema::TypeRef;
 use apimachinery::status::Status;

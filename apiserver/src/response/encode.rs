@@ -1,5 +1,6 @@
 //! Trees and cached entries as bytes: JSON, YAML, protobuf, CBOR, and the metadata-only shape.
 
+use api::conversion::TEMPLATE_GENERATION;
 use apimachinery::gvk::GroupVersion;
 use apimachinery::object::ObjectExt as _;
 use apimachinery::schema::TypeRef;
@@ -10,7 +11,6 @@ use serde_json::{Value, json};
 use super::members;
 use crate::cache::Entry;
 use crate::registry::Served;
-use crate::registry::mirrored::TEMPLATE_GENERATION;
 use crate::request::accept::{Encoding, Format, Transform};
 
 /// The prefix of everything Kubernetes writes as protobuf.

@@ -349,3 +349,49 @@ async fn mutating_policies_apply_and_patch() {
     assert_eq!(answer.code, 200);
     assert_eq!(create(&server, "plain", json!({"x": "y"})).await.body["metadata"]["labels"], Value::Null);
 }
+
+/// The example of what a PodPreset once did.
+#[tokio::test]
+async fn pods_get_what_a_preset_would_give_them() {
+    let server = Fixture::new().await;
+    let text = std::fs::read_to_string("../deploy/examples/pod-preset.yaml").unwrap();
+    for object in apimachinery::yaml::parse_documents(&text).unwrap() {
+        let plural = format!("{}s", object["kind"].as_str().unwrap().to_lowercase().replace("policy", "policie"));
+        let plural = plural.replace("policiebindings", "policybindings");
+        let answer = server.post(&format!("{ADMISSION}/{plural}"), &object).await;
+        assert_eq!(answer.code, 201, "{}", answer.text);
+    }
+    let pod = |name: &str, role: &str| {
+        json!({"metadata": {"name": name, "labels": {"role": role}}, "spec": {"containers": [
+            {"name": "a", "image": "x"},
+            {"name": "b", "image": "x", "env": [{"name": "DB_PORT", "value": "1"}],
+                "volumeMounts": [{"name": "own", "mountPath": "/cache"}]},
+        ], "volumes": [{"name": "own", "emptyDir": {}}]}})
+    };
+    const PODS: &str = "/api/v1/namespaces/default/pods";
+    // A policy applies once its binding was seen.
+    let mut made = Value::Null;
+    for at in 0..200 {
+        let answer = server.post(PODS, &pod(&format!("front-{at}"), "frontend")).await;
+        assert_eq!(answer.code, 201, "{}", answer.text);
+        made = answer.body;
+        if made["spec"]["volumes"].as_array().is_some_and(|volumes| volumes.len() > 1) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    let container = |at: usize| &made["spec"]["containers"][at];
+    let both = json!([{"name": "DB_PORT", "value": "6379"}, {"name": "DB_HOST", "value": "redis"}]);
+    assert_eq!(container(0)["env"], both);
+    assert!(
+        container(0)["volumeMounts"].to_string().contains(r#""mountPath":"/cache","name":"cache-volume""#),
+        "{made}"
+    );
+    let own = json!([{"name": "DB_PORT", "value": "1"}, {"name": "DB_HOST", "value": "redis"}]);
+    assert_eq!(container(1)["env"], own, "what a container says itself is kept");
+    assert!(!container(1)["volumeMounts"].to_string().contains("cache-volume"), "{made}");
+    let names: Vec<_> = made["spec"]["volumes"].as_array().unwrap().iter().map(|volume| &volume["name"]).collect();
+    assert!(names.contains(&&json!("cache-volume")) && names.contains(&&json!("own")), "{names:?}");
+    let other = server.post(PODS, &pod("back", "backend")).await;
+    assert_eq!(other.body["spec"]["containers"][0]["env"], Value::Null);
+}

@@ -5,6 +5,7 @@ mod apply;
 mod auth;
 mod completion;
 mod config;
+mod convert;
 mod cp;
 mod create;
 mod debug;
@@ -58,6 +59,7 @@ const COMMANDS: &[Command] = &[
     completion::COMMAND,
     config::COMMAND,
     node::CORDON,
+    convert::COMMAND,
     cp::COMMAND,
     create::COMMAND,
     debug::COMMAND,

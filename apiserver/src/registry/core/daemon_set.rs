@@ -5,7 +5,7 @@ use apimachinery::object::ObjectExt as _;
 use serde_json::Value;
 
 use crate::registry::hooks::{HookContext, Hooks};
-use crate::registry::mirrored::TEMPLATE_GENERATION;
+use api::conversion::TEMPLATE_GENERATION;
 
 pub struct DaemonSet;
 

@@ -2,11 +2,13 @@
 //!
 //! Only the way up is needed. Kinds that only changed their version are not here.
 
-use api::Resource;
 use apimachinery::object::ObjectExt as _;
 use serde_json::{Map, Value, json};
 
-use super::mirrored::TEMPLATE_GENERATION;
+use crate::Resource;
+
+/// Where the generation of a daemon's template went.
+pub const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -214,7 +216,7 @@ mod tests {
     use super::*;
 
     fn raised(group: &str, version: &str, kind: &str, mut object: Value) -> Value {
-        let row = api::table().find_resource("", "v1", "pods").expect("built in").clone();
+        let row = crate::table().find_resource("", "v1", "pods").expect("built in").clone();
         let from = Resource {
             group: group.to_owned().into(),
             version: version.to_owned().into(),
@@ -251,7 +253,7 @@ mod tests {
                     "matchPolicy": "Exact", "sideEffects": "Unknown"}]}),
             ),
         ] {
-            let row = api::table().find_resource("", "v1", "pods").expect("built in").clone();
+            let row = crate::table().find_resource("", "v1", "pods").expect("built in").clone();
             let from = Resource { group: group.into(), version: "v1beta1".into(), kind: kind.into(), ..row };
             let mut object = given;
             fill(&mut object, &from);

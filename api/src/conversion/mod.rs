@@ -2,13 +2,65 @@
 //!
 //! Most versions differ in nothing but their name. Those that differ have a function here:
 //! Events of the core group and of `events.k8s.io`, and HorizontalPodAutoscaler v1 and v2 (`autoscaler.rs`); the
-//! betas of dynamic resources are in `devices.rs`.
+//! betas of dynamic resources are in `devices.rs`, and those that nobody serves any more in `betas.rs`.
 
-use api::Resource;
+mod autoscaler;
+mod betas;
+mod devices;
+
 use apimachinery::object::ObjectExt as _;
 use serde_json::{Value, json};
 
-use super::{autoscaler, devices};
+use crate::discovery::compare_versions;
+use crate::{Resource, canonical, canonicalize, defaults};
+
+pub use betas::TEMPLATE_GENERATION;
+
+/// An object of any version that Kubernetes ever had, in a version that there is now: with the defaults of its own
+/// version, those that `more` adds among them, and in the form that Go would give it.
+///
+/// # Errors
+/// When there is no such kind in its version.
+pub fn upgrade(mut object: Value, to: &Resource, more: impl FnOnce(&Resource, &mut Value)) -> Result<Value, String> {
+    let (group, version) = object.api_version().split_once('/').unwrap_or(("", object.api_version()));
+    let from = Resource { group: group.to_owned().into(), version: version.to_owned().into(), ..to.clone() };
+    let unknown = || format!("no kind {:?} is registered for version {:?}", object.kind(), object.api_version());
+    if object.kind() != to.kind {
+        return Err(unknown());
+    }
+    let ty = from.type_ref().ok_or_else(unknown)?;
+    as_stored(ty, &mut object);
+    // What was in this group has its kinds elsewhere now.
+    let defaulted = if from.group == "extensions" { to } else { &from };
+    betas::fill(&mut object, &from);
+    more(defaulted, &mut object);
+    defaults::apply(defaulted, &mut object);
+    if from.group != to.group || from.version != to.version {
+        betas::raise(&mut object, &from);
+        object = convert(object, &from, to);
+        if let Some(ty) = to.type_ref() {
+            as_stored(ty, &mut object);
+        }
+    }
+    Ok(object)
+}
+
+/// Canonical as it is once it was stored.
+fn as_stored(ty: apimachinery::schema::TypeRef<'_>, object: &mut Value) {
+    let (api_version, kind) = (object.api_version().to_owned(), object.kind().to_owned());
+    canonicalize(ty, object);
+    canonical::null_empty_lists(ty, object);
+    object.set_api_version(&api_version);
+    object.set_kind(&kind);
+}
+
+/// The version of a kind that clients should write: the first of those that are served by default. Kinds of
+/// `extensions` are where they went.
+pub fn preferred(group: &str, kind: &str) -> Option<&'static Resource> {
+    let rows = crate::table().resources().iter();
+    rows.filter(|row| row.enabled_by_default && row.kind == kind && (row.group == group || group == "extensions"))
+        .min_by(|a, b| compare_versions(&a.version, &b.version))
+}
 
 /// An object of one version in another version of the same kind.
 pub fn convert(mut object: Value, from: &Resource, to: &Resource) -> Value {
@@ -71,8 +123,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_old_ingress_is_written_as_one_of_today() {
+        let old = json!({
+            "apiVersion": "extensions/v1beta1", "kind": "Ingress", "metadata": {"name": "a"},
+            "spec": {"rules": [{"host": "h", "http": {"paths": [
+                {"path": "/", "backend": {"serviceName": "s", "servicePort": 80}},
+            ]}}]},
+        });
+        let to = preferred("extensions", "Ingress").expect("it is served");
+        let new = upgrade(old.clone(), to, |_, _| {}).expect("known");
+        assert_eq!(new["apiVersion"], "networking.k8s.io/v1");
+        assert_eq!(
+            new["spec"]["rules"][0]["http"]["paths"][0],
+            json!({
+                "path": "/", "pathType": "ImplementationSpecific",
+                "backend": {"service": {"name": "s", "port": {"number": 80}}},
+            })
+        );
+        let mut unknown = old;
+        unknown["apiVersion"] = "extensions/v7".into();
+        let why = upgrade(unknown, to, |_, _| {}).unwrap_err();
+        assert_eq!(why, r#"no kind "Ingress" is registered for version "extensions/v7""#);
+    }
+
+    #[test]
     fn autoscalers_survive_the_way_there_and_back() {
-        let table = api::table();
+        let table = crate::table();
         let find = |version| table.find_resource("autoscaling", version, "horizontalpodautoscalers").unwrap();
         let v1 = json!({
             "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "x"},
@@ -86,7 +162,7 @@ mod tests {
 
     #[test]
     fn events_are_one() {
-        let table = api::table();
+        let table = crate::table();
         let core = table.find_resource("", "v1", "events").unwrap();
         let events = table.find_resource("events.k8s.io", "v1", "events").unwrap();
         let object = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {}, "note": "n", "regarding": {"kind": "Pod"}, "eventTime": null});
