@@ -354,6 +354,8 @@ async fn mutating_policies_apply_and_patch() {
 #[tokio::test]
 async fn pods_get_what_a_preset_would_give_them() {
     let server = Fixture::new().await;
+    let account = json!({"metadata": {"name": "default"}});
+    assert_eq!(server.post("/api/v1/namespaces/default/serviceaccounts", &account).await.code, 201);
     let text = std::fs::read_to_string("../deploy/examples/pod-preset.yaml").unwrap();
     for object in apimachinery::yaml::parse_documents(&text).unwrap() {
         let plural = format!("{}s", object["kind"].as_str().unwrap().to_lowercase().replace("policy", "policie"));
