@@ -67,7 +67,10 @@ fn take(ty: TypeRef<'_>, value: &mut Value, pointer: &mut String, taken: &mut Ve
     let enter = |pointer: &mut String, step: &str| {
         pointer.truncate(length);
         pointer.push('/');
-        pointer.push_str(&step.replace('~', "~0").replace('/', "~1"));
+        match step.contains(['~', '/']) {
+            true => pointer.push_str(&step.replace('~', "~0").replace('/', "~1")),
+            false => pointer.push_str(step),
+        }
     };
     match (ty.ty(), value) {
         (Type::Object(_), Value::Object(map)) => map.retain(|name, value| {

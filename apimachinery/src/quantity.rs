@@ -76,6 +76,14 @@ fn split(text: &str) -> Result<Parts<'_>, ParseError> {
     Ok(Parts { negative, integer, fraction, suffix: rest })
 }
 
+impl Parts<'_> {
+    /// All digits as one number, if it fits 64 bits.
+    fn digits(&self) -> Option<i64> {
+        let digits = self.integer.bytes().chain(self.fraction.bytes());
+        digits.map(|digit| i64::from(digit - b'0')).try_fold(0i64, |all, digit| all.checked_mul(10)?.checked_add(digit))
+    }
+}
+
 fn interpret(suffix: &str) -> Option<(u32, i32, Format)> {
     Some(match suffix {
         "" => (10, 0, Format::DecimalSI),
@@ -102,8 +110,19 @@ fn interpret(suffix: &str) -> Option<(u32, i32, Format)> {
     })
 }
 
+/// The powers of ten that fit.
+const POWERS: [i128; 39] = {
+    let mut powers = [1; 39];
+    let mut at = 1;
+    while at < powers.len() {
+        powers[at] = powers[at - 1] * 10;
+        at += 1;
+    }
+    powers
+};
+
 fn pow10(exponent: u32) -> Option<i128> {
-    10i128.checked_pow(exponent)
+    POWERS.get(exponent as usize).copied()
 }
 
 /// Digits as a mantissa with its trailing zeros moved to the exponent.
@@ -341,7 +360,7 @@ fn amount(parts: &Parts<'_>, exponent: i32, format: Format) -> Option<(i64, i32)
     if precision < 0 || scale < NANO {
         return None;
     }
-    let value = format!("{}{}", parts.integer, parts.fraction).parse::<i64>().ok()?;
+    let value = parts.digits()?;
     let value = if binary { value.checked_mul(1i64.checked_shl(exponent.unsigned_abs())?)? } else { value };
     Some((if parts.negative { -value } else { value }, scale))
 }
@@ -363,8 +382,7 @@ fn keeps_text(parts: &Parts<'_>, exponent: i32, format: Format) -> bool {
     if digits > 18 {
         return false;
     }
-    let shifted = format!("{}{}", parts.integer, parts.fraction);
-    let Ok(value) = shifted.parse::<i64>() else {
+    let Some(value) = parts.digits() else {
         return false;
     };
     match format {
@@ -374,7 +392,8 @@ fn keeps_text(parts: &Parts<'_>, exponent: i32, format: Format) -> bool {
         }
         _ => {
             let scale = exponent.saturating_sub(parts.fraction.len() as i32);
-            scale >= NANO && scale % 3 == 0 && !shifted.ends_with("000") && !shifted.starts_with('0')
+            let thousands = digits >= 3 && value % 1000 == 0;
+            scale >= NANO && scale % 3 == 0 && !thousands && !parts.integer.starts_with('0')
         }
     }
 }

@@ -95,6 +95,19 @@ pub struct ObjectType {
     pub unions: Box<[Union]>,
     /// Where names are found; made from `fields`, which must not change once names have been looked up.
     pub places: Places,
+    /// What Go has before anything is set.
+    pub zero: Zero,
+}
+
+/// A value that is made when it is first asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Zero(OnceLock<Box<Value>>);
+
+impl Zero {
+    /// The value, made by `make` if there is none yet.
+    pub fn get_or_make(&self, make: impl FnOnce() -> Value) -> &Value {
+        self.0.get_or_init(|| Box::new(make()))
+    }
 }
 
 /// A hash table over the names of a struct's fields, made when a name is first looked up.

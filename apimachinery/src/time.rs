@@ -8,7 +8,24 @@ use jiff::tz::TimeZone;
 /// `2026-01-02T03:04:05Z`, truncated to the second.
 pub fn format(time: Timestamp) -> String {
     let t = TimeZone::UTC.to_datetime(floor_second(time));
-    format!("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", t.year(), t.month(), t.day(), t.hour(), t.minute(), t.second())
+    if t.year() < 0 {
+        // Of which nobody has one.
+        let (month, day, hour, minute, second) = (t.month(), t.day(), t.hour(), t.minute(), t.second());
+        return format!("{:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z", t.year());
+    }
+    // Every write has some of these, which the machinery of format! would make cost as much as the rest of it.
+    let mut text = *b"0000-00-00T00:00:00Z";
+    let mut put = |places: std::ops::Range<usize>, mut number: i16| {
+        for digit in text[places].iter_mut().rev() {
+            *digit += (number % 10) as u8;
+            number /= 10;
+        }
+    };
+    put(0..4, t.year());
+    for (start, number) in [(5, t.month()), (8, t.day()), (11, t.hour()), (14, t.minute()), (17, t.second())] {
+        put(start..start + 2, number.into());
+    }
+    text.iter().map(|byte| char::from(*byte)).collect()
 }
 
 /// `2026-01-02T03:04:05.000006Z`, truncated to the microsecond.
@@ -21,7 +38,8 @@ pub fn format_micro(time: Timestamp) -> String {
 }
 
 fn floor_second(time: Timestamp) -> Timestamp {
-    let seconds = time.as_nanosecond().div_euclid(1_000_000_000) as i64;
+    // Both parts are negative before 1970.
+    let seconds = time.as_second() - i64::from(time.subsec_nanosecond() < 0);
     Timestamp::from_second(seconds).unwrap_or(Timestamp::MIN)
 }
 
@@ -37,7 +55,9 @@ pub fn parse_micro(text: &str) -> Result<Timestamp, ParseError> {
 
 /// A `Time` string in the form the server gives it back.
 pub fn canonical(text: &str) -> Result<String, ParseError> {
-    Ok(format(parse(text)?))
+    let time = parse(text)?;
+    // With neither fraction nor offset there is no other way to write it.
+    Ok(if text.len() == CANONICAL { text.to_owned() } else { format(time) })
 }
 
 /// A `MicroTime` string in the form the server gives it back.
@@ -62,6 +82,9 @@ fn quote(text: &str) -> String {
     out.push('"');
     out
 }
+
+/// The length of a `Time`.
+const CANONICAL: usize = "2006-01-02T15:04:05Z".len();
 
 const RFC3339: &str = "2006-01-02T15:04:05Z07:00";
 const RFC3339_MICRO: &str = "2006-01-02T15:04:05.000000Z07:00";

@@ -4,6 +4,7 @@ use super::{PathElement, Set, child_type, is_deduced};
 use crate::schema::{ListKind, Type, TypeRef};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// How two objects differ.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -189,6 +190,16 @@ fn inside(atom: Atom<'_>, old: Option<&Value>, new: Option<&Value>, ty: TypeRef<
 }
 
 fn child(element: PathElement, old: Option<&Value>, new: Option<&Value>, ty: TypeRef<'_>, out: &mut Comparison) {
+    // What only one of them has has nothing in it to be compared: all of a new object, as a rule.
+    if let (Some(value), None) | (None, Some(value)) = (old, new) {
+        let mut below = Set::new();
+        let identified = everything(value, ty, &mut below);
+        out.unidentified |= new.is_some() && !identified;
+        let set = if new.is_some() { &mut out.added } else { &mut out.removed };
+        set.attach(&element, below);
+        set.members.insert(element);
+        return;
+    }
     let mut inner = Comparison::default();
     let mark = node(old, new, ty, &mut inner);
     out.unidentified |= inner.unidentified;
@@ -252,6 +263,48 @@ fn items(kind: &ListKind, old: &[Value], new: &[Value], ty: TypeRef<'_>, out: &m
     }
 }
 
+/// Fills the set below a value with all that is in it; false if an item of a list cannot be told from others.
+fn everything(value: &Value, ty: TypeRef<'_>, set: &mut Set) -> bool {
+    match (atom(ty, Some(value)), value) {
+        (Atom::Map { atomic: false }, Value::Object(map)) => {
+            let mut identified = true;
+            for (key, value) in map {
+                let element = PathElement::field(key);
+                let Some(inner) = child_type(ty, &element) else { continue };
+                let mut below = Set::new();
+                identified &= everything(value, inner, &mut below);
+                set.attach(&element, below);
+                set.members.insert(element);
+            }
+            identified
+        }
+        (Atom::List(kind), Value::Array(items)) if *kind != ListKind::Atomic => {
+            let Some(inner) = ty.item() else { return true };
+            let mut identified = true;
+            // Items of the same keys are owned together, and as a whole.
+            let mut known: BTreeMap<PathElement, Option<&Value>> = BTreeMap::new();
+            for item in items {
+                match item_element(item, kind, inner) {
+                    Ok(element) => {
+                        known.entry(element).and_modify(|only| *only = None).or_insert(Some(item));
+                    }
+                    Err(_) => identified = false,
+                }
+            }
+            for (element, only) in known {
+                if let Some(item) = only {
+                    let mut below = Set::new();
+                    identified &= everything(item, inner, &mut below);
+                    set.attach(&element, below);
+                }
+                set.members.insert(element);
+            }
+            identified
+        }
+        _ => true,
+    }
+}
+
 /// Every leaf and item an object mentions.
 pub fn of(value: &Value, ty: TypeRef<'_>) -> Set {
     let mut set = Set::new();
@@ -300,7 +353,12 @@ fn mention(value: &Value, ty: TypeRef<'_>, set: &mut Set) -> bool {
 
 /// The object Go has before anything is set: what a new object is compared with. Structs that are
 /// not pointers are there, and so are fields that are written even when empty.
-pub fn zero(ty: TypeRef<'_>) -> Value {
+pub fn zero(ty: TypeRef<'_>) -> &Value {
+    static OPEN: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
+    ty.object().map_or(&OPEN, |object| object.zero.get_or_make(|| zero_of(ty)))
+}
+
+fn zero_of(ty: TypeRef<'_>) -> Value {
     let mut map = Map::new();
     for field in ty.fields() {
         let inner = ty.at(field.ty);
@@ -309,7 +367,7 @@ pub fn zero(ty: TypeRef<'_>) -> Value {
         }
         let value = match inner.ty() {
             _ if field.pointer => Value::Null,
-            Type::Object(_) => zero(inner),
+            Type::Object(_) => zero_of(inner),
             Type::Time | Type::MicroTime => Value::Null,
             _ if field.omitempty => continue,
             Type::String(_) => Value::from(""),

@@ -23,6 +23,15 @@ impl PathElement {
         Self::Field(name.into())
     }
 
+    /// The key of FieldsV1.
+    pub(super) fn key(&self) -> String {
+        match self {
+            // Nearly all are this.
+            Self::Field(name) => ["f:", name].concat(),
+            other => other.to_string(),
+        }
+    }
+
     /// Reads a key of FieldsV1; `None` for a kind of element that is not known.
     pub(super) fn parse(text: &str) -> Result<Option<Self>, String> {
         let (Some(kind), Some(b':')) = (text.as_bytes().first(), text.as_bytes().get(1)) else {

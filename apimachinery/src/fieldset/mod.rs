@@ -87,11 +87,14 @@ impl Set {
         }
     }
 
-    pub fn union(mut self, other: &Self) -> Self {
-        self.members.extend(other.members.iter().cloned());
-        for (element, child) in &other.children {
-            let mine = self.children.remove(element).unwrap_or_default();
-            self.children.insert(element.clone(), mine.union(child));
+    pub fn union(mut self, mut other: Self) -> Self {
+        if self.is_empty() {
+            return other;
+        }
+        self.members.append(&mut other.members);
+        for (element, child) in other.children {
+            let mine = self.children.remove(&element).unwrap_or_default();
+            self.children.insert(element, mine.union(child));
         }
         self
     }
@@ -107,26 +110,37 @@ impl Set {
     }
 
     /// Paths that are here and not there; a member there says nothing about its children.
-    pub fn difference(&self, other: &Self) -> Self {
-        let mut out = Self { members: &self.members - &other.members, children: BTreeMap::new() };
-        for (element, child) in &self.children {
-            out.attach(
-                element,
-                other.children.get(element).map_or_else(|| child.clone(), |theirs| child.difference(theirs)),
-            );
-        }
-        out
+    pub fn difference(mut self, other: &Self) -> Self {
+        self.lose(other, false);
+        self
     }
 
     /// Paths that are here and neither there nor below a member there.
-    pub fn recursive_difference(&self, other: &Self) -> Self {
-        let mut out = Self { members: &self.members - &other.members, children: BTreeMap::new() };
-        for (element, child) in self.children.iter().filter(|(element, _)| !other.members.contains(element)) {
-            let rest =
-                other.children.get(element).map_or_else(|| child.clone(), |theirs| child.recursive_difference(theirs));
-            out.attach(element, rest);
-        }
-        out
+    pub fn recursive_difference(mut self, other: &Self) -> Self {
+        self.lose(other, true);
+        self
+    }
+
+    fn lose(&mut self, other: &Self, below: bool) {
+        self.members.retain(|member| !other.members.contains(member));
+        self.children.retain(|element, child| {
+            if below && other.members.contains(element) {
+                return false;
+            }
+            if let Some(theirs) = other.children.get(element) {
+                child.lose(theirs, below);
+            }
+            !child.is_empty()
+        });
+    }
+
+    /// Whether every path that is there is here as well.
+    pub fn contains(&self, other: &Self) -> bool {
+        let below = |(element, theirs): (&PathElement, &Self)| match self.children.get(element) {
+            Some(child) => child.contains(theirs),
+            None => theirs.is_empty(),
+        };
+        other.members.is_subset(&self.members) && other.children.iter().all(below)
     }
 
     /// Makes every struct field on the way to a member a member too.
@@ -178,10 +192,10 @@ impl Set {
             out.insert(".".into(), json!({}));
         }
         for member in self.members.iter().filter(|m| !self.children.contains_key(m)) {
-            out.insert(member.to_string(), json!({}));
+            out.insert(member.key(), json!({}));
         }
         for (element, child) in &self.children {
-            out.insert(element.to_string(), Value::Object(child.emit(self.members.contains(element))));
+            out.insert(element.key(), Value::Object(child.emit(self.members.contains(element))));
         }
         out
     }

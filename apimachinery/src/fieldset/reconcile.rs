@@ -11,7 +11,7 @@ pub fn reconcile(set: &Set, ty: TypeRef<'_>) -> Option<Set> {
     if whole.is_empty() {
         return None;
     }
-    Some(set.recursive_difference(&whole).union(&whole))
+    Some(set.clone().recursive_difference(&whole).union(whole))
 }
 
 fn walk(set: &Set, ty: TypeRef<'_>, leaf: bool, path: &mut Path, whole: &mut Set) {

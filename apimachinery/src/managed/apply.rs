@@ -27,12 +27,12 @@ pub fn apply(live: Option<&Value>, config: &Value, force: bool, request: &Reques
     }
     let empty = fieldset::zero(request.ty);
     let base = live.map_or_else(|| empty.clone(), super::without_managed);
-    let mut result = match merge(&base, &empty, config, entries.clone(), force, request) {
+    let mut result = match merge(&base, empty, config, entries.clone(), force, request) {
         Err(Refusal::Conflicts(conflicts)) if request.manager == KUBECTL => {
             let allowed = allowed_conflicts(&base, request);
             let left: Vec<_> = conflicts.into_iter().filter(|(_, path)| !allowed.has(path)).collect();
             if left.is_empty() {
-                merge(&base, &empty, config, entries, true, request)
+                merge(&base, empty, config, entries, true, request)
             } else {
                 Err(Refusal::Conflicts(left))
             }
@@ -159,7 +159,7 @@ fn merge(
         let Some(changed) = changes.in_version(&entry.api_version)? else { continue };
         let set = entry.set();
         if !force {
-            let lost = set.intersection(&changed.modified.clone().union(&changed.added));
+            let lost = set.intersection(&changed.modified.clone().union(changed.added.clone()));
             conflicts.extend(lost.paths().into_iter().map(|path| (entry.clone(), path)));
         }
         entry.fields.lose(changed);
@@ -229,13 +229,13 @@ fn add_back_owned(
     let mut pruned = pruned;
     for version in versions {
         let owned = entries.iter().filter(|entry| entry.api_version == version);
-        let owned = owned.fold(Set::new(), |all, entry| all.union(&entry.set()));
+        let owned = owned.fold(Set::new(), |all, entry| all.union(entry.set()));
         let Some(ty) = request.type_of(version).filter(|_| !owned.is_empty()) else { continue };
         merged = request.view(&merged, version)?.into_owned();
         let here = request.view(&pruned, version)?;
         let merged_set = fieldset::of(&merged, ty).with_named_fields(ty);
         let pruned_set = fieldset::of(&here, ty).with_named_fields(ty);
-        let gone = merged_set.difference(&pruned_set.union(&owned.with_named_fields(ty)));
+        let gone = merged_set.difference(&pruned_set.union(owned.with_named_fields(ty)));
         pruned = fieldset::remove(&merged, &gone, ty);
     }
     Ok(pruned)

@@ -31,7 +31,7 @@ pub(super) fn cap(entries: &mut Vec<Entry>) {
         let oldest = &mut kept[at];
         oldest.manager = OLD_UPDATES.to_owned();
         oldest.subresource = String::new();
-        oldest.fields = Fields::Set(oldest.fields.take().union(&entry.fields.take()));
+        oldest.fields = Fields::Set(oldest.fields.take().union(entry.fields.take()));
         oldest.time = entry.time;
         left -= 1;
     }

@@ -74,7 +74,7 @@ impl Fields {
     pub(super) fn contains(&self, other: &Set) -> bool {
         match self {
             Self::Wire(fields) => fieldset::raw::contains(fields, other),
-            Self::Set(set) => other.difference(set).is_empty(),
+            Self::Set(set) => set.contains(other),
         }
     }
 

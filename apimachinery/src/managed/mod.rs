@@ -123,7 +123,7 @@ pub fn update(old: Option<&Value>, new: &mut Value, request: &Request<'_>) {
     }
     let recorded = match old {
         Some(old) => record(old, new, entries, request, request.manager),
-        None => record(&fieldset::zero(request.ty), new, entries, request, request.manager),
+        None => record(fieldset::zero(request.ty), new, entries, request, request.manager),
     };
     // What cannot be compared is owned by nobody, as upstream leaves it.
     let mut entries = recorded.unwrap_or_default();
@@ -169,7 +169,13 @@ fn record(
     if own.unidentified {
         return Err("an item of a list has no key".to_owned());
     }
-    let mine = own.modified.clone().union(&own.added).difference(&NEVER_OWNED);
+    if entries.is_empty() {
+        // Nobody loses anything: a new object, as a rule.
+        let own = changes.into_own();
+        let mine = own.modified.union(own.added).difference(&NEVER_OWNED);
+        return Ok(if mine.is_empty() { entries } else { vec![identity.entry(mine, Some(request.now))] });
+    }
+    let mine = own.modified.clone().union(own.added.clone()).difference(&NEVER_OWNED);
     let mut kept = Vec::with_capacity(entries.len() + 1);
     let mut found = false;
     for mut entry in entries {
@@ -178,7 +184,7 @@ fn record(
             found = true;
             if entry.fields.intersects(&changed.removed) || !entry.fields.contains(&mine) {
                 let set = entry.fields.take().difference(&changed.removed);
-                let set = set.difference(&changed.modified).difference(&changed.added).union(&mine);
+                let set = set.difference(&changed.modified).difference(&changed.added).union(mine.clone());
                 entry.fields = Fields::Set(set);
             }
             if !mine.is_empty() {

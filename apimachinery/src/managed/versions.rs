@@ -68,6 +68,11 @@ impl<'a, 'b> Changes<'a, 'b> {
         self.known[0].1.as_ref().expect("the request's own version is there from the beginning")
     }
 
+    /// As [`Changes::own`], for who asks for no other version.
+    pub(super) fn into_own(self) -> Comparison {
+        self.known.into_iter().next().and_then(|(_, own)| own).expect("as in `own`")
+    }
+
     /// The changes in a version; `None` when it is not served any more.
     pub(super) fn in_version(&mut self, api_version: &str) -> Result<Option<&Comparison>, String> {
         let at = match self.known.iter().position(|(version, _)| version == api_version) {
