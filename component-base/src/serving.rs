@@ -1,14 +1,15 @@
-//! Serving an axum router over TLS: accept loop, HTTP/1.1 and HTTP/2, peer certificates, draining.
+//! Serving an axum router, or a service of another kind, over TLS: accept loop, HTTP/1.1 and HTTP/2, peer certificates, draining.
 //!
 //! Each request carries [`Peer`] in its extensions. Upgrades (WebSocket, SPDY) work on HTTP/1.1.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::Router;
 use axum::body::Body;
+use axum::response::Response;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use http::{HeaderMap, Method, Request, Uri};
@@ -21,7 +22,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::Service as _;
 
 /// Who is at the other end of a connection; in each request's extensions.
 #[derive(Debug, Clone)]
@@ -148,10 +148,10 @@ impl Encrypted {
 }
 
 /// What every connection is served with.
-struct Serving {
+struct Serving<S> {
     builder: auto::Builder<TokioExecutor>,
     tls: Encrypted,
-    router: Router,
+    service: S,
     handshake_timeout: Duration,
     /// Connections finish what they are at and close.
     leaving: CancellationToken,
@@ -159,11 +159,26 @@ struct Serving {
     over: CancellationToken,
 }
 
-/// Serves `router` on `listener` until `shutdown`, then drains.
+/// What answers requests. An axum router is one; one that is made of fewer layers costs less for each request.
+pub trait Answers:
+    tower::Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: tower::Service<Request<Body>, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// Serves `service` on `listener` until `shutdown`, then drains.
 pub async fn serve(
     listener: TcpListener,
     tls: impl Into<Encrypted>,
-    router: Router,
+    service: impl Answers,
     options: Options,
     shutdown: CancellationToken,
 ) {
@@ -187,7 +202,7 @@ pub async fn serve(
     let serving = Arc::new(Serving {
         builder,
         tls: tls.into(),
-        router,
+        service,
         handshake_timeout: options.handshake_timeout,
         leaving: CancellationToken::new(),
         over: CancellationToken::new(),
@@ -229,7 +244,7 @@ pub async fn serve(
     }
 }
 
-impl Serving {
+impl<S: Answers> Serving<S> {
     async fn one(self: Arc<Self>, stream: TcpStream, address: SocketAddr) {
         // Answers are written whole; waiting to fill a segment only costs latency.
         if let Err(error) = stream.set_nodelay(true) {
@@ -260,10 +275,10 @@ impl Serving {
         // Looked at when it has something to say: a connection is polled for each event of a watch, and the token's lock
         // would be taken for each.
         let mut leave: FuturesUnordered<_> = std::iter::once(peer.0.leave.clone().cancelled_owned()).collect();
-        let router = self.router.clone();
+        let service = self.service.clone();
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
-            router.clone().call(request.map(Body::new))
+            service.clone().call(request.map(Body::new))
         });
         let mut connection = std::pin::pin!(self.builder.serve_connection_with_upgrades(io, service));
         let mut result = tokio::select! {
@@ -308,8 +323,8 @@ mod tests {
     use super::*;
     use crate::pki::{Ca, Profile};
     use crate::tls;
-    use axum::Extension;
     use axum::routing::get;
+    use axum::{Extension, Router};
     use http_body_util::{BodyExt as _, Empty};
     use tokio_rustls::TlsConnector;
 

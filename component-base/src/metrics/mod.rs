@@ -3,6 +3,7 @@
 //! A [`Registry`] is made in `main` and passed down; each unit registers its own metrics in its
 //! `metrics.rs`. `/metrics` is [`Registry::router`]. Names are upstream's, with `_total` or without.
 
+mod histogram;
 mod timing;
 
 use std::collections::BTreeSet;
@@ -11,10 +12,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use histogram::Buckets;
+pub use histogram::Histogram;
 use http::header;
 use parking_lot::Mutex;
-use prometheus_client::metrics::family::{Family, MetricConstructor};
-pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
+use prometheus_client::metrics::family::Family;
+pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 pub use timing::{TimingRatio, TimingRatioVec};
 
 /// How stable upstream declares a metric; goes into the help text.
@@ -38,15 +41,6 @@ impl Stability {
 }
 
 type Labels = Vec<(&'static str, String)>;
-
-#[derive(Clone)]
-struct Buckets(Arc<[f64]>);
-
-impl MetricConstructor<Histogram> for Buckets {
-    fn new_metric(&self) -> Histogram {
-        Histogram::new(self.0.iter().copied())
-    }
-}
 
 /// A counter per combination of label values.
 #[derive(Clone)]
