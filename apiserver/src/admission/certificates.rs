@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Name, Operation, Plugin};
 use crate::authorization::{Attributes as Question, Decision};
 use crate::request::UserInfo;
 use crate::request::user::MASTERS;
@@ -60,7 +60,7 @@ pub fn subject(object: &Value) -> Result<Subject, String> {
 }
 
 /// Whether a user may do this with a signer, or with all signers of its domain.
-pub async fn may(server: &Server, user: &UserInfo, verb: &str, signer: &str) -> bool {
+pub async fn may(server: &Server, user: &Arc<UserInfo>, verb: &str, signer: &str) -> bool {
     let domain = signer.split('/').next().unwrap_or_default();
     for name in [signer.to_string(), format!("{domain}/*")] {
         let question = Question {
@@ -94,6 +94,10 @@ fn signer(object: &Value) -> &str {
 
 #[async_trait]
 impl Plugin for CertificateApproval {
+    fn resources(&self) -> &'static [Name] {
+        &[(GROUP, "certificatesigningrequests")]
+    }
+
     async fn validate(
         &self,
         server: &Arc<Server>,
@@ -111,6 +115,10 @@ impl Plugin for CertificateApproval {
 
 #[async_trait]
 impl Plugin for CertificateSigning {
+    fn resources(&self) -> &'static [Name] {
+        &[(GROUP, "certificatesigningrequests")]
+    }
+
     async fn validate(
         &self,
         server: &Arc<Server>,
@@ -134,6 +142,10 @@ impl Plugin for CertificateSigning {
 
 #[async_trait]
 impl Plugin for CertificateSubjectRestriction {
+    fn resources(&self) -> &'static [Name] {
+        &[(GROUP, "certificatesigningrequests")]
+    }
+
     async fn validate(
         &self,
         _: &Arc<Server>,
@@ -154,6 +166,10 @@ impl Plugin for CertificateSubjectRestriction {
 
 #[async_trait]
 impl Plugin for ClusterTrustBundleAttest {
+    fn resources(&self) -> &'static [Name] {
+        &[(GROUP, "clustertrustbundles")]
+    }
+
     async fn validate(
         &self,
         server: &Arc<Server>,

@@ -8,7 +8,7 @@ use component_base::metrics::Histogram;
 use serde_json::Value;
 
 use super::{
-    Attributes, Operation, Plugin, always, always_pull_images, certificates, default_ingress_class,
+    Attributes, Name, Operation, Plugin, always, always_pull_images, certificates, default_ingress_class,
     default_storage_class, default_toleration_seconds, deny_service_external_ips, event_rate_limit,
     extended_resource_toleration, image_policy, limit_pod_hard_anti_affinity_topology, limit_ranger,
     namespace_auto_provision, namespace_lifecycle, node_declared_features, node_restriction,
@@ -132,6 +132,7 @@ pub fn is_on(config: &Config, name: &str) -> bool {
 struct Slot {
     name: &'static str,
     plugin: &'static dyn Plugin,
+    resources: &'static [Name],
     took: [OnceLock<Histogram>; 2],
 }
 
@@ -155,7 +156,12 @@ impl Chain {
             let wanted = |row: &&Row| {
                 row.operations & (1 << operation as u8) != 0 && row.steps.contains(&step) && is_on(config, row.name)
             };
-            let slot = |row: &Row| Slot { name: row.name, plugin: row.plugin, took: Default::default() };
+            let slot = |row: &Row| Slot {
+                name: row.name,
+                plugin: row.plugin,
+                resources: row.plugin.resources(),
+                took: Default::default(),
+            };
             Stage {
                 operation,
                 step,
@@ -215,6 +221,10 @@ impl Chain {
         let mut result = Ok(());
         let mut since = begun;
         for slot in &stage.slots {
+            if !slot.looks_at(attributes) {
+                slot.observe(stage, &server.metrics.admission, false, Duration::ZERO);
+                continue;
+            }
             result = slot.plugin.validate(server, attributes, object, old).await;
             let now = server.clock.monotonic();
             slot.observe(stage, &server.metrics.admission, result.is_err(), now - since);
@@ -239,6 +249,10 @@ impl Stage {
     ) -> Result<(), Status> {
         let mut since = server.clock.monotonic();
         for slot in &self.slots {
+            if !slot.looks_at(attributes) {
+                slot.observe(self, &server.metrics.admission, false, Duration::ZERO);
+                continue;
+            }
             let result = slot.plugin.mutate(server, attributes, object, old).await;
             let now = server.clock.monotonic();
             slot.observe(self, &server.metrics.admission, result.is_err(), now - since);
@@ -256,6 +270,13 @@ impl Stage {
 }
 
 impl Slot {
+    /// Most plugins are about few resources: for others they are not even asked.
+    fn looks_at(&self, attributes: &Attributes<'_>) -> bool {
+        let resource = &attributes.served.resource;
+        let is = |(group, plural): &Name| resource.plural == *plural && resource.group == *group;
+        self.resources.is_empty() || self.resources.iter().any(is)
+    }
+
     fn observe(&self, stage: &Stage, metrics: &AdmissionMetrics, rejected: bool, took: Duration) {
         let labels = || [self.name, stage.operation.as_str(), text(rejected), stage.step.as_str()];
         let series = self.took[usize::from(rejected)].get_or_init(|| metrics.controller.with(&labels()));

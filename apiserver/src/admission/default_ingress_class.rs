@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::default_storage_class::newest_default;
-use super::{Attributes, Operation, Plugin, lookup};
+use super::{Attributes, Name, Operation, Plugin, lookup};
 use crate::server::Server;
 
 pub const NAME: &str = "DefaultIngressClass";
@@ -21,6 +21,10 @@ pub struct DefaultIngressClass;
 
 #[async_trait]
 impl Plugin for DefaultIngressClass {
+    fn resources(&self) -> &'static [Name] {
+        &[("networking.k8s.io", "ingresses")]
+    }
+
     async fn mutate(
         &self,
         server: &Arc<Server>,

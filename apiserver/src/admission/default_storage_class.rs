@@ -7,7 +7,7 @@ use apimachinery::status::Status;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin, lookup};
+use super::{Attributes, Name, Operation, Plugin, lookup};
 use crate::server::Server;
 
 pub const NAME: &str = "DefaultStorageClass";
@@ -31,6 +31,10 @@ pub fn newest_default(objects: Vec<Value>, annotations: &[&str]) -> Option<Value
 
 #[async_trait]
 impl Plugin for DefaultStorageClass {
+    fn resources(&self) -> &'static [Name] {
+        &[("", "persistentvolumeclaims")]
+    }
+
     async fn mutate(
         &self,
         server: &Arc<Server>,

@@ -7,7 +7,7 @@ use apimachinery::status::Status;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Name, Operation, Plugin};
 use crate::server::Server;
 
 pub const NAME: &str = "DefaultTolerationSeconds";
@@ -19,6 +19,10 @@ pub struct DefaultTolerationSeconds;
 
 #[async_trait]
 impl Plugin for DefaultTolerationSeconds {
+    fn resources(&self) -> &'static [Name] {
+        &[("", "pods")]
+    }
+
     async fn mutate(
         &self,
         server: &Arc<Server>,

@@ -1,5 +1,7 @@
 //! CEL in admission: what expressions see, match conditions, and who answers `authorizer`.
 
+use std::sync::Arc;
+
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
 use cel::{Activation, AuthorizationRequest, Authorize, Authorizer, Decision, Program, Subject, Value as Cel};
@@ -167,12 +169,12 @@ pub struct Caller<'a> {
 /// Answers `authorizer` with the server's own authorizers.
 pub struct Decider<'a> {
     server: &'a Server,
-    user: &'a UserInfo,
+    user: &'a Arc<UserInfo>,
 }
 
 impl<'a> Decider<'a> {
     /// For the user of a request.
-    pub fn new(server: &'a Server, user: &'a UserInfo) -> Self {
+    pub fn new(server: &'a Server, user: &'a Arc<UserInfo>) -> Self {
         Decider { server, user }
     }
 
@@ -186,10 +188,10 @@ impl Authorize for Decider<'_> {
     fn authorize(&self, subject: Subject<'_>, request: &AuthorizationRequest<'_>) -> Decision {
         let user = match subject {
             Subject::User => self.user.clone(),
-            Subject::ServiceAccount { namespace, name } => UserInfo::new(
+            Subject::ServiceAccount { namespace, name } => Arc::new(UserInfo::new(
                 &format!("system:serviceaccount:{namespace}:{name}"),
                 &["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}")],
-            ),
+            )),
         };
         let attributes = match request {
             AuthorizationRequest::Path { path, verb } => authorization::Attributes {

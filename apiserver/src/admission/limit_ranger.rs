@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-use super::{Attributes, Operation, Plugin, lookup};
+use super::{Attributes, Name, Operation, Plugin, lookup};
 use crate::server::Server;
 
 pub const NAME: &str = "LimitRanger";
@@ -37,6 +37,10 @@ fn concerns(attributes: &Attributes<'_>, old: Option<&Value>) -> bool {
 
 #[async_trait]
 impl Plugin for LimitRanger {
+    fn resources(&self) -> &'static [Name] {
+        &[("", "pods"), ("", "persistentvolumeclaims")]
+    }
+
     async fn mutate(
         &self,
         server: &Arc<Server>,

@@ -54,5 +54,8 @@ pub async fn list(server: &Server, group: &str, plural: &str, namespace: Option<
         return Ok(Vec::new());
     };
     let snapshot = cache.snapshot(Freshness::Any).await.map_err(crate::handlers::errors::of_read)?;
+    if snapshot.is_empty() {
+        return Ok(Vec::new());
+    }
     Ok(snapshot.range(namespace, None).map(|entry| entry.tree()).collect())
 }

@@ -98,7 +98,7 @@ pub struct Attributes<'a> {
     pub namespace: String,
     /// Empty while a name has yet to be generated.
     pub name: String,
-    pub user: &'a UserInfo,
+    pub user: &'a Arc<UserInfo>,
     pub dry_run: bool,
     /// What the user should know; see [`Attributes::warn`].
     pub warnings: Mutex<Vec<String>>,
@@ -147,9 +147,17 @@ impl Attributes<'_> {
     }
 }
 
+/// A resource: its group and its plural.
+pub type Name = (&'static str, &'static str);
+
 /// One admission plugin.
 #[async_trait]
 pub trait Plugin: Send + Sync {
+    /// The only resources that it looks at, whatever their subresource; empty for one that looks at all.
+    fn resources(&self) -> &'static [Name] {
+        &[]
+    }
+
     /// Changes the object, or refuses it.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use apimachinery::status::Status;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Attributes, Plugin, lookup};
+use super::{Attributes, Name, Plugin, lookup};
 use crate::server::Server;
 
 pub const NAME: &str = "NodeDeclaredFeatureValidator";
@@ -40,6 +40,10 @@ fn init_resources_change(old: &Value, new: &Value) -> bool {
 
 #[async_trait]
 impl Plugin for NodeDeclaredFeatureValidator {
+    fn resources(&self) -> &'static [Name] {
+        &[("", "pods")]
+    }
+
     async fn validate(
         &self,
         server: &Arc<Server>,

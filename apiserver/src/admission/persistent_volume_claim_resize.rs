@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::default_storage_class::CLASS_ANNOTATION;
-use super::{Attributes, Operation, Plugin, lookup};
+use super::{Attributes, Name, Operation, Plugin, lookup};
 use crate::server::Server;
 
 pub const NAME: &str = "PersistentVolumeClaimResize";
@@ -22,6 +22,10 @@ fn class(claim: &Value) -> &str {
 
 #[async_trait]
 impl Plugin for PersistentVolumeClaimResize {
+    fn resources(&self) -> &'static [Name] {
+        &[("", "persistentvolumeclaims")]
+    }
+
     async fn validate(
         &self,
         server: &Arc<Server>,

@@ -9,7 +9,7 @@ use apimachinery::status::{Cause, Status};
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Attributes, Plugin, lookup};
+use super::{Attributes, Name, Plugin, lookup};
 use crate::server::Server;
 
 pub const NAME: &str = "PodResizeValidator";
@@ -20,6 +20,10 @@ pub struct PodResizeValidator;
 
 #[async_trait]
 impl Plugin for PodResizeValidator {
+    fn resources(&self) -> &'static [Name] {
+        &[("", "pods")]
+    }
+
     async fn validate(
         &self,
         server: &Arc<Server>,

@@ -7,7 +7,7 @@ use apimachinery::status::Status;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin, lookup};
+use super::{Attributes, Name, Operation, Plugin, lookup};
 use crate::server::Server;
 
 pub const NAME: &str = "PodTopologyLabels";
@@ -24,6 +24,10 @@ pub fn of_node(server: &Server, node: &str) -> Vec<(&'static str, String)> {
 
 #[async_trait]
 impl Plugin for PodTopologyLabels {
+    fn resources(&self) -> &'static [Name] {
+        &[("", "pods")]
+    }
+
     async fn mutate(
         &self,
         server: &Arc<Server>,

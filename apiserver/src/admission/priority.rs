@@ -7,7 +7,7 @@ use apimachinery::status::Status;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Name, Operation, Plugin};
 use crate::cache::Freshness;
 use crate::server::Server;
 
@@ -29,6 +29,10 @@ async fn classes(server: &Arc<Server>) -> Result<Vec<Arc<Value>>, Status> {
 
 #[async_trait]
 impl Plugin for Priority {
+    fn resources(&self) -> &'static [Name] {
+        &[("", "pods"), ("scheduling.k8s.io", "priorityclasses")]
+    }
+
     async fn mutate(
         &self,
         server: &Arc<Server>,

@@ -48,27 +48,34 @@ impl Plugin for ResourceQuota {
         if !evaluator.handles(attributes.subresource, change, object) {
             return Ok(());
         }
+        // Most namespaces have none.
+        let quotas = lookup::list(server, "", "resourcequotas", Some(&attributes.namespace)).await?;
+        if quotas.is_empty() {
+            return Ok(());
+        }
         if let Evaluator::DeviceClaims(devices) = &mut evaluator {
             *devices = Arc::new(around(server, object).await?);
         }
-        let charge = async {
-            loop {
-                let quotas = lookup::list(server, "", "resourcequotas", Some(&attributes.namespace)).await?;
-                if quotas.is_empty() {
-                    return Ok(());
-                }
-                let request = Request { attributes, evaluator: &evaluator, object, change, now: server.clock.now() };
-                let charged = request.charge(&quotas).map_err(|text| attributes.forbidden(text))?;
-                if attributes.dry_run || write(server, charged).await? {
-                    return Ok(());
-                }
-            }
-        };
-        match tokio::time::timeout(PATIENCE, charge).await {
+        let request = Request { attributes, evaluator: &evaluator, object, change, now: server.clock.now() };
+        match tokio::time::timeout(PATIENCE, Box::pin(compete(server, request, quotas))).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Status::internal("resource quota evaluation timed out")),
         }
     }
+}
+
+/// Charges the quotas, anew as long as somebody else is faster.
+async fn compete(server: &Arc<Server>, mut request: Request<'_>, mut quotas: Vec<Value>) -> Result<(), Status> {
+    let attributes = request.attributes;
+    while !quotas.is_empty() {
+        request.now = server.clock.now();
+        let charged = request.charge(&quotas).map_err(|text| attributes.forbidden(text))?;
+        if attributes.dry_run || write(server, charged).await? {
+            break;
+        }
+        quotas = lookup::list(server, "", "resourcequotas", Some(&attributes.namespace)).await?;
+    }
+    Ok(())
 }
 
 /// What says how a claim of devices counts.

@@ -8,7 +8,7 @@ use apimachinery::status::Status;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::{Attributes, Operation, Plugin, lookup};
+use super::{Attributes, Name, Operation, Plugin, lookup};
 use crate::server::Server;
 
 pub const NAME: &str = "RuntimeClass";
@@ -32,6 +32,10 @@ const MISMATCH: &str = "pod rejected: Pod's Overhead doesn't match RuntimeClass'
 
 #[async_trait]
 impl Plugin for RuntimeClass {
+    fn resources(&self) -> &'static [Name] {
+        &[("", "pods")]
+    }
+
     async fn mutate(
         &self,
         server: &Arc<Server>,

@@ -8,7 +8,7 @@ use apimachinery::status::Status;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Name, Operation, Plugin};
 use crate::server::Server;
 
 pub const NAME: &str = "StorageObjectInUseProtection";
@@ -17,6 +17,10 @@ pub struct StorageObjectInUseProtection;
 
 #[async_trait]
 impl Plugin for StorageObjectInUseProtection {
+    fn resources(&self) -> &'static [Name] {
+        &[("", "persistentvolumes"), ("", "persistentvolumeclaims"), ("storage.k8s.io", "volumeattributesclasses")]
+    }
+
     async fn mutate(
         &self,
         _: &Arc<Server>,

@@ -7,7 +7,7 @@ use apimachinery::status::Status;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Name, Operation, Plugin};
 use crate::server::Server;
 
 pub const NAME: &str = "TaintNodesByCondition";
@@ -18,6 +18,10 @@ pub struct TaintNodesByCondition;
 
 #[async_trait]
 impl Plugin for TaintNodesByCondition {
+    fn resources(&self) -> &'static [Name] {
+        &[("", "nodes")]
+    }
+
     async fn mutate(
         &self,
         _: &Arc<Server>,

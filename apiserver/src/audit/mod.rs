@@ -117,7 +117,7 @@ impl Audit {
             stage: Stage::RequestReceived,
             request_uri: facts.uri.to_string(),
             verb: attributes.verb.clone(),
-            user: User::from(&attributes.user),
+            user: User::from(&*attributes.user),
             impersonated_user: None,
             authentication_metadata: None,
             source_ips: facts.sources(),

@@ -356,7 +356,7 @@ rules:
         let level = |user: UserInfo, verb: &str, resource: &str, namespace: &str, name: &str| {
             let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
             let attributes = Attributes {
-                user,
+                user: user.into(),
                 verb: verb.into(),
                 resource: resource.into(),
                 subresource: subresource.into(),
@@ -378,7 +378,7 @@ rules:
         assert_eq!(level(user("a", &[]), "get", "replicationcontrollers/scale", "x", "p"), Level::Metadata);
         assert_eq!(level(user("a", &["dev"]), "get", "nodes", "", "n"), Level::RequestResponse);
         let path = Attributes {
-            user: user("a", &["dev"]),
+            user: user("a", &["dev"]).into(),
             verb: "get".into(),
             path: "/healthz/ping".into(),
             ..Attributes::default()

@@ -13,6 +13,7 @@ pub mod subprotocol;
 pub mod token_file;
 pub mod webhook;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -31,7 +32,7 @@ use crate::request::UserInfo;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Somebody; `system:anonymous` included.
-    User(UserInfo),
+    User(Arc<UserInfo>),
     /// 401: there was a credential and it is bad, or there was none and one is needed.
     Unauthorized,
 }
@@ -46,7 +47,7 @@ const MAX_BELIEVED: usize = 4096;
 /// Chains that were verified lately, by their bytes, and who they are.
 pub struct Verified {
     clock: SharedClock,
-    chains: RwLock<HashMap<Vec<u8>, (UserInfo, Duration), ahash::RandomState>>,
+    chains: RwLock<HashMap<Vec<u8>, (Arc<UserInfo>, Duration), ahash::RandomState>>,
 }
 
 impl Verified {
@@ -60,13 +61,13 @@ impl Verified {
         self.chains.write().clear();
     }
 
-    fn get(&self, chain: &[u8]) -> Option<UserInfo> {
+    fn get(&self, chain: &[u8]) -> Option<Arc<UserInfo>> {
         let chains = self.chains.read();
         let (user, until) = chains.get(chain)?;
         (self.clock.monotonic() < *until).then(|| user.clone())
     }
 
-    fn put(&self, chain: Vec<u8>, user: &UserInfo) {
+    fn put(&self, chain: Vec<u8>, user: &Arc<UserInfo>) {
         let now = self.clock.monotonic();
         let mut chains = self.chains.write();
         if chains.len() >= MAX_BELIEVED {
@@ -110,14 +111,19 @@ impl Authenticator {
     /// Judges a request's credentials.
     pub fn authenticate(&self, path: &str, headers: &HeaderMap, peer: Option<&Peer>) -> Outcome {
         if let Some(user) = self.front_proxy.as_ref().and_then(|proxy| proxy.authenticate(headers, peer)) {
-            return Outcome::User(user);
+            return Outcome::User(Arc::new(user));
         }
         let mut refused = false;
         if let (Some(peer), Some(authority)) = (peer, &self.client_ca)
             && !peer.certificates().is_empty()
         {
-            let chain: Vec<u8> =
-                peer.certificates().iter().flat_map(|certificate| certificate.iter().copied()).collect();
+            let chain: Cow<'_, [u8]> = match peer.certificates() {
+                [only] => Cow::Borrowed(only),
+                several => {
+                    let slices: Vec<&[u8]> = several.iter().map(|certificate| &**certificate).collect();
+                    Cow::Owned(slices.concat())
+                }
+            };
             if let Some(user) = self.verified.get(&chain) {
                 return Outcome::User(user);
             }
@@ -128,7 +134,8 @@ impl Authenticator {
                     user.extra
                         .insert("authentication.kubernetes.io/credential-id".to_string(), vec![identity.credential_id]);
                     user.authenticated();
-                    self.verified.put(chain, &user);
+                    let user = Arc::new(user);
+                    self.verified.put(chain.into_owned(), &user);
                     return Outcome::User(user);
                 }
                 // Upstream's x509 authenticator passes a nameless subject on to the others.
@@ -141,7 +148,7 @@ impl Authenticator {
         }
         if let Some(token) = bearer(headers) {
             return match self.token(token, None) {
-                Some((user, _)) => Outcome::User(user),
+                Some((user, _)) => Outcome::User(Arc::new(user)),
                 None => Outcome::Unauthorized,
             };
         }
@@ -157,7 +164,7 @@ impl Authenticator {
         if refused || !welcome {
             return Outcome::Unauthorized;
         }
-        Outcome::User(UserInfo::anonymous())
+        Outcome::User(Arc::new(UserInfo::anonymous()))
     }
 
     fn issuer(&self, token: &str) -> Option<Arc<oidc::Issuer>> {
@@ -277,7 +284,7 @@ mod tests {
         let Outcome::User(user) = authenticator.authenticate("/livez", &headers, None) else {
             panic!("anonymous is somebody")
         };
-        assert_eq!(user, UserInfo::anonymous());
+        assert_eq!(*user, UserInfo::anonymous());
         assert_eq!(authenticator.authenticate("/api", &headers, None), Outcome::Unauthorized);
         headers.insert(AUTHORIZATION, "Bearer secret".parse().unwrap());
         let Outcome::User(user) = authenticator.authenticate("/api", &headers, None) else {

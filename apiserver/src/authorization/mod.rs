@@ -18,7 +18,7 @@ use rbac::rule::Rule;
 /// What somebody wants to do.
 #[derive(Clone, Debug, Default)]
 pub struct Attributes {
-    pub user: UserInfo,
+    pub user: Arc<UserInfo>,
     pub verb: String,
     pub namespace: String,
     pub group: String,
@@ -36,7 +36,7 @@ pub struct Attributes {
 
 impl Attributes {
     /// The attributes of a request.
-    pub fn of(user: &UserInfo, info: &RequestInfo, query: &Query) -> Self {
+    pub fn of(user: &Arc<UserInfo>, info: &RequestInfo, query: &Query) -> Self {
         let selects = info.is_resource && matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
         let selector = |name: &str| query.get(name).filter(|text| selects && !text.is_empty());
         let field_selector = selector("fieldSelector")
@@ -236,8 +236,12 @@ mod tests {
 
     #[test]
     fn refuses_in_upstreams_words() {
-        let mut attributes =
-            Attributes { user: UserInfo::anonymous(), verb: "get".into(), path: "/".into(), ..Attributes::default() };
+        let mut attributes = Attributes {
+            user: Arc::new(UserInfo::anonymous()),
+            verb: "get".into(),
+            path: "/".into(),
+            ..Attributes::default()
+        };
         assert_eq!(attributes.forbidden("").message, "forbidden: User \"system:anonymous\" cannot get path \"/\"");
         attributes.is_resource = true;
         attributes.resource = "pods".into();

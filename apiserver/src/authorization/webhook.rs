@@ -311,7 +311,7 @@ mod tests {
 
     fn pods(user: &str) -> Attributes {
         Attributes {
-            user: UserInfo::new(user, &["dev"]),
+            user: UserInfo::new(user, &["dev"]).into(),
             verb: "get".into(),
             resource: "pods".into(),
             namespace: "a".into(),

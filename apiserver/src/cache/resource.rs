@@ -61,6 +61,9 @@ pub struct ResourceCache {
     feed: tokio::sync::Mutex<Option<Feed>>,
     /// Whether the feed is up and the map loaded: spares readers the async lock.
     ready: AtomicBool,
+    /// The resource version of the last change that the map has: who only wants to know whether something changed, as
+    /// every write does of the configuration of admission, takes no lock.
+    changed: AtomicU64,
     this: Weak<ResourceCache>,
 }
 
@@ -95,6 +98,7 @@ impl ResourceCache {
             waker,
             feed: tokio::sync::Mutex::new(None),
             ready: AtomicBool::new(false),
+            changed: AtomicU64::new(0),
             this: this.clone(),
         })
     }
@@ -112,6 +116,11 @@ impl ResourceCache {
         if self.ready.load(Ordering::Acquire) {
             return Ok(());
         }
+        // Loaded once, called by all: on the heap, so that the state of every request is not as large as this.
+        Box::pin(self.load_now()).await
+    }
+
+    async fn load_now(&self) -> Result<()> {
         let mut feed = self.feed.lock().await;
         if self.ready.load(Ordering::Acquire) {
             return Ok(());
@@ -134,6 +143,7 @@ impl ResourceCache {
         {
             let mut current = self.state.write();
             *current = state;
+            self.changed.store(current.applied, Ordering::Release);
             // Whoever began to watch the old state since the feed broke must start over as well.
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
@@ -255,6 +265,7 @@ impl ResourceCache {
                 }
             }
             state.trim(&self.limits, now);
+            self.changed.store(state.applied, Ordering::Release);
         }
         self.metrics.events(changes.len(), dispatched);
         self.waker.wake(touched);
@@ -362,7 +373,7 @@ impl ResourceCache {
 
     /// The resource version of the last change of this resource that memory has.
     pub fn changed_at(&self) -> Revision {
-        self.state.read().applied
+        self.changed.load(Ordering::Acquire)
     }
 
     /// All objects as cached now, in key order, without waiting for anything. None before loading.

@@ -143,7 +143,7 @@ impl FlowControl {
                     let info = &request.details.info;
                     let version = apimachinery::gvk::GroupVersion::new(info.group.clone(), info.version.clone());
                     row.extend([
-                        request.details.user.clone(),
+                        request.details.user.name.clone(),
                         info.verb.clone(),
                         info.path.clone(),
                         info.namespace.clone(),

@@ -289,7 +289,6 @@ mod tests {
     use super::super::queue_set::{Asked, Details};
     use super::super::work::Work;
     use super::*;
-    use crate::request::{RequestInfo, UserInfo};
     use component_base::clock::FakeClock;
     use component_base::metrics::Registry;
 
@@ -318,7 +317,7 @@ mod tests {
                 distinguisher: String::new(),
                 work: Work::plain(seats),
                 is_watch: false,
-                details: Details::new(&UserInfo::default(), &RequestInfo::default()),
+                details: Details::default(),
             }
         }
     }

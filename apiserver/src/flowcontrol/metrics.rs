@@ -78,6 +78,9 @@ struct Active {
     waited: OnceLock<[Histogram; 2]>,
     executions: [Histogram; 2],
     estimated: Histogram,
+    queue_lengths: OnceLock<Histogram>,
+    /// Of what changes something.
+    watches: OnceLock<Histogram>,
 }
 
 /// The virtual time of a level.
@@ -315,6 +318,8 @@ impl Series {
                 waited: OnceLock::new(),
                 executions: ["regular", "watch"].map(|kind| families.executions.with(&[schema, level, kind])),
                 estimated: families.estimated.with(&flow),
+                queue_lengths: OnceLock::new(),
+                watches: OnceLock::new(),
             }
         })
     }
@@ -338,7 +343,8 @@ impl Series {
 
     /// A change comes that so many watches hear of.
     pub(super) fn watched(&self, watches: u32) {
-        self.families.watches.observe(&[&self.schema, &self.level], f64::from(watches));
+        let series = self.active().watches.get_or_init(|| self.families.watches.with(&[&self.schema, &self.level]));
+        series.observe(f64::from(watches));
     }
 
     /// A request waits, and so many with it.
@@ -346,7 +352,9 @@ impl Series {
         let (requests, all) = self.waiting();
         requests.inc();
         all.inc_by(f64::from(seats));
-        self.families.queue_lengths.observe(&[&self.schema, &self.level], length as f64);
+        let lengths = &self.active().queue_lengths;
+        let lengths = lengths.get_or_init(|| self.families.queue_lengths.with(&[&self.schema, &self.level]));
+        lengths.observe(length as f64);
     }
 
     /// It waits no longer.

@@ -191,8 +191,8 @@ impl FlowControl {
     /// When there is no seat within `patience`.
     pub async fn admit(
         &self,
-        user: &UserInfo,
-        info: &RequestInfo,
+        user: &Arc<UserInfo>,
+        info: &Arc<RequestInfo>,
         load: Load,
         patience: Duration,
     ) -> Result<Option<Admitted>, Refused> {
@@ -200,7 +200,9 @@ impl FlowControl {
             let compiled = self.0.compiled.load();
             compiled.0.iter().find(|(schema, ..)| schema.matches(user, info)).map(|(schema, level, series)| {
                 let distinguisher = schema.distinguish(user, info).to_string();
-                (schema.uid.clone(), level.clone(), series.clone(), hash(&schema.name, &distinguisher), distinguisher)
+                // Where nobody waits flows need not be told apart.
+                let flow = if level.entrance.waits { hash(&schema.name, &distinguisher) } else { 0 };
+                (schema.uid.clone(), level.clone(), series.clone(), flow, distinguisher)
             })
         };
         let Some((schema_uid, LevelInfo { name, uid: level_uid, entrance }, series, flow, distinguisher)) = found
@@ -213,7 +215,7 @@ impl FlowControl {
         let work = Work::of(load, entrance.widest);
         series.estimated(work.seats());
         let (clock, is_watch) = (&self.0.clock, info.verb == "watch");
-        let details = Details::new(user, info);
+        let details = Details { user: user.clone(), info: info.clone() };
         let asked = Asked { series: series.clone(), flow, distinguisher, work, is_watch, details };
         let begun = clock.monotonic();
         let mutating = !matches!(info.verb.as_str(), "get" | "list" | "watch");

@@ -22,12 +22,12 @@ pub async fn handle(cx: &Context, served: &Arc<Served>) -> Result<Response, Stat
         return Err(Status::bad_request("the export parameter, deprecated since v1.14, is no longer supported"));
     }
     if served.cache.is_none() {
-        let entry = component_statuses::get(&cx.server, served, &cx.info.name).await?;
+        let entry = Box::pin(component_statuses::get(&cx.server, served, &cx.info.name)).await?;
         return entry_answer(cx, served, StatusCode::OK, &entry, format).await;
     }
     let entry = match read(cx, served, &namespace(served, cx), &cx.info.name).await {
         Ok(entry) => entry,
-        Err(status) => return Err(explain(cx, served, status).await),
+        Err(status) => return Err(Box::pin(explain(cx, served, status)).await),
     };
     entry_answer(cx, served, StatusCode::OK, &entry, format).await
 }

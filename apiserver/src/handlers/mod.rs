@@ -144,7 +144,7 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
         if resource.subresource(&info.subresource).is_some() {
             deprecation(cx);
         }
-        return subresources::dispatch(cx, &served, body).await;
+        return Box::pin(subresources::dispatch(cx, &served, body)).await;
     }
     deprecation(cx);
     let named = info.parts.len() > 1;
@@ -154,19 +154,19 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
     match (cx.method.clone(), named) {
         (Method::GET, true) if info.verb == "watch" => {
             allow("watch")?;
-            watch::handle(cx, &served).await
+            Box::pin(watch::handle(cx, &served)).await
         }
         (Method::GET, true) => {
             allow("get")?;
-            get::handle(cx, &served).await
+            Box::pin(get::handle(cx, &served)).await
         }
         (Method::GET, false) => {
             if info.verb == "watch" {
                 allow("watch")?;
-                watch::handle(cx, &served).await
+                Box::pin(watch::handle(cx, &served)).await
             } else {
                 allow("list")?;
-                list::handle(cx, &served).await
+                Box::pin(list::handle(cx, &served)).await
             }
         }
         (Method::POST, false) => {
@@ -176,7 +176,7 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
             }
             match served.cache {
                 Some(_) => bounded(cx.timeout, Box::pin(create::handle(cx, &served, body))).await,
-                None => reviews::handle(cx, &served, body).await,
+                None => Box::pin(reviews::handle(cx, &served, body)).await,
             }
         }
         (Method::PUT, true) => {
@@ -196,7 +196,7 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
             if resource.namespaced && !in_namespace {
                 return Err(method_not_allowed());
             }
-            delete::collection(cx, &served, body).await
+            Box::pin(delete::collection(cx, &served, body)).await
         }
         _ => Err(method_not_allowed()),
     }

@@ -14,7 +14,7 @@ use crate::server::Server;
 /// What hooks know about the request.
 pub struct HookContext<'a> {
     pub server: &'a Arc<Server>,
-    pub user: &'a UserInfo,
+    pub user: &'a Arc<UserInfo>,
     /// Empty unless a subresource is addressed.
     pub subresource: &'a str,
     pub dry_run: bool,

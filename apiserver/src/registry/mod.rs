@@ -125,7 +125,7 @@ impl Served {
     pub async fn read(&self, entry: &Arc<Entry>) -> Result<Value, Status> {
         match self.custom() {
             None => Ok(entry.tree()),
-            Some(custom) => custom.read(self, entry).await,
+            Some(custom) => Box::pin(custom.read(self, entry)).await,
         }
     }
 
@@ -136,7 +136,7 @@ impl Served {
     pub async fn write(&self, object: Value) -> Result<Value, Status> {
         match self.custom() {
             None => Ok(object),
-            Some(custom) => custom.write(object).await,
+            Some(custom) => Box::pin(custom.write(object)).await,
         }
     }
 
@@ -155,7 +155,7 @@ impl Served {
     pub async fn present(&self, object: Value) -> Result<Value, Status> {
         match self.custom() {
             None => Ok(self.from_storage(object)),
-            Some(custom) => custom.present(object).await,
+            Some(custom) => Box::pin(custom.present(object)).await,
         }
     }
 
@@ -167,7 +167,7 @@ impl Served {
     pub async fn prepare(&self, entries: &[Arc<Entry>]) -> Result<(), Status> {
         match self.custom() {
             None => Ok(()),
-            Some(custom) => custom.prepare(self, entries).await,
+            Some(custom) => Box::pin(custom.prepare(self, entries)).await,
         }
     }
 
@@ -206,6 +206,8 @@ fn path(group: &str, version: &str, plural: &str) -> Path {
 /// CustomResourceDefinitions, a snapshot that is replaced as a whole.
 pub struct Registry {
     served: HashMap<Path, Arc<Served>, ahash::RandomState>,
+    /// The first version of each that is served.
+    first: HashMap<Path, Arc<Served>, ahash::RandomState>,
     groups: BTreeSet<(String, String)>,
     order: Vec<Arc<Served>>,
     custom: ArcSwap<custom::Rows>,
@@ -221,6 +223,7 @@ impl Registry {
         let rows: Vec<Arc<Resource>> = table.resources().iter().cloned().map(Arc::new).collect();
         let mut registry = Self {
             served: HashMap::default(),
+            first: HashMap::default(),
             groups: BTreeSet::new(),
             order: Vec::new(),
             custom: ArcSwap::from_pointee(custom::Rows::new(rows.len())),
@@ -250,6 +253,7 @@ impl Registry {
             });
             registry.groups.insert((resource.group.to_string(), resource.version.to_string()));
             registry.served.insert(path(&resource.group, &resource.version, &resource.plural), served.clone());
+            registry.first.entry(path(&resource.group, "", &resource.plural)).or_insert_with(|| served.clone());
             registry.order.push(served);
         }
         registry
@@ -263,7 +267,7 @@ impl Registry {
 
     /// The built-in resource in whatever version is served first, for the server's own use.
     pub fn any_version(&self, group: &str, plural: &str) -> Option<&Arc<Served>> {
-        self.order.iter().find(|served| served.resource.group == group && served.resource.plural == plural)
+        self.first.get(&path(group, "", plural))
     }
 
     /// Whether a group and version is served at all.

@@ -6,6 +6,7 @@
 //! (`impersonate:<mode>`). The last way is the old one: `impersonate` alone, for everything.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ahash::AHashMap;
 use apimachinery::field::{ErrorList, Path};
@@ -165,7 +166,7 @@ impl Mode {
 struct Check<'a> {
     mode: Mode,
     authorizer: &'a Union,
-    requester: UserInfo,
+    requester: Arc<UserInfo>,
     tracker: &'a Tracker,
 }
 
@@ -364,7 +365,8 @@ impl Tracker {
             let mut requester = request.user.clone();
             if mode == Mode::AssociatedNode {
                 // The association was checked here; what else the token says must not matter.
-                let keys = requester.extra.into_keys().collect();
+                let requester = Arc::make_mut(&mut requester);
+                let keys = std::mem::take(&mut requester.extra).into_keys().collect();
                 requester.extra = [("authentication.kubernetes.io/associated-node-keys".to_string(), keys)].into();
             }
             match (Check { mode, authorizer, requester, tracker: self }).run(wanted, request).await {
@@ -423,7 +425,13 @@ mod tests {
 
     fn request(user: UserInfo) -> Attributes {
         let text = |text: &str| text.to_string();
-        Attributes { user, verb: text("list"), resource: text("pods"), is_resource: true, ..Attributes::default() }
+        Attributes {
+            user: Arc::new(user),
+            verb: text("list"),
+            resource: text("pods"),
+            is_resource: true,
+            ..Attributes::default()
+        }
     }
 
     fn user(name: &str, groups: &[&str]) -> UserInfo {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use apimachinery::status::Status;
 use axum::Router;
 use axum::body::Body;
+use component_base::serving::Answers;
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -17,6 +18,7 @@ use crate::request::UserInfo;
 
 /// A router that answers requests as this user, whatever credentials they carry.
 pub fn router(server: Arc<Server>, user: UserInfo) -> Router {
+    let user = Arc::new(user);
     Router::new().fallback_service(service_fn(move |mut request: Request<Body>| {
         request.extensions_mut().insert(InProcessUser(user.clone()));
         let server = server.clone();
@@ -46,14 +48,15 @@ impl Identities {
     }
 }
 
-/// The router behind the sockets: requests say who they are themselves.
-pub fn public_router(server: Arc<Server>) -> Router {
-    Router::new().fallback_service(service_fn(move |mut request: Request<Body>| {
+/// What is behind the sockets: requests say who they are themselves.
+pub fn public(server: Arc<Server>) -> impl Answers {
+    service_fn(move |mut request: Request<Body>| {
         // Nobody on a socket may claim to be in this process.
         request.extensions_mut().remove::<InProcessUser>();
         let server = server.clone();
-        async move { Ok::<_, Infallible>(walk(server, request).await) }
-    }))
+        // As long as the request, not as the connection, which may be idle.
+        Box::pin(async move { Ok::<_, Infallible>(walk(server, request).await) })
+    })
 }
 
 /// One request of the server to itself, through the whole walk, as `system:apiserver`.
@@ -96,7 +99,7 @@ async fn send(
     let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
     let mut request =
         builder.body(body).map_err(|error| Status::internal(format!("bad request to itself: {error}")))?;
-    request.extensions_mut().insert(InProcessUser(UserInfo::apiserver()));
+    request.extensions_mut().insert(InProcessUser(Arc::new(UserInfo::apiserver())));
     let answer = walk(server.clone(), request).await;
     let code = answer.status();
     let bytes = answer

@@ -136,7 +136,7 @@ impl Server {
         addresses.extend(server.config.extra_bind.iter().copied());
         let mut tasks = Vec::new();
         let mut bound = Vec::new();
-        let router = in_process::public_router(server.clone());
+        let service = in_process::public(server.clone());
         for address in addresses {
             let listen = |source| Error::Listen { address, source };
             let listener = TcpListener::bind(address).await.map_err(listen)?;
@@ -148,7 +148,7 @@ impl Server {
             };
             let stop = server.lifecycle.deaf();
             let tls = serving::Encrypted::Live(sockets.live.clone());
-            tasks.push(tokio::spawn(serving::serve(listener, tls, router.clone(), options, stop)));
+            tasks.push(tokio::spawn(serving::serve(listener, tls, service.clone(), options, stop)));
         }
         tasks.push(tokio::spawn(server.lifecycle.clone().run(true)));
         let addr = bound[0];

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::gotext;
+use apimachinery::random;
 use apimachinery::status::Status;
 use axum::body::Body;
 use component_base::serving::{MAX_HEAD, Peer, head_length};
@@ -37,7 +38,7 @@ const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prio
 
 /// A user given to a request that never was on a socket.
 #[derive(Clone, Debug)]
-pub struct InProcessUser(pub UserInfo);
+pub struct InProcessUser(pub Arc<UserInfo>);
 
 /// What is known about a request; grows along the walk.
 pub struct Context {
@@ -54,12 +55,12 @@ pub struct Context {
     pub audit_id: String,
     /// When the request came.
     pub received: jiff::Timestamp,
-    pub info: RequestInfo,
+    pub info: Arc<RequestInfo>,
     /// The resource that the request is about, once it was found.
     pub served: Option<Arc<crate::registry::Served>>,
     /// How long the client would have the request take at most.
     pub timeout: Option<Duration>,
-    pub user: UserInfo,
+    pub user: Arc<UserInfo>,
     /// Become Warning headers of the answer.
     pub warnings: Warnings,
     /// Go into the audit log.
@@ -73,7 +74,7 @@ pub struct Context {
     /// Those that they have.
     pub stored_texts: Vec<String>,
     /// What is recorded of the request.
-    pub record: Option<crate::audit::Record>,
+    pub record: Option<Box<crate::audit::Record>>,
     /// What was converted to tell who owns which fields.
     pub conversions: handlers::managers::Conversions,
 }
@@ -122,7 +123,7 @@ pub async fn walk(server: Arc<Server>, request: Request<Body>) -> Response {
         && let Some(mut record) = cx.record.take()
     {
         record.annotate_all(cx.annotations.take());
-        record.panicked(panic_text(&**panic)).await;
+        Box::pin(record.panicked(panic_text(&**panic))).await;
     }
     let mut answer = match outcome {
         Ok(Ok(answer)) => answer,
@@ -145,7 +146,7 @@ pub async fn walk(server: Arc<Server>, request: Request<Body>) -> Response {
     };
     if let Some(mut record) = cx.record.take() {
         record.annotate_all(cx.annotations.take());
-        answer = record.finish(answer, lasts(&cx)).await;
+        answer = Box::pin(record.finish(answer, lasts(&cx))).await;
     }
     if !lasts(&cx) {
         answer = response::compress::compress(&cx.headers, answer);
@@ -165,8 +166,8 @@ async fn stages(cx: &mut Context, body: Body) -> Result<Response, Status> {
         Err(refusal) => return Ok(*refusal),
     };
     match deadline(cx) {
-        Ok(Some(limit)) => within(limit, identified(cx, body)).await,
-        Ok(None) => identified(cx, body).await,
+        Ok(Some(limit)) => within(limit, Box::pin(identified(cx, body))).await,
+        Ok(None) => Box::pin(identified(cx, body)).await,
         // Nobody in particular asked for an impossible time: it is recorded, as upstream does.
         Err(status) => Ok(refuse(cx, &status, "").await),
     }
@@ -202,7 +203,7 @@ fn begin(server: Arc<Server>, request: Request<Body>) -> (Context, Body) {
         .get(&AUDIT_ID)
         .and_then(|value| value.to_str().ok())
         .filter(|value| !value.is_empty() && value.len() <= 64)
-        .map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_string);
+        .map_or_else(random::uid, str::to_string);
     let raw_path = parts.uri.path();
     let path = crate::request::query::unescape(raw_path, false).unwrap_or_else(|| raw_path.to_string());
     let query = Query::parse(parts.uri.query().unwrap_or_default());
@@ -219,10 +220,10 @@ fn begin(server: Arc<Server>, request: Request<Body>) -> (Context, Body) {
         uri: parts.uri,
         extensions: parts.extensions,
         audit_id,
-        info: RequestInfo::default(),
+        info: Arc::default(),
         served: None,
         timeout: None,
-        user: UserInfo::default(),
+        user: Arc::default(),
         warnings: Warnings::default(),
         annotations: Annotations::default(),
         latencies: Arc::default(),
@@ -237,8 +238,9 @@ fn begin(server: Arc<Server>, request: Request<Body>) -> (Context, Body) {
 
 /// Verb, resource, namespace and name.
 fn request_info(cx: &mut Context) -> Result<(), Status> {
-    cx.info = RequestInfo::new(&cx.method, &cx.path, &cx.query)
+    let info = RequestInfo::new(&cx.method, &cx.path, &cx.query)
         .map_err(|error| Status::internal(format!("failed to create RequestInfo: {error}")))?;
+    cx.info = Arc::new(info);
     Ok(())
 }
 
@@ -308,9 +310,9 @@ async fn authenticate(cx: &mut Context) -> Option<Response> {
     }
     if outcome == Outcome::Unauthorized
         && let Some(token) = bearer(&cx.headers)
-        && let Some((user, _)) = authenticator.ask(token, None).await
+        && let Some((user, _)) = Box::pin(authenticator.ask(token, None)).await
     {
-        outcome = Outcome::User(user);
+        outcome = Outcome::User(Arc::new(user));
     }
     if let Some(proxy) = &authenticator.front_proxy {
         proxy.strip(&mut cx.headers);
@@ -335,7 +337,7 @@ async fn authenticate(cx: &mut Context) -> Option<Response> {
 /// the backend is that strict.
 async fn record(cx: &mut Context) -> Option<Response> {
     let record = begin_record(cx)?;
-    if !record.received().await {
+    if !Box::pin(record.received()).await {
         let uri = cx.uri.path_and_query().map_or("/", |uri| uri.as_str());
         let text = format!("Internal Server Error: {}: failed to store audit event\n", gotext::quote(uri));
         let mut answer =
@@ -347,7 +349,7 @@ async fn record(cx: &mut Context) -> Option<Response> {
     None
 }
 
-fn begin_record(cx: &Context) -> Option<crate::audit::Record> {
+fn begin_record(cx: &Context) -> Option<Box<crate::audit::Record>> {
     let audit = cx.server.audit.as_ref()?;
     let attributes = Attributes::of(&cx.user, &cx.info, &cx.query);
     let uri = cx.uri.path_and_query().map_or(cx.path.as_str(), |uri| uri.as_str());
@@ -360,14 +362,14 @@ fn begin_record(cx: &Context) -> Option<crate::audit::Record> {
         received: cx.received,
         latencies: &cx.latencies,
     };
-    audit.begin(&attributes, &facts)
+    audit.begin(&attributes, &facts).map(Box::new)
 }
 
 /// Answers a request that has no user, and records it.
 async fn refuse(cx: &Context, status: &Status, why: &str) -> Response {
     let answer = response::status(status, cx.plain_format());
     match begin_record(cx) {
-        Some(record) => record.refused(why, answer).await,
+        Some(record) => Box::pin(record.refused(why, answer)).await,
         None => answer,
     }
 }
@@ -401,13 +403,13 @@ async fn impersonate(cx: &mut Context) -> Result<(), Status> {
     let Some(wanted) = impersonation::wanted(&mut cx.headers)? else { return Ok(()) };
     let request = Attributes::of(&cx.user, &cx.info, &cx.query);
     let timing = cx.latencies.begin(Layer::Impersonation);
-    let found = cx.server.impersonation.impersonate(&cx.server.authorizer, &request, &wanted).await?;
+    let found = Box::pin(cx.server.impersonation.impersonate(&cx.server.authorizer, &request, &wanted)).await?;
     drop(timing);
     tracing::debug!(from = cx.user.name, to = found.user.name, "impersonating");
     if let Some(record) = &mut cx.record {
         record.impersonated(&found);
     }
-    cx.user = found.user;
+    cx.user = Arc::new(found.user);
     Ok(())
 }
 
@@ -564,15 +566,21 @@ fn malformed(cx: &Context) -> Option<Response> {
 }
 
 /// To an extension server, to the resource's handler, or to what serves plain paths.
+///
+/// What is on the heap here and in what it calls would be part of every request's own state, which is as large as the
+/// largest of all ways that it may go, and is moved when the request begins.
 async fn route(cx: &mut Context, body: Body) -> Result<Response, Status> {
     // Authorization looks past doubled slashes; routes do not.
     if cx.path.starts_with("//") || cx.method == http::Method::CONNECT {
         return Ok(response::page_not_found());
     }
     if let Some(remote) = cx.server.aggregator.remote(&cx.path) {
-        return Ok(response::unrecorded(aggregator::forward::forward(cx, &remote, body).await));
+        return Ok(response::unrecorded(Box::pin(aggregator::forward::forward(cx, &remote, body)).await));
     }
-    if cx.info.is_resource { handlers::dispatch(cx, body).await } else { endpoints::dispatch(cx, body).await }
+    match cx.info.is_resource {
+        true => handlers::dispatch(cx, body).await,
+        false => Box::pin(endpoints::dispatch(cx, body)).await,
+    }
 }
 
 /// Headers that every answer carries.

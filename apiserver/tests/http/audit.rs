@@ -267,8 +267,8 @@ async fn credentials_that_are_no_good_are_recorded() {
         .header("x-forwarded-for", "192.0.2.7");
     let mut request = request.body(Body::empty()).unwrap();
     request.extensions_mut().insert(Peer::new(([127, 0, 0, 1], 1).into(), Vec::new()));
-    let router = in_process::public_router(audited.server.handle.server.clone());
-    assert_eq!(Fixture::send_to(router, request).await.code, 401);
+    let service = in_process::public(audited.server.handle.server.clone());
+    assert_eq!(Fixture::send_to(service, request).await.code, 401);
     let found: Vec<Value> =
         events(&audited.log).into_iter().filter(|event| event["responseStatus"]["code"] == 401).collect();
     assert_eq!(stages(&found), ["ResponseStarted"]);

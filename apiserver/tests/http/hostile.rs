@@ -89,7 +89,7 @@ impl World {
         let mut request = request.header("host", "localhost").body(body).unwrap();
         let peer = Peer::new(SocketAddr::from(([127, 0, 0, 1], 1)), cert.into_iter().cloned().collect());
         request.extensions_mut().insert(peer);
-        Fixture::send_to(in_process::public_router(self.server.handle.server.clone()), request).await
+        Fixture::send_to(in_process::public(self.server.handle.server.clone()), request).await
     }
 
     /// Who the server takes this for: a name and groups, or a status code.

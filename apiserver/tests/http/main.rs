@@ -11,6 +11,7 @@ mod authorization;
 mod bad_input;
 mod bombs;
 mod cbor;
+mod cost;
 mod custom;
 mod drain;
 mod dynamic_admission;
@@ -34,6 +35,7 @@ use apiserver::storage::embedded::{Embedded, Options};
 use apiserver::{Config, Handle, Server, UserInfo};
 use axum::Router;
 use axum::body::Body;
+use component_base::serving::Answers;
 use http::Request;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -108,8 +110,8 @@ impl Fixture {
         Self::send_to(self.router.clone(), request).await
     }
 
-    pub async fn send_to(router: Router, request: Request<Body>) -> Answer {
-        let answer = router.oneshot(request).await.unwrap();
+    pub async fn send_to(service: impl Answers, request: Request<Body>) -> Answer {
+        let answer = service.oneshot(request).await.unwrap();
         let code = answer.status().as_u16();
         let warnings =
             answer.headers().get_all("warning").iter().map(|value| value.to_str().unwrap().to_string()).collect();

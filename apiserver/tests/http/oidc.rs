@@ -126,7 +126,7 @@ async fn who(server: &Fixture, token: &str) -> Option<Value> {
         .header("authorization", format!("Bearer {token}"))
         .body(Body::from(review.to_string()))
         .unwrap();
-    let answer = Fixture::send_to(in_process::public_router(server.handle.server.clone()), request).await;
+    let answer = Fixture::send_to(in_process::public(server.handle.server.clone()), request).await;
     match answer.code {
         201 => Some(answer.body["status"]["userInfo"].clone()),
         401 => {

@@ -32,7 +32,7 @@ async fn ask(server: &Fixture, path: &str, token: &str, cert: Option<&Pair>) -> 
     let mut request = request.body(body).unwrap();
     let chain = cert.map(|pair| component_base::tls::certificates(pair.cert_pem.as_bytes()).unwrap());
     request.extensions_mut().insert(Peer::new(SocketAddr::from(([127, 0, 0, 1], 1)), chain.unwrap_or_default()));
-    Fixture::send_to(in_process::public_router(server.handle.server.clone()), request).await
+    Fixture::send_to(in_process::public(server.handle.server.clone()), request).await
 }
 
 async fn who(server: &Fixture, token: &str, cert: Option<&Pair>) -> Value {

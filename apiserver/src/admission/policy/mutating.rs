@@ -90,7 +90,8 @@ impl Plugin for MutatingAdmissionPolicy {
         let again = attributes.review.begin(|state| &mut state.policies, object);
         let mut problems = Vec::new();
         for policy in policies.iter() {
-            if let Err(problem) = each(server, attributes, policy, again, object, old, &mut problems).await {
+            let judged = Box::pin(each(server, attributes, policy, again, object, old, &mut problems)).await;
+            if let Err(problem) = judged {
                 attributes.review.end(|state| &mut state.policies, object);
                 return Err(problem);
             }

@@ -112,7 +112,7 @@ impl Plugin for ValidatingAdmissionPolicy {
         }
         let mut refusals: Vec<Refusal<'_>> = Vec::new();
         for policy in policies.iter() {
-            judge(server, attributes, policy, object, old, &mut refusals).await?;
+            Box::pin(judge(server, attributes, policy, object, old, &mut refusals)).await?;
         }
         match refusals.into_iter().next() {
             None => Ok(()),

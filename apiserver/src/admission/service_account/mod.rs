@@ -10,7 +10,7 @@ use apimachinery::status::Status;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Name, Operation, Plugin};
 use crate::authorization::node::references;
 use crate::cache::Freshness;
 use crate::server::Server;
@@ -30,6 +30,10 @@ pub struct ServiceAccount;
 
 #[async_trait]
 impl Plugin for ServiceAccount {
+    fn resources(&self) -> &'static [Name] {
+        &[("", "pods")]
+    }
+
     async fn mutate(
         &self,
         server: &Arc<Server>,

@@ -31,7 +31,7 @@ impl Plugin for MutatingAdmissionWebhook {
             return Ok(());
         }
         let again = attributes.review.begin(|state| &mut state.webhooks, object);
-        let result = each(server, attributes, &hooks, again, object, old).await;
+        let result = Box::pin(each(server, attributes, &hooks, again, object, old)).await;
         attributes.review.end(|state| &mut state.webhooks, object);
         result
     }

@@ -132,7 +132,7 @@ fn a_node_reaches_what_its_pods_use() {
     ] {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         let attributes = Attributes {
-            user: UserInfo::new(&format!("system:node:{who}"), &[NODES]),
+            user: UserInfo::new(&format!("system:node:{who}"), &[NODES]).into(),
             verb: verb.into(),
             group: group.into(),
             resource: resource.into(),
@@ -158,7 +158,7 @@ fn only_a_selector_for_the_node_may_list_pods() {
     let allowed = |user: UserInfo, selector: &str| {
         let field_selector = fields::Selector::parse(selector).expect("a selector").requirements;
         let attributes = Attributes {
-            user,
+            user: user.into(),
             verb: "watch".into(),
             resource: "pods".into(),
             is_resource: true,

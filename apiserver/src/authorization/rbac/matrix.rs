@@ -97,7 +97,7 @@ impl Comparison {
             let mask = masks.get(&at).copied().unwrap_or_default();
             for (bit, verb) in verbs.iter().enumerate() {
                 let attributes = Attributes {
-                    user: user.clone(),
+                    user: user.clone().into(),
                     verb: verb.clone(),
                     namespace: namespace.to_string(),
                     group: object.group.clone(),
@@ -118,7 +118,7 @@ impl Comparison {
         for path in self.paths.clone() {
             for verb in ["get", "post"] {
                 let attributes = Attributes {
-                    user: user.clone(),
+                    user: user.clone().into(),
                     verb: verb.to_string(),
                     path: path.clone(),
                     ..Attributes::default()

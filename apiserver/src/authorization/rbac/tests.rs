@@ -24,7 +24,7 @@ fn rules(verbs: &str, resources: &str) -> Option<Rules> {
 
 fn ask(user: &UserInfo, verb: &str, resource: &str, namespace: &str) -> Attributes {
     Attributes {
-        user: user.clone(),
+        user: user.clone().into(),
         verb: verb.into(),
         resource: resource.into(),
         namespace: namespace.into(),

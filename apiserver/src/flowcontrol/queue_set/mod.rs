@@ -45,10 +45,10 @@ pub enum Refusal {
 }
 
 /// Who asks for what; for those who look into queues.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Details {
-    pub user: String,
-    pub info: RequestInfo,
+    pub user: Arc<UserInfo>,
+    pub info: Arc<RequestInfo>,
 }
 
 /// A request, as queues know it.
@@ -60,13 +60,7 @@ pub struct Asked {
     pub distinguisher: String,
     pub work: Work,
     pub is_watch: bool,
-    pub details: Arc<Details>,
-}
-
-impl Details {
-    pub fn new(user: &UserInfo, info: &RequestInfo) -> Arc<Self> {
-        Arc::new(Self { user: user.name.clone(), info: info.clone() })
-    }
+    pub details: Details,
 }
 
 struct Waiter {
@@ -539,7 +533,7 @@ pub struct RequestDump {
     pub arrived: Timestamp,
     pub work: Work,
     pub started: Option<Timestamp>,
-    pub details: Arc<Details>,
+    pub details: Details,
 }
 
 /// A queue at some moment.

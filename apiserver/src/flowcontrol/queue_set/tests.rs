@@ -36,7 +36,7 @@ impl Bench {
             distinguisher: format!("flow {flow}"),
             work,
             is_watch: false,
-            details: Details::new(&UserInfo::new("ada", &[]), &RequestInfo::default()),
+            details: Details { user: Arc::new(UserInfo::new("ada", &[])), info: Arc::default() },
         }
     }
 

@@ -1,5 +1,7 @@
 //! SubjectAccessReview and its relatives: may somebody do something?
 
+use std::sync::Arc;
+
 use apimachinery::field::{self, ErrorList, Path};
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
@@ -48,7 +50,7 @@ pub async fn review(cx: &Context, served: &Served, review: &mut Value) -> Result
         for (key, _) in spec.map_at(&["extra"]).into_iter().flatten() {
             user.extra.insert(key.clone(), strings(&spec, &["extra", key]));
         }
-        user
+        Arc::new(user)
     };
     let (attributes, errors) = attributes(user, &spec);
     let (allowed, denied, reason) = match cx.server.authorizer.decide(&attributes).await {
@@ -192,7 +194,7 @@ fn selectors(path: &Path, resource: &Value, errors: &mut ErrorList) {
 }
 
 /// What is asked, and what of it could not be understood.
-fn attributes(user: UserInfo, spec: &Value) -> (Attributes, Vec<String>) {
+fn attributes(user: Arc<UserInfo>, spec: &Value) -> (Attributes, Vec<String>) {
     let mut errors = Vec::new();
     let Some(resource) = given(spec, "resourceAttributes") else {
         let text = |name: &str| spec.str_at(&["nonResourceAttributes", name]).unwrap_or_default().to_string();
@@ -352,7 +354,7 @@ mod tests {
     fn selectors_that_cannot_be_read_are_told() {
         let ask = |selector: Value| {
             let spec = json!({"resourceAttributes": {"fieldSelector": selector}});
-            attributes(UserInfo::default(), &spec)
+            attributes(Arc::default(), &spec)
         };
         let (asked, errors) = ask(json!({"rawSelector": "spec.nodeName=n1"}));
         assert_eq!((asked.field_selector[0].value.as_str(), errors.len()), ("n1", 0));

@@ -91,7 +91,7 @@ async fn create_with(
     let generated = object.name().is_empty() && !object.generate_name().is_empty();
     let base = object.generate_name().to_string();
     object.set_creation_timestamp(&cx.server.timestamp());
-    object.set_uid(&uuid::Uuid::new_v4().to_string());
+    object.set_uid(&random::uid());
     if generated {
         object.set_name(&random::generate_name(&base));
     }
