@@ -1,6 +1,7 @@
 //! Request bodies: bounded reading, decoding under the schema, and the errors upstream answers.
 
 use api::cbor;
+use apimachinery::gotext;
 use apimachinery::gvk::{GroupVersion, GroupVersionKind};
 use apimachinery::json;
 use apimachinery::object::ObjectExt as _;
@@ -179,18 +180,10 @@ pub fn decode(
 /// # Errors
 /// For what is no object, or calls itself something that is no text.
 pub fn interpret(object: &Value) -> Result<(), String> {
-    let go = |value: &Value| match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
     if !object.is_object() {
         return Err(format!(
             "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
-            go(object)
+            gotext::json_kind(object)
         ));
     }
     for name in ["apiVersion", "kind"] {
@@ -198,7 +191,7 @@ pub fn interpret(object: &Value) -> Result<(), String> {
         if !matches!(value, Value::String(_) | Value::Null) {
             return Err(format!(
                 "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{name} of type string",
-                go(value)
+                gotext::json_kind(value)
             ));
         }
     }

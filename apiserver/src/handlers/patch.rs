@@ -499,13 +499,9 @@ fn unprocessable() -> Status {
 }
 
 fn must_be_object(value: &Value) -> Result<(), String> {
-    let found = match value {
-        Value::Object(_) => return Ok(()),
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-    };
+    if value.is_object() {
+        return Ok(());
+    }
+    let found = gotext::json_kind(value);
     Err(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"))
 }
