@@ -245,7 +245,7 @@ pub fn object() -> Type {
 /// The variables of a policy, each of which may use those before it.
 #[derive(Clone, Debug, Default)]
 pub struct Variables {
-    /// Whether the policy has any: otherwise there is no `variables` either.
+    /// Whether there is `variables` to speak of.
     any: bool,
     fields: BTreeMap<String, FieldDecl>,
 }
@@ -254,6 +254,11 @@ impl Variables {
     /// The variables of a policy with `count` of them, none of which is declared yet.
     pub fn of(count: usize) -> Self {
         Self { any: count > 0, ..Self::default() }
+    }
+
+    /// The variables of a policy that may have none and still speak of them, as mutating ones may.
+    pub fn always() -> Self {
+        Self { any: true, ..Self::default() }
     }
 
     /// Declares a variable; `None` for one that does not compile.

@@ -144,6 +144,7 @@ pub async fn bind(
         subresource: "binding",
         namespace: cx.info.namespace.clone(),
         name: name.to_string(),
+        base: String::new(),
         user: &cx.user,
         dry_run: options.dry_run,
         warnings: parking_lot::Mutex::default(),

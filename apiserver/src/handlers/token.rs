@@ -67,6 +67,7 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
         subresource: "token",
         namespace: namespace.clone(),
         name: name.clone(),
+        base: String::new(),
         user: &cx.user,
         dry_run: options.dry_run,
         warnings: parking_lot::Mutex::default(),

@@ -155,7 +155,7 @@ fn indexed(spec: &Value, path: &Path, errors: &mut ErrorList) {
         let message = format!("must be less than or equal to {MOST_PARALLEL} when completion mode is Indexed");
         too_many("parallelism", parallelism, message);
     }
-    if completions.is_some_and(|completions| max_failed > completions) {
+    if spec.set("maxFailedIndexes").is_some() && completions.is_some_and(|completions| max_failed > completions) {
         too_many("maxFailedIndexes", max_failed, "must be less than or equal to completions".to_owned());
     }
     if max_failed > MOST_PARALLEL {
