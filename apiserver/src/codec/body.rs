@@ -164,9 +164,8 @@ pub fn read_as(
             (object, Vec::new())
         }
         Encoding::Cbor => {
-            let (api_version, kind) = cbor::interpret(bytes).map_err(|error| {
-                unrecognized(format!("unable to determine group/version/kind: {error}"))
-            })?;
+            let (api_version, kind) = cbor::interpret(bytes)
+                .map_err(|error| unrecognized(format!("unable to determine group/version/kind: {error}")))?;
             // What is no version counts as none.
             let api_version = GroupVersion::parse(&api_version).map_or_else(|_| String::new(), |_| api_version);
             let cannot = |error: String| misfit(&api_version, &kind, &error);
@@ -175,23 +174,18 @@ pub fn read_as(
             (decoded.value, decoded.unknown.map(|error| error.to_string()).into_iter().collect())
         }
         Encoding::Json => {
-            let parsed = json::decode(bytes, Some(expected.schema)).map_err(|error| {
-                unrecognized(format!("couldn't get version/kind; json parse error: {error}"))
-            })?;
+            let parsed = json::decode(bytes, Some(expected.schema))
+                .map_err(|error| unrecognized(format!("couldn't get version/kind; json parse error: {error}")))?;
             checked = Some(parsed.type_error);
             (parsed.value, parsed.strict)
         }
         Encoding::Yaml => {
             let text = String::from_utf8_lossy(bytes);
-            let parsed = apimachinery::yaml::decode(&text)
-                .map_err(|error| unrecognized(error.to_string()))?;
+            let parsed = apimachinery::yaml::decode(&text).map_err(|error| unrecognized(error.to_string()))?;
             // As upstream: YAML becomes JSON, and JSON is read under the type.
             let as_json = json::to_vec(&parsed.value);
-            let typed =
-                json::decode(&as_json, Some(expected.schema)).map_err(|error| Misread {
-                    error: error.to_string(),
-                    about: About::Unrecognized(None),
-                })?;
+            let typed = json::decode(&as_json, Some(expected.schema))
+                .map_err(|error| Misread { error: error.to_string(), about: About::Unrecognized(None) })?;
             let mut strict: Vec<String> = parsed.strict.into_iter().collect();
             strict.extend(typed.strict);
             checked = Some(typed.type_error);

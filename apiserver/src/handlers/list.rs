@@ -179,11 +179,11 @@ async fn snapshot(
     prefix: &str,
 ) -> Result<(Snapshot, Option<String>), Status> {
     if !options.continue_token.is_empty() {
+        let token = ContinueToken::decode(&options.continue_token, prefix)
+            .map_err(|error| Status::bad_request(format!("invalid continue token: {error}")))?;
         if !options.resource_version.is_empty() && options.resource_version != "0" {
             return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
         }
-        let token = ContinueToken::decode(&options.continue_token, prefix)
-            .map_err(|error| Status::bad_request(format!("invalid continue token: {error}")))?;
         let snapshot = match u64::try_from(token.revision) {
             Ok(revision) => cache.snapshot_at(revision).await.map_err(|error| match error {
                 crate::cache::Error::TooOld { .. } => errors::continue_expired(),

@@ -152,7 +152,12 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
         }
         return subresources::dispatch(cx, &served, body).await;
     }
-    let verb = match (&cx.method, info.parts.len() > 1) {
+    // What is only created has no place for single objects.
+    let named = info.parts.len() > 1;
+    if named && !resource.custom && !["get", "update", "patch", "delete"].iter().any(|verb| resource.has_verb(verb)) {
+        return Err(unknown_resource());
+    }
+    let verb = match (&cx.method, named) {
         (&Method::GET, _) if info.verb == "watch" => "watch",
         (&Method::GET, true) => "get",
         (&Method::GET, false) => "list",

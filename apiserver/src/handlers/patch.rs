@@ -134,9 +134,6 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
             ));
         }
         store::place(cx, &target, &mut new)?;
-        if new.name().is_empty() && applies {
-            new.set_name(&change_name);
-        }
         update::name_matches(&mut new, &change_name)?;
         Ok(new)
     };
@@ -318,8 +315,9 @@ impl Patch {
                 ))),
             };
         }
-        let decoded = apimachinery::yaml::decode(&String::from_utf8_lossy(&self.bytes))
-            .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+        let decoded = apimachinery::yaml::decode(&String::from_utf8_lossy(&self.bytes)).map_err(|error| {
+            Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {error}"))
+        })?;
         let config = match decoded.value {
             Value::Null => Value::Object(Map::new()),
             config => config,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::field::{self, ErrorList, Path};
-use apimachinery::gvk::GroupKind;
+use apimachinery::gvk::{GroupKind, GroupResource};
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
 use axum::body::Body;
@@ -158,7 +158,7 @@ async fn bound(cx: &Context, namespace: &str, request: &Value) -> Result<Binding
     let entry = get::read_at(&served, place, &name, Freshness::Consistent).await?;
     if !uid.is_empty() && uid != entry.uid() {
         return Err(Status::conflict(
-            &served.group_resource(),
+            &GroupResource::new("", kind),
             &name,
             format!(
                 "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"

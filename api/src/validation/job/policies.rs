@@ -27,7 +27,11 @@ pub(super) fn check(spec: &Value, path: &Path, errors: &mut ErrorList) {
         if is_indexed(spec) {
             success(policy, spec, &path.child("rules"), errors);
         } else {
-            errors.push(field::invalid(&path, diff::shown("SuccessPolicy", policy), "requires indexed completion mode"));
+            errors.push(field::invalid(
+                &path,
+                diff::shown("SuccessPolicy", policy),
+                "requires indexed completion mode",
+            ));
         }
     }
     if let Some(replacement) = spec.set("podReplacementPolicy").and_then(Value::as_str) {
