@@ -39,6 +39,11 @@ fn resources_of(rows: &[Arc<Served>]) -> Vec<&Resource> {
     rows.iter().map(|served| served.resource.as_ref()).collect()
 }
 
+/// Whether there is anything of a group.
+pub fn knows(cx: &Context, group: &str) -> bool {
+    cx.server.registry.serves_group(group) || rows(cx).iter().any(|served| *served.resource.group == *group)
+}
+
 /// Whether the client prefers the aggregated form.
 fn wants_aggregated(cx: &Context) -> bool {
     let header = cx.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();

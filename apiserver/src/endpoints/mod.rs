@@ -79,7 +79,7 @@ pub async fn dispatch(cx: &mut Context, _body: Body) -> Result<Response, Status>
         ["api", version] => return only_get(cx, |cx| discovery::resources(cx, "", version)),
         ["apis"] => return discovery::groups(cx),
         ["apis", group] => return discovery::group(cx, group),
-        ["apis", group, _] if !cx.server.registry.serves_group(group) => None,
+        ["apis", group, _] if !discovery::knows(cx, group) => None,
         ["apis", group, version] => return only_get(cx, |cx| discovery::resources(cx, group, version)),
         _ => None,
     };
