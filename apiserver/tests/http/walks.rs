@@ -184,6 +184,18 @@ async fn paths_and_methods() {
     let elsewhere = server.post("/api/v1/endpoints", &object("v1", "Endpoints", "x")).await;
     assert!(routed.warnings.iter().any(|warning| warning.contains(warned)), "{:?}", routed.warnings);
     assert_eq!((elsewhere.code, elsewhere.warnings.len()), (405, 0));
+    // A limit holds for a list from anywhere but a cache, which upstream has for everything but events.
+    for name in ["a", "b"] {
+        server.post(MAPS, &object("v1", "ConfigMap", name)).await;
+        let mut event = object("v1", "Event", name);
+        event["involvedObject"] = json!({"kind": "Pod", "name": "p", "namespace": "default"});
+        assert_eq!(server.post("/api/v1/namespaces/default/events", &event).await.code, 201);
+    }
+    for (plural, count) in [("configmaps", 2), ("events", 1)] {
+        let path = format!("/api/v1/namespaces/default/{plural}?limit=1&resourceVersion=0");
+        let items = server.get(&path).await.body["items"].as_array().map_or(0, Vec::len);
+        assert_eq!(items, count, "{plural}");
+    }
     // The token is looked at before what does not go with it.
     let answer = server.get("/api/v1/namespaces/default/pods?continue=abc&resourceVersion=5").await;
     assert!(answer.message().starts_with("invalid continue token"), "{}", answer.message());
@@ -277,4 +289,67 @@ async fn accepted_forms() {
         let told = answer.text.contains("details");
         assert_eq!((answer.code, told), (code, details), "{path} {accept}: {}", answer.text);
     }
+}
+
+/// Messages show structs as upstream holds them, and say no more than upstream does.
+#[tokio::test]
+async fn validation() {
+    let server = Fixture::new().await;
+    let pods = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
+    let job = |spec: Value| {
+        let mut job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": spec});
+        job["spec"]["template"] = pods.clone();
+        job
+    };
+    let rules = json!({"rules": [{"succeededIndexes": "0-1", "succeededCount": 1}]});
+    let mut range = object("networking.k8s.io/v1", "ServiceCIDR", "r");
+    range["spec"] = json!({"cidrs": ["10.1.0.0/16", "fd00::/112", "10.2.0.0/16"]});
+    let mut node = object("v1", "Node", "n");
+    node["spec"] = json!({"podCIDR": "10.3.0.0/24", "podCIDRs": ["10.3.0.0/24", "x"]});
+    let mut policy = object("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy", "m");
+    let constraints = json!({"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["DELETE"]}]});
+    let expression = json!({"expression": "Object{metadata: Object.metadata{labels: {'a': variables.x}}}"});
+    policy["spec"] = json!({"matchConstraints": constraints, "reinvocationPolicy": "Never", "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": expression}]});
+    const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
+    for (path, body, part, causes) in [
+        (
+            JOBS,
+            job(json!({"successPolicy": rules})),
+            "{\"Rules\":[{\"SucceededIndexes\":\"0-1\",\"SucceededCount\":1}]}: requires indexed completion mode",
+            1,
+        ),
+        (JOBS, job(json!({"completionMode": "Indexed", "completions": -1})), "must be greater than or equal to 0", 1),
+        (
+            "/apis/networking.k8s.io/v1/servicecidrs",
+            range,
+            "{\"CIDRs\":[\"10.1.0.0/16\",\"fd00::/112\",\"10.2.0.0/16\"]}: may only hold up to 2 values",
+            1,
+        ),
+        ("/api/v1/nodes", node, "may specify no more than one CIDR for each IP family", 3),
+        (
+            "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies",
+            policy.clone(),
+            "supported values: \"*\", \"CONNECT\", \"CREATE\", \"UPDATE\"",
+            2,
+        ),
+        ("/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies", policy, "undefined field 'x'", 2),
+    ] {
+        let answer = server.post(path, &body).await;
+        let count = answer.body["details"]["causes"].as_array().map_or(0, Vec::len);
+        assert!(answer.message().contains(part), "{path}: {}", answer.message());
+        assert_eq!((answer.code, count), (422, causes), "{path}: {}", answer.message());
+    }
+    // A review keeps what it was sent where nothing is found out; a service without an address has no policy for it.
+    let mut review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": "x"}});
+    review["status"] = json!({"audiences": ["a"], "authenticated": true});
+    let answer = server.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await;
+    assert_eq!(answer.body["status"]["audiences"], json!(["a"]), "{}", answer.text);
+    assert_eq!(answer.body["status"]["authenticated"], Value::Null, "{}", answer.text);
+    const SERVICES: &str = "/api/v1/namespaces/default/services";
+    let mut service = object("v1", "Service", "s");
+    service["spec"] = json!({"ports": [{"port": 80}]});
+    assert_eq!(server.post(SERVICES, &service).await.code, 201);
+    let patch = json!({"spec": {"type": "ExternalName", "externalName": "a.b"}}).to_string();
+    let answer = server.ask("PATCH", &format!("{SERVICES}/s"), MERGE, patch).await;
+    assert_eq!((answer.code, &answer.body["spec"]["internalTrafficPolicy"]), (200, &Value::Null), "{}", answer.text);
 }

@@ -166,6 +166,10 @@ fn drop_of_type(new: &mut Value, old: &Value) {
     if is_reached_from_outside(old) && !is_reached_from_outside(new) {
         drop(new, "externalTrafficPolicy");
     }
+    // Only what is reached by a cluster IP has a policy for it; upstream leaves it out of what is read.
+    if kind(new) == "ExternalName" {
+        new.remove_at(&[SPEC, "internalTrafficPolicy"]);
+    }
     if kind(new) != "LoadBalancer" && new.at(&["status", "loadBalancer"]).is_some() {
         new.set_at(&["status", "loadBalancer"], json!({}));
     }
