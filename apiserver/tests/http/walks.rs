@@ -345,6 +345,21 @@ async fn validation() {
     let answer = server.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await;
     assert_eq!(answer.body["status"]["audiences"], json!(["a"]), "{}", answer.text);
     assert_eq!(answer.body["status"]["authenticated"], Value::Null, "{}", answer.text);
+    // A token is asked for in the name of one account only.
+    const TOKEN: &str = "/api/v1/namespaces/default/serviceaccounts/a/token";
+    server.post("/api/v1/namespaces/default/serviceaccounts", &object("v1", "ServiceAccount", "a")).await;
+    for (metadata, code) in [
+        // This server signs none: the name alone is fine.
+        (json!({"name": "a", "namespace": "default"}), 404),
+        (json!({"name": "x"}), 422),
+        (json!({"namespace": "x", "name": "x"}), 400),
+        (json!({"uid": "x"}), 409),
+    ] {
+        let mut request = object("authentication.k8s.io/v1", "TokenRequest", "a");
+        request["metadata"] = metadata;
+        request["spec"] = json!({"audiences": ["x"]});
+        assert_eq!(server.post(TOKEN, &request).await.code, code, "{request}");
+    }
     const SERVICES: &str = "/api/v1/namespaces/default/services";
     let mut service = object("v1", "Service", "s");
     service["spec"] = json!({"ports": [{"port": 80}]});

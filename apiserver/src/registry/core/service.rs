@@ -166,12 +166,15 @@ fn drop_of_type(new: &mut Value, old: &Value) {
     if is_reached_from_outside(old) && !is_reached_from_outside(new) {
         drop(new, "externalTrafficPolicy");
     }
-    // Only what is reached by a cluster IP has a policy for it; upstream leaves it out of what is read.
-    if kind(new) == "ExternalName" {
-        new.remove_at(&[SPEC, "internalTrafficPolicy"]);
-    }
     if kind(new) != "LoadBalancer" && new.at(&["status", "loadBalancer"]).is_some() {
         new.set_at(&["status", "loadBalancer"], json!({}));
+    }
+}
+
+/// Only what is reached by a cluster IP has a policy for it; upstream leaves it out of whatever is read.
+fn drop_unneeded_policy(service: &mut Value) {
+    if kind(service) == "ExternalName" {
+        service.remove_at(&[SPEC, "internalTrafficPolicy"]);
     }
 }
 
@@ -188,7 +191,12 @@ impl Hooks for Service {
     fn prepare_update(&self, cx: &HookContext<'_>, new: &mut Value, old: &Value) {
         if cx.subresource.is_empty() {
             drop_of_type(new, old);
+            drop_unneeded_policy(new);
         }
+    }
+
+    fn read_back(&self, object: &mut Value) {
+        drop_unneeded_policy(object);
     }
 
     async fn reserve(
