@@ -175,7 +175,7 @@ pub fn of(group: &str, plural: &str) -> Rules {
             conditional(Rules { hooks: &apiextensions::CustomResourceDefinition, ..workload() })
         }
         ("apiregistration.k8s.io", "apiservices") => {
-            conditional(Rules { status_update: KeepSpecAndLabels, hooks: &apiregistration::ApiService, ..status_only })
+            conditional(Rules { status_update: ResetMetadata, hooks: &apiregistration::ApiService, ..status_only })
         }
         ("storagemigration.k8s.io" | "internal.apiserver.k8s.io", _) => {
             conditional(Rules { status_update: ResetMetadata, ..status_only })

@@ -345,6 +345,12 @@ async fn validation() {
     let answer = server.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await;
     assert_eq!(answer.body["status"]["audiences"], json!(["a"]), "{}", answer.text);
     assert_eq!(answer.body["status"]["authenticated"], Value::Null, "{}", answer.text);
+    // Who writes the status of an APIService writes nothing else.
+    let patch = json!({"metadata": {"annotations": {"a": "b"}, "labels": {"c": "d"}}}).to_string();
+    let answer =
+        server.ask("PATCH", "/apis/apiregistration.k8s.io/v1/apiservices/v1./status?dryRun=All", MERGE, patch).await;
+    let metadata = &answer.body["metadata"];
+    assert_eq!((answer.code, &metadata["annotations"], &metadata["labels"]["c"]), (200, &Value::Null, &Value::Null));
     // A token is asked for in the name of one account only.
     const TOKEN: &str = "/api/v1/namespaces/default/serviceaccounts/a/token";
     server.post("/api/v1/namespaces/default/serviceaccounts", &object("v1", "ServiceAccount", "a")).await;
