@@ -9,10 +9,7 @@ pub struct Pod;
 
 impl Hooks for Pod {
     fn prepare_create(&self, cx: &HookContext<'_>, object: &mut Value) {
-        // A class that the client claims stays, as upstream leaves it.
-        let claimed = object.str_at(&["status", "qosClass"]).filter(|class| !class.is_empty());
-        let class = claimed.unwrap_or_else(|| api::qos::class(object));
-        let mut status = json!({"phase": "Pending", "qosClass": class});
+        let mut status = json!({"phase": "Pending", "qosClass": api::qos::class(object)});
         if !object.list_at(&["spec", "schedulingGates"]).is_empty() {
             status["conditions"] = json!([{
                 "type": "PodScheduled",
