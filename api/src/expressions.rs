@@ -204,17 +204,23 @@ impl Refusal {
 /// # Errors
 /// In upstream's words.
 pub fn compile(env: &Env, expression: &str, types: &[Type]) -> Result<Program, Refusal> {
-    let program = env.compile(expression).map_err(|error| match error {
-        CompileError::Issues(issues) => Refusal::Invalid(format!("compilation failed: {issues}")),
-        CompileError::Program(error) => Refusal::Internal(format!("program instantiation failed: {error}")),
-    })?;
-    let found = program.output_type();
+    // The type is looked at before the plan.
+    match env.compile(expression) {
+        Ok(program) => misfit(program.output_type(), types).map_or(Ok(program), Err),
+        Err(CompileError::Issues(issues)) => Err(Refusal::Invalid(format!("compilation failed: {issues}"))),
+        Err(CompileError::Program(error, found)) => Err(misfit(&found, types)
+            .unwrap_or_else(|| Refusal::Internal(format!("program instantiation failed: {error}")))),
+    }
+}
+
+/// What is wrong with a type that is none of those wanted.
+fn misfit(found: &Type, types: &[Type]) -> Option<Refusal> {
     if types.is_empty() || types.contains(found) {
-        return Ok(program);
+        return None;
     }
     let found = declared(found);
     let names: Vec<String> = types.iter().map(declared).collect();
-    Err(Refusal::Invalid(match names.as_slice() {
+    Some(Refusal::Invalid(match names.as_slice() {
         [one] => format!("must evaluate to {one} but got {found}"),
         _ => format!("must evaluate to one of [{}] but got {found}", names.join(" ")),
     }))
@@ -245,7 +251,7 @@ pub fn object() -> Type {
 /// The variables of a policy, each of which may use those before it.
 #[derive(Clone, Debug, Default)]
 pub struct Variables {
-    /// Whether the policy has any: otherwise there is no `variables` either.
+    /// Whether there is `variables` to speak of.
     any: bool,
     fields: BTreeMap<String, FieldDecl>,
 }
@@ -254,6 +260,11 @@ impl Variables {
     /// The variables of a policy with `count` of them, none of which is declared yet.
     pub fn of(count: usize) -> Self {
         Self { any: count > 0, ..Self::default() }
+    }
+
+    /// The variables of a policy that may have none and still speak of them, as mutating ones may.
+    pub fn always() -> Self {
+        Self { any: true, ..Self::default() }
     }
 
     /// Declares a variable; `None` for one that does not compile.
@@ -308,6 +319,8 @@ mod tests {
             ("request.userInfo.username == 'a' && namespaceObject.metadata.labels.x == 'y'", ""),
             ("authorizer.requestResource.check('get').allowed()", ""),
             ("1", "must evaluate to bool but got int"),
+            ("int('x')", "must evaluate to bool but got int"),
+            ("int('x') == 1", "program instantiation failed: type conversion error from 'string' to 'int'"),
             ("object.x", "must evaluate to bool but got dyn"),
             (
                 "params.x == 1",

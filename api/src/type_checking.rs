@@ -178,7 +178,7 @@ fn issues(policy: &Value, checked: &Checked, params: Option<Option<Arc<DeclType>
     match variables.within(&env).compile(text) {
         Err(cel::CompileError::Issues(issues)) => Some(issues.to_string()),
         // Nothing is evaluated here, so what cannot be planned does not matter.
-        Ok(_) | Err(cel::CompileError::Program(_)) => None,
+        Ok(_) | Err(cel::CompileError::Program(..)) => None,
     }
 }
 

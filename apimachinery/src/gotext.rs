@@ -45,6 +45,31 @@ pub fn is_print(c: char) -> bool {
         | 0x2060..=0x206f | 0xd800..=0xf8ff | 0xfeff | 0xfff0..=0xfffb | 0xfffe..=0xffff | 0xe0000..=0x10ffff)
 }
 
+/// What `encoding/json` calls a value that it cannot decode.
+pub fn json_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// The Go type that a decoded value has, `%T`; `nil` is how the place prints the lack of one.
+pub fn type_of(value: &Value, nil: &'static str) -> &'static str {
+    match value {
+        Value::Null => nil,
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_i64() => "int64",
+        Value::Number(_) => "float64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
 /// `json.Marshal` of a tree: compact, keys sorted, HTML characters escaped.
 pub fn json(value: &Value) -> String {
     html(crate::json::to_text(value))

@@ -90,14 +90,24 @@ pub enum CompileError {
     /// Its syntax or its types are wrong.
     Issues(Issues),
     /// A constant part of it has no value. Upstream's words for that begin with `program instantiation failed: `.
-    Program(Error),
+    Program(Error, Type),
+}
+
+impl CompileError {
+    /// The type of an expression that is well formed, but cannot be planned.
+    pub fn output_type(&self) -> Option<&Type> {
+        match self {
+            CompileError::Issues(_) => None,
+            CompileError::Program(_, output) => Some(output),
+        }
+    }
 }
 
 impl std::fmt::Display for CompileError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             CompileError::Issues(issues) => issues.fmt(f),
-            CompileError::Program(error) => error.fmt(f),
+            CompileError::Program(error, _) => error.fmt(f),
         }
     }
 }
@@ -119,10 +129,14 @@ impl Env {
         if !issues.is_empty() {
             return Err(CompileError::Issues(Issues::new(parsed.source, issues)));
         }
-        let plan = eval::plan(self, &parsed.expr, &checked).map_err(CompileError::Program)?;
+        let output = checked.type_of(parsed.expr.id).clone();
+        let plan = match eval::plan(self, &parsed.expr, &checked) {
+            Ok(plan) => plan,
+            Err(error) => return Err(CompileError::Program(error, output)),
+        };
         Ok(Program {
             plan,
-            output: checked.type_of(parsed.expr.id).clone(),
+            output,
             cost: cost::estimate(self, &parsed.expr, &checked),
             names: self.variables_in(&parsed.expr),
         })

@@ -40,7 +40,7 @@ fn outcome(env: &Env, expression: &str) -> String {
         Err(CompileError::Issues(issues)) => {
             return format!("x {}", escaped(issues.to_string().lines().next().unwrap_or_default()));
         }
-        Err(CompileError::Program(error)) => return format!("p {}", escaped(&error.to_string())),
+        Err(CompileError::Program(error, _)) => return format!("p {}", escaped(&error.to_string())),
     };
     let object = json!({"a": "x", "n": 3, "l": [1, 2]});
     let variables = Activation::new().with("object", Value::from_json(&object, None).unwrap());

@@ -99,6 +99,11 @@ impl Checks {
         })
     }
 
+    /// The path of every check.
+    pub fn paths(&self) -> Vec<String> {
+        self.list.read().iter().map(|(name, _)| format!("/{}/{name}", self.endpoint)).collect()
+    }
+
     /// The routes `/<endpoint>` and `/<endpoint>/<check>`.
     pub fn router(&self) -> Router {
         Router::new()

@@ -117,7 +117,7 @@ pub struct Compiled {
 fn text_of(error: &CompileError, issues: &str, program: &str) -> String {
     match error {
         CompileError::Issues(_) => format!("{issues}: {error}"),
-        CompileError::Program(_) => format!("{program}: {error}"),
+        CompileError::Program(..) => format!("{program}: {error}"),
     }
 }
 
@@ -138,32 +138,33 @@ fn compile_one(rule: &Rule, node: &Node, env: &Env) -> Compiled {
         return out;
     }
     match env.compile(&rule.rule) {
-        Err(error) => {
+        Err(error) if error.output_type().is_none_or(|found| *found == Type::Bool) => {
             out.error = Some(text_of(&error, "compilation failed", "program instantiation failed"));
             return out;
         }
-        Ok(program) if *program.output_type() != Type::Bool => {
-            out.error = Some("cel expression must evaluate to a bool".to_owned());
-            return out;
-        }
-        Ok(program) => {
+        Ok(program) if *program.output_type() == Type::Bool => {
             out.uses_old_self = program.mentions("oldSelf");
             out.program = Some(program);
+        }
+        // The type is looked at before the plan.
+        Ok(_) | Err(_) => {
+            out.error = Some("cel expression must evaluate to a bool".to_owned());
+            return out;
         }
     }
     if !rule.message_expression.is_empty() {
         match env.compile(&rule.message_expression) {
-            Err(error) => {
+            Err(error) if error.output_type().is_none_or(|found| *found == Type::String) => {
                 let text =
                     text_of(&error, "messageExpression compilation failed", "messageExpression instantiation failed");
                 out.message_error = Some(text);
                 return out;
             }
-            Ok(program) if *program.output_type() != Type::String => {
+            Ok(program) if *program.output_type() == Type::String => out.message = Some(program),
+            Ok(_) | Err(_) => {
                 out.message_error = Some("messageExpression must evaluate to a string".to_owned());
                 return out;
             }
-            Ok(program) => out.message = Some(program),
         }
     }
     if !rule.field_path.is_empty() {

@@ -17,7 +17,7 @@ const MOST_ANNOTATIONS: usize = 20;
 const LONGEST_EXPRESSION: usize = 5 * 1024;
 
 pub(super) fn policy(policy: &Value, errors: &mut ErrorList) {
-    let scope = what_and_when(policy, |_, _, _| {}, errors);
+    let scope = what_and_when(policy, Variables::of(policy["spec"].list("variables").len()), |_, _, _| {}, errors);
     let (spec, path) = (&policy["spec"], Path::new("spec"));
     if spec.list("validations").is_empty() && spec.list("auditAnnotations").is_empty() {
         for name in ["validations", "auditAnnotations"] {
@@ -36,6 +36,7 @@ pub(super) fn policy(policy: &Value, errors: &mut ErrorList) {
 /// Answers what their other expressions may use.
 pub(super) fn what_and_when(
     policy: &Value,
+    variables: Variables,
     rules: impl Fn(&Value, &Path, &mut ErrorList),
     errors: &mut ErrorList,
 ) -> Scope {
@@ -61,7 +62,7 @@ pub(super) fn what_and_when(
     }
     let params = spec.set("paramKind").is_some();
     webhook::match_conditions(spec.list("matchConditions"), params, &path.child("matchConditions"), errors);
-    let mut scope = Scope { params, variables: Variables::of(spec.list("variables").len()) };
+    let mut scope = Scope { params, variables };
     for (i, one) in spec.list("variables").iter().enumerate() {
         variable(one, &mut scope, &path.child("variables").index(i), errors);
     }

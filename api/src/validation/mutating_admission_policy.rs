@@ -7,13 +7,13 @@ use super::admission_policy::{Scope, match_resources, param_ref, what_and_when};
 use super::checks::{messages, name_is_subdomain, one_of};
 use super::object_meta;
 use super::webhook_configuration::expression;
-use crate::expressions;
+use crate::expressions::{self, Variables};
 use crate::read::Read;
 
-const OPERATIONS: [&str; 3] = ["*", "CREATE", "UPDATE"];
+const OPERATIONS: [&str; 4] = ["*", "CONNECT", "CREATE", "UPDATE"];
 
 pub(super) fn policy(policy: &Value, errors: &mut ErrorList) {
-    let scope = what_and_when(policy, operations, errors);
+    let scope = what_and_when(policy, Variables::always(), operations, errors);
     let (spec, path) = (&policy["spec"], Path::new("spec"));
     let mutations = spec.list("mutations");
     if mutations.is_empty() {
@@ -25,7 +25,7 @@ pub(super) fn policy(policy: &Value, errors: &mut ErrorList) {
     one_of(spec.text("reinvocationPolicy"), &["IfNeeded", "Never"], &path.child("reinvocationPolicy"), errors);
 }
 
-/// Only what is created or updated can be changed on the way.
+/// What is deleted cannot be changed on the way.
 fn operations(resources: &Value, path: &Path, errors: &mut ErrorList) {
     for rule in resources.list("resourceRules") {
         for operation in rule.texts("operations").filter(|operation| !OPERATIONS.contains(operation)) {

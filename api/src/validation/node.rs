@@ -34,8 +34,9 @@ pub(super) fn create(node: &Value, errors: &mut ErrorList) {
         let message = format!("invalid PodCIDRs. failed to check with dual stack with error:{why}");
         errors.push(field::internal(&path, message));
     }
-    let v6 = cidrs.iter().filter(|c| c.contains(':')).count();
-    if cidrs.len() > 1 && (v6 == 0 || v6 == cidrs.len() || cidrs.len() > 2) {
+    let families: Option<BTreeSet<bool>> =
+        cidrs.iter().map(|cidr| super::checks::sloppy_cidr(cidr).map(|_| cidr.contains(':'))).collect();
+    if cidrs.len() > 1 && (families.is_none_or(|families| families.len() < 2) || cidrs.len() > 2) {
         let message = "may specify no more than one CIDR for each IP family";
         errors.push(field::invalid(&path, &node["spec"]["podCIDRs"], message));
     }

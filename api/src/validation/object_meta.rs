@@ -17,6 +17,14 @@ pub(super) fn create(object: &Value, namespaced: bool, check: NameCheck, errors:
     kube_finalizers(&object["metadata"], errors);
 }
 
+/// As [`create`], of kinds whose name counts only once it was generated.
+pub(super) fn generated(object: &Value, namespaced: bool, check: NameCheck, errors: &mut ErrorList) {
+    let (meta, path) = (&object["metadata"], Path::new("metadata"));
+    name(meta, check, &path, errors);
+    common(meta, namespaced, &path, errors);
+    kube_finalizers(meta, errors);
+}
+
 fn kube_finalizers(meta: &Value, errors: &mut ErrorList) {
     const STANDARD: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
     for (i, finalizer) in meta.texts("finalizers").enumerate() {
@@ -40,13 +48,17 @@ pub(super) fn generic_at(meta: &Value, namespaced: bool, check: NameCheck, path:
     if !generate.is_empty() {
         messages(check(generate, true), generate, &path.child("generateName"), errors);
     }
+    name(meta, check, path, errors);
+    common(meta, namespaced, path, errors);
+}
+
+fn name(meta: &Value, check: NameCheck, path: &Path, errors: &mut ErrorList) {
     let name = meta.text("name");
     if name.is_empty() {
         errors.push(field::required(&path.child("name"), "name or generateName is required"));
     } else {
         messages(check(name, false), name, &path.child("name"), errors);
     }
-    common(meta, namespaced, path, errors);
 }
 
 fn common(meta: &Value, namespaced: bool, path: &Path, errors: &mut ErrorList) {

@@ -1,7 +1,7 @@
 //! Secret: keys, size, and what each type must hold.
 
 use apimachinery::field::{self, ErrorList, Path};
-use apimachinery::{json, names};
+use apimachinery::{gotext, json, names};
 use base64::Engine;
 use serde_json::Value;
 
@@ -61,12 +61,7 @@ fn docker_config(data: &Value, key: &'static str, path: &Path, errors: &mut Erro
         Err(error) => error.message,
         Ok(Value::Object(_) | Value::Null) => return,
         Ok(other) => {
-            let kind = match other {
-                Value::Array(_) => "array",
-                Value::String(_) => "string",
-                Value::Bool(_) => "bool",
-                _ => "number",
-            };
+            let kind = gotext::json_kind(&other);
             format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}")
         }
     };

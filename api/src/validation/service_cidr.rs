@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::checks::{
     IMMUTABLE, dns1123_subdomain, immutable_struct, messages, name_is_subdomain, sloppy_ip, strict_cidr, strict_ip,
 };
-use super::object_meta;
+use super::{diff, object_meta};
 use crate::read::Read;
 
 pub(super) fn create(cidr: &Value, errors: &mut ErrorList) {
@@ -23,7 +23,7 @@ fn spec(spec: &Value, errors: &mut ErrorList) {
         return;
     }
     if cidrs.len() > 2 {
-        errors.push(field::invalid(&path, spec, "may only hold up to 2 values"));
+        errors.push(field::invalid(&path, diff::shown("ServiceCIDRSpec", spec), "may only hold up to 2 values"));
         return;
     }
     for (i, cidr) in cidrs.iter().enumerate() {

@@ -87,7 +87,7 @@ pub(super) fn pod_template_update(new: &Value, old: &Value, errors: &mut ErrorLi
 }
 
 pub(super) fn replication_controller(object: &Value, errors: &mut ErrorList) {
-    object_meta::create(object, true, name_is_long_name, errors);
+    object_meta::generated(object, true, name_is_long_name, errors);
     replication_controller_spec(&object["spec"], errors);
 }
 

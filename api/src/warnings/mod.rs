@@ -10,6 +10,7 @@ mod secret;
 mod storage;
 
 use apimachinery::field::Path;
+use apimachinery::quantity::Quantity;
 use apimachinery::{gotext, names};
 use serde_json::Value;
 
@@ -78,6 +79,7 @@ fn kind(resource: &Resource, subresource: &str, new: &Value, old: Option<&Value>
         ("", "ServiceAccount", "") => service_account(new, old, out),
         ("", "PersistentVolume", "") => storage::volume(new, out),
         ("", "PersistentVolumeClaim", "") => storage::claim(new, out),
+        ("", "ResourceQuota", "") if old.is_none() => quota(new, out),
         ("storage.k8s.io", "StorageClass", "") => storage::class(new, out),
         ("storage.k8s.io", "CSIStorageCapacity", "") => storage::capacity(new, out),
         ("storage.k8s.io", "CSIDriver", "") => storage::driver(new, old, out),
@@ -98,6 +100,24 @@ fn kind(resource: &Resource, subresource: &str, new: &Value, old: Option<&Value>
             }
         }
         _ => {}
+    }
+}
+
+/// Requests of which a quota allows more than of limits.
+fn quota(quota: &Value, out: &mut Vec<String>) {
+    let hard = &quota["spec"]["hard"];
+    for (resource, bare) in [("cpu", true), ("memory", true), ("storage", false), ("ephemeral-storage", false)] {
+        let names = [format!("requests.{resource}"), resource.to_owned()];
+        let Some(name) = names.iter().take(1 + usize::from(bare)).find(|name| hard.set(name).is_some()) else {
+            continue;
+        };
+        let limits = format!("limits.{resource}");
+        let parse = |name: &str| Quantity::parse(hard.set(name)?.as_str()?).ok();
+        if let (Some(request), Some(limit)) = (parse(name), parse(&limits))
+            && request > limit
+        {
+            out.push(format!("ResourceQuota {name} ({request}) should be less than {limits} ({limit})"));
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::compare::item_element;
 use super::{PathElement, is_deduced};
+use crate::gotext;
 use crate::patch::go_value;
 use crate::schema::{ListKind, Type, TypeRef};
 use serde_json::Value;
@@ -78,7 +79,7 @@ impl Walk {
                 self.error(&format!("expected string, got &value.valueUnstructured{{Value:{}}}", go_syntax(value)));
             }
             Type::Int32 | Type::Int64 | Type::Double if !value.is_number() => {
-                self.error(&format!("expected numeric (int or float), got {}", go_type(value)));
+                self.error(&format!("expected numeric (int or float), got {}", gotext::type_of(value, "<nil>")));
             }
             Type::Bool if !value.is_boolean() => self.error(&format!("expected boolean, got {}", pointer(value))),
             // What may be a number or a string has no type in the schema, and so is anything.
@@ -127,19 +128,6 @@ fn go_syntax(value: &Value) -> String {
             format!("map[string]interface {{}}{{{}}}", fields.join(", "))
         }
         other => go_value(other),
-    }
-}
-
-/// Go's `%T`.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_i64() => "int64",
-        Value::Number(_) => "float64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }
 

@@ -6,6 +6,7 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::{Error, JsonPath, Node, Slice};
+use crate::gotext;
 
 type Item<'a> = Cow<'a, Value>;
 
@@ -102,7 +103,9 @@ impl Run {
                             let elements = children(item);
                             found.extend(indices(slice, list.len())?.map(|i| elements[i].clone()));
                         }
-                        other => return Err(Error::new(format!("{} is not array or slice", go_type(other)))),
+                        other => {
+                            return Err(Error::new(format!("{} is not array or slice", gotext::type_of(other, "nil"))));
+                        }
                     }
                 }
                 found
@@ -266,18 +269,5 @@ fn order(left: &Value, right: &Value) -> Result<Ordering, Error> {
             _ => Ok(a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal)),
         },
         _ => Err(Error::new("invalid type for comparison")),
-    }
-}
-
-/// The Go type a decoded value has, which error texts name.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nil",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }

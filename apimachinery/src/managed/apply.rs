@@ -48,8 +48,10 @@ pub fn apply(live: Option<&Value>, config: &Value, force: bool, request: &Reques
 
 /// Go's text of a group, version and kind.
 fn group_version_kind(object: &Value) -> String {
-    let version = GroupVersion::parse(object.api_version()).unwrap_or_default();
-    format!("{}/{}, Kind={}", version.group, version.version, object.kind())
+    match GroupVersion::parse(object.api_version()) {
+        Ok(version) => format!("{}/{}, Kind={}", version.group, version.version, object.kind()),
+        Err(_) => "/, Kind=".to_owned(),
+    }
 }
 
 /// `kubectl apply` without `--server-side` must find the configuration that was applied last.

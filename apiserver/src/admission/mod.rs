@@ -98,6 +98,8 @@ pub struct Attributes<'a> {
     pub namespace: String,
     /// Empty while a name has yet to be generated.
     pub name: String,
+    /// What a name will be generated from.
+    pub base: String,
     pub user: &'a Arc<UserInfo>,
     pub dry_run: bool,
     /// What the user should know; see [`Attributes::warn`].
@@ -137,7 +139,8 @@ impl Attributes<'_> {
 
     /// The 403 of a plugin.
     pub fn forbidden(&self, error: impl std::fmt::Display) -> Status {
-        Status::forbidden(&self.served.group_resource(), &self.name, error)
+        let name = [&self.name, &self.base].into_iter().find(|name| !name.is_empty());
+        Status::forbidden(&self.served.group_resource(), name.map_or("Unknown", |name| name), error)
     }
 
     /// The refusal while nobody can tell what webhooks and policies there are.

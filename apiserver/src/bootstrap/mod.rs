@@ -43,21 +43,28 @@ const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
 /// How often everything is looked at again; upstream's endpoint reconciler has the same period.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// The post-start hooks of upstream that have a counterpart here, and what they wait for.
-const HOOKS: [&str; 15] = [
+/// The post-start hooks of upstream, in its order. What they start is there
+/// once the cluster's own objects are: some of it is no loop here, but a part of the walk or of a cache.
+const HOOKS: [&str; 21] = [
     "poststarthook/start-apiserver-admission-initializer",
     "poststarthook/generic-apiserver-start-informers",
-    "poststarthook/storage-readiness",
+    "poststarthook/priority-and-fairness-config-consumer",
+    "poststarthook/priority-and-fairness-filter",
+    "poststarthook/storage-object-count-tracker-hook",
     "poststarthook/start-apiextensions-informers",
     "poststarthook/start-apiextensions-controllers",
     "poststarthook/crd-informer-synced",
-    "poststarthook/priority-and-fairness-config-producer",
-    "poststarthook/priority-and-fairness-config-consumer",
-    "poststarthook/rbac/bootstrap-roles",
     "poststarthook/start-system-namespaces-controller",
+    "poststarthook/peer-endpoint-reconciler-controller",
     "poststarthook/start-cluster-authentication-info-controller",
+    "poststarthook/start-kube-apiserver-identity-lease-controller",
+    "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
+    "poststarthook/storage-readiness",
+    "poststarthook/start-legacy-token-tracking-controller",
     "poststarthook/start-service-ip-repair-controllers",
+    "poststarthook/rbac/bootstrap-roles",
     "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/priority-and-fairness-config-producer",
     "poststarthook/bootstrap-controller",
     "poststarthook/start-kubernetes-service-cidr-controller",
 ];
@@ -65,15 +72,17 @@ const HOOKS: [&str; 15] = [
 /// Adds the checks that need nothing but a started process.
 pub fn checks(checks: &Checks, endpoint: &str) {
     // The server is made only once its store is open and its caches can load themselves.
-    if endpoint == "readyz" {
-        checks.add("informer-sync", || Ok(()));
+    match endpoint {
+        "readyz" => checks.add("informer-sync", || Ok(())),
+        // The server reaches itself without TLS: there is no certificate that could run out.
+        _ => checks.add("loopback-serving-certificate", || Ok(())),
     }
 }
 
 /// Adds the checks that look at the running server.
 pub fn live_checks(server: &Arc<Server>, storage: &Arc<dyn Storage>) {
     let trouble: Arc<Mutex<Option<String>>> = Arc::default();
-    for checks in [&server.livez, &server.readyz, &server.healthz] {
+    for checks in [&server.livez, &server.healthz] {
         let seen = trouble.clone();
         checks.add("etcd", move || match seen.lock().as_ref() {
             Some(error) => Err(error.clone()),
@@ -90,10 +99,6 @@ pub fn live_checks(server: &Arc<Server>, storage: &Arc<dyn Storage>) {
             });
         }
     }
-    let stopping = server.lifecycle.initiated.clone();
-    server.readyz.add("shutdown", move || {
-        if stopping.is_cancelled() { Err("process is shutting down".to_string()) } else { Ok(()) }
-    });
     let (storage, shutdown) = (storage.clone(), server.shutdown.clone());
     tokio::spawn(async move {
         loop {
@@ -108,6 +113,14 @@ pub fn live_checks(server: &Arc<Server>, storage: &Arc<dyn Storage>) {
                 () = shutdown.cancelled() => return,
             }
         }
+    });
+}
+
+/// Adds the check that is upstream's last.
+pub fn last_checks(server: &Server) {
+    let stopping = server.lifecycle.initiated.clone();
+    server.readyz.add("shutdown", move || {
+        if stopping.is_cancelled() { Err("process is shutting down".to_string()) } else { Ok(()) }
     });
 }
 

@@ -7,7 +7,7 @@ use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::header::{ACCEPT, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, VARY};
 use http::{HeaderValue, StatusCode};
 use serde_json::Value;
 
@@ -39,6 +39,11 @@ fn resources_of(rows: &[Arc<Served>]) -> Vec<&Resource> {
     rows.iter().map(|served| served.resource.as_ref()).collect()
 }
 
+/// Whether there is anything of a group.
+pub fn knows(cx: &Context, group: &str) -> bool {
+    cx.server.registry.serves_group(group) || rows(cx).iter().any(|served| *served.resource.group == *group)
+}
+
 /// Whether the client prefers the aggregated form.
 fn wants_aggregated(cx: &Context) -> bool {
     let header = cx.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -59,6 +64,11 @@ fn wants_aggregated(cx: &Context) -> bool {
 
 fn plain(cx: &Context, value: &Value) -> Result<Response, Status> {
     produces(cx)?;
+    negotiated(cx, value)
+}
+
+/// As [`plain`], of what no route of upstream's router leads to.
+fn negotiated(cx: &Context, value: &Value) -> Result<Response, Status> {
     let format = accept::negotiate(&cx.headers, &cx.query, accept::Allowed::Plain, false)?;
     let (content_type, body) = encode::value(value, format)?;
     Ok(response::bytes(StatusCode::OK, content_type, body))
@@ -83,6 +93,7 @@ fn aggregated(cx: &Context, legacy: bool) -> Response {
     });
     let mut answer = cached(cx, api::discovery::AGGREGATED, document.body.clone(), &document.etag);
     answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
     answer
 }
 
@@ -106,7 +117,7 @@ pub fn groups(cx: &mut Context) -> Result<Response, Status> {
     if wants_aggregated(cx) {
         return Ok(aggregated(cx, false));
     }
-    plain(cx, &api::discovery::group_list(&order::Served::new(&cx.server, &resources_of(&rows(cx))).plain()))
+    negotiated(cx, &api::discovery::group_list(&order::Served::new(&cx.server, &resources_of(&rows(cx))).plain()))
 }
 
 /// `/apis/<group>`.
@@ -115,7 +126,7 @@ pub fn groups(cx: &mut Context) -> Result<Response, Status> {
 /// 406.
 pub fn group(cx: &mut Context, name: &str) -> Result<Response, Status> {
     match api::discovery::group(&order::Served::new(&cx.server, &resources_of(&rows(cx))).plain(), name) {
-        Some(document) => plain(cx, &document),
+        Some(document) => negotiated(cx, &document),
         None => Ok(response::page_not_found()),
     }
 }

@@ -40,10 +40,11 @@ pub async fn dispatch(cx: &mut Context, _body: Body) -> Result<Response, Status>
         }
         ["version"] => {
             let answer = || response::unrecorded(response::json(StatusCode::OK, &api::version(), true));
-            return only_get(cx, |_| Ok(answer()));
+            return only_get(cx, |cx| accept::route_produces(&cx.headers, &[accept::JSON]).map(|()| answer()));
         }
         // These two have no routes below them, not even an empty one.
         ["livez" | "readyz" | "healthz" | "metrics"] if path.ends_with('/') => None,
+        ["openapi", "v2" | "v3", ..] if path.ends_with('/') && path != "/openapi/v3/" => None,
         [endpoint @ ("livez" | "readyz" | "healthz"), rest @ ..] => health(cx, endpoint, rest),
         ["metrics"] => Some(metrics(cx)),
         ["debug", "api_priority_and_fairness", dump] if cx.server.config.priority_and_fairness => match *dump {
@@ -72,16 +73,13 @@ pub async fn dispatch(cx: &mut Context, _body: Body) -> Result<Response, Status>
         // What upstream's aggregator serves, it serves to every method.
         ["openapi", "v2"] => return openapi::v2(cx).map(response::unrecorded),
         ["openapi", "v3", rest @ ..] => {
-            let rest = rest.join("/");
-            return match only_get_checked(cx)? {
-                Some(answer) => Ok(answer),
-                None => openapi::v3(cx, &rest).await.map(response::unrecorded),
-            };
+            return openapi::v3(cx, &rest.join("/")).await.map(response::unrecorded);
         }
         ["api"] => return only_get(cx, discovery::legacy),
         ["api", version] => return only_get(cx, |cx| discovery::resources(cx, "", version)),
         ["apis"] => return discovery::groups(cx),
-        ["apis", group] => return only_get(cx, |cx| discovery::group(cx, group)),
+        ["apis", group] => return discovery::group(cx, group),
+        ["apis", group, _] if !discovery::knows(cx, group) => None,
         ["apis", group, version] => return only_get(cx, |cx| discovery::resources(cx, group, version)),
         _ => None,
     };
@@ -92,14 +90,6 @@ fn only_get(
     cx: &mut Context,
     answer: impl FnOnce(&mut Context) -> Result<Response, Status>,
 ) -> Result<Response, Status> {
-    match only_get_checked(cx)? {
-        Some(refusal) => Ok(refusal),
-        None => answer(cx),
-    }
-}
-
-/// The answer to every method but GET.
-fn only_get_checked(cx: &Context) -> Result<Option<Response>, Status> {
     if cx.method == Method::HEAD {
         let mut answer = response::json(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -107,12 +97,12 @@ fn only_get_checked(cx: &Context) -> Result<Option<Response>, Status> {
             false,
         );
         *answer.body_mut() = Body::empty();
-        return Ok(Some(answer));
+        return Ok(answer);
     }
     if cx.method != Method::GET {
         return Err(Status::generic(405, "", &GroupResource::default(), "", ""));
     }
-    Ok(None)
+    answer(cx)
 }
 
 /// What `GET /` lists.
@@ -121,11 +111,13 @@ fn root_paths(cx: &Context) -> Vec<String> {
         "/.well-known/openid-configuration",
         "/api",
         "/apis",
+        "/apis/",
         "/healthz",
         "/livez",
         "/metrics",
         "/openapi/v2",
         "/openapi/v3",
+        "/openapi/v3/",
         "/openid/v1/jwks",
         "/readyz",
         "/version",
@@ -141,6 +133,9 @@ fn root_paths(cx: &Context) -> Vec<String> {
             paths.push(format!("/apis/{}/{}", resource.group, resource.version));
         }
     }
+    for checks in [&cx.server.healthz, &cx.server.livez, &cx.server.readyz] {
+        paths.extend(checks.paths());
+    }
     paths.sort();
     paths.dedup();
     paths
@@ -152,12 +147,14 @@ fn health(cx: &Context, endpoint: &str, rest: &[&str]) -> Option<Response> {
         "readyz" => &cx.server.readyz,
         _ => &cx.server.healthz,
     };
-    let (code, body) = if rest.is_empty() {
-        checks.run(cx.uri.query().unwrap_or_default())
-    } else {
-        checks.run_one(&rest.join("/"))?
-    };
-    Some(response::text(code, body))
+    if rest.is_empty() {
+        let (code, body) = checks.run(cx.uri.query().unwrap_or_default());
+        return Some(response::text(code, body));
+    }
+    Some(match checks.run_one(&rest.join("/"))? {
+        (code @ StatusCode::OK, body) => response::bytes(code, "text/plain; charset=utf-8", body),
+        (code, body) => response::text(code, body),
+    })
 }
 
 fn metrics(cx: &Context) -> Response {

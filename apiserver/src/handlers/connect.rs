@@ -24,6 +24,7 @@ pub async fn admit(cx: &Context, served: &Arc<Served>) -> Result<(), Status> {
         subresource,
         namespace: cx.info.namespace.clone(),
         name: cx.info.name.clone(),
+        base: String::new(),
         user: &cx.user,
         dry_run: false,
         warnings: parking_lot::Mutex::default(),

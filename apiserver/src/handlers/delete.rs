@@ -8,7 +8,7 @@ use apimachinery::status::{Details, Status};
 use axum::body::Body;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::selection::Selection;
 use super::{errors, format, list, namespace, object_answer, table_options, unsafe_delete};
@@ -61,6 +61,8 @@ const WORKERS: usize = 256;
 enum Deleted {
     /// It is gone; its last state in the storage version.
     Gone(Value),
+    /// It would be gone, after an update that a dry run does not come to: upstream shows an empty object.
+    Shown,
     /// It stays until its grace period is over or its finalizers are gone.
     Marked(Value),
 }
@@ -109,7 +111,8 @@ async fn options(cx: &mut Context, body: Body) -> Result<DeleteOptions, Status> 
             tree.api_version()
         )));
     }
-    let decoded = body::decode(&bytes, encoding, &expected, FieldValidation::Ignore)?;
+    let decoded = body::read_as(&bytes, encoding, &expected, FieldValidation::Ignore)
+        .map_err(|misread| Status::bad_request(misread.error))?;
     if let Some(record) = &mut cx.record {
         // Upstream records options in its internal version.
         let mut recorded = decoded.object.clone();
@@ -146,6 +149,12 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
                 ..Details::default()
             };
             Ok(response::status(&Status::success(Some(details)), accept::Format { transform: None, ..format }))
+        }
+        Deleted::Shown => {
+            let mut empty = json!({"metadata": {}});
+            empty.set_api_version(&served.storage.api_version());
+            empty.set_kind(&served.storage.kind);
+            object_answer(cx, served, StatusCode::OK, &served.present(empty).await?, format)
         }
         Deleted::Gone(object) => object_answer(cx, served, StatusCode::OK, &served.present(object).await?, format),
         Deleted::Marked(object) => {
@@ -199,6 +208,7 @@ async fn delete(
         subresource: "",
         namespace: namespace.to_string(),
         name: name.to_string(),
+        base: String::new(),
         user: &cx.user,
         dry_run: options.dry_run,
         warnings: parking_lot::Mutex::default(),
@@ -230,8 +240,10 @@ async fn delete(
         let result = match decision {
             Decision::AlreadyMarked => return Ok(Deleted::Marked(old)),
             Decision::Mark | Decision::Now if options.dry_run => {
+                let changed = !served.rules.graceful && old.finalizers().next().is_some();
                 return Ok(match decision {
                     Decision::Mark => Deleted::Marked(object),
+                    _ if changed => Deleted::Shown,
                     _ => Deleted::Gone(object),
                 });
             }
@@ -323,6 +335,11 @@ fn decide(cx: &Context, served: &Served, object: &mut Value, options: &DeleteOpt
     let hooks = served.rules.hooks;
     let now = cx.server.clock.now();
     let requested = options.grace_period_seconds.map(|seconds| if seconds < 0 { 1 } else { seconds });
+    // A namespace that is emptied stays as it is until that is done.
+    let emptied = served.resource.plural == "namespaces" && hooks.has_other_finalizers(object);
+    if emptied && object.deletion_timestamp().is_some() {
+        return Decision::AlreadyMarked;
+    }
     let mut graceful = None;
     if served.rules.graceful {
         match (object.deletion_timestamp().map(str::to_string), object.deletion_grace_period_seconds()) {
@@ -363,6 +380,7 @@ fn decide(cx: &Context, served: &Served, object: &mut Value, options: &DeleteOpt
     }
     let held = object.finalizers().next().is_some() || hooks.has_other_finalizers(object);
     if held && graceful.is_none() {
+        let first = object.deletion_timestamp().is_none();
         if object.deletion_timestamp().is_none() && object.generation() > 0 {
             object.set_generation(object.generation() + 1);
         }
@@ -373,10 +391,12 @@ fn decide(cx: &Context, served: &Served, object: &mut Value, options: &DeleteOpt
         if later {
             object.set_deletion_timestamp(&cx.server.timestamp());
         }
-        if !hooks.has_other_finalizers(object) || served.resource.plural != "namespaces" {
+        if !emptied {
             object.set_at(&["metadata", "deletionGracePeriodSeconds"], 0.into());
         }
-        hooks.prepare_delete(object);
+        if first {
+            hooks.prepare_delete(object);
+        }
     }
     if held || graceful.is_some_and(|period| period > 0) { Decision::Mark } else { Decision::Now }
 }
@@ -432,9 +452,9 @@ pub async fn collection(cx: &mut Context, served: &Arc<Served>, body: Body) -> R
     let mut options = options(cx, body).await?;
     unsafe_delete::check(cx, &mut options)?;
     unsafe_delete::not_a_collection(&options)?;
-    warn(cx, served, &options);
     let namespace = namespace(served, cx);
     let selection = Selection::new(served, &list_options, &namespace, "")?;
+    warn(cx, served, &options);
     let (entries, meta) = list::collect(served, &list_options, &selection).await?;
     served.prepare(&entries).await?;
     let cx: &Context = cx;

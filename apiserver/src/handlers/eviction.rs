@@ -105,6 +105,7 @@ async fn admit(cx: &Context, served: &Arc<Served>, eviction: &mut Value, options
         subresource: "eviction",
         namespace: cx.info.namespace.clone(),
         name: cx.info.name.clone(),
+        base: String::new(),
         user: &cx.user,
         dry_run: options.dry_run,
         warnings: Mutex::default(),

@@ -85,7 +85,9 @@ pub async fn collect(
 ) -> Result<(Vec<Arc<Entry>>, ListMeta), Status> {
     let cache = served.cache.as_ref().ok_or_else(super::method_not_allowed)?;
     // Whatever there is at hand comes whole.
-    let limited = options.resource_version != "0" || !options.continue_token.is_empty();
+    // Events are in no cache upstream, whose lists know no limit.
+    let cached = served.resource.plural != "events";
+    let limited = !cached || options.resource_version != "0" || !options.continue_token.is_empty();
     let limit = if limited { usize::try_from(options.limit).unwrap_or_default() } else { 0 };
     if options.continue_token.is_empty() && limit == 0 && options.version_match != Some(VersionMatch::Exact) {
         let freshness = freshness(options)?;
@@ -179,11 +181,11 @@ async fn snapshot(
     prefix: &str,
 ) -> Result<(Snapshot, Option<String>), Status> {
     if !options.continue_token.is_empty() {
+        let token = ContinueToken::decode(&options.continue_token, prefix)
+            .map_err(|error| Status::bad_request(format!("invalid continue token: {error}")))?;
         if !options.resource_version.is_empty() && options.resource_version != "0" {
             return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
         }
-        let token = ContinueToken::decode(&options.continue_token, prefix)
-            .map_err(|error| Status::bad_request(format!("invalid continue token: {error}")))?;
         let snapshot = match u64::try_from(token.revision) {
             Ok(revision) => cache.snapshot_at(revision).await.map_err(|error| match error {
                 crate::cache::Error::TooOld { .. } => errors::continue_expired(),

@@ -52,6 +52,12 @@ pub fn method_not_allowed() -> Status {
 /// 406.
 pub fn format(cx: &Context, route: Route, allowed: Allowed) -> Result<Format, Status> {
     accept::route_produces(&cx.headers, &route.types(cx.cbor()))?;
+    let own_server = matches!(cx.info.group.as_str(), "apiextensions.k8s.io" | "apiregistration.k8s.io");
+    // The status of these kinds has no columns.
+    let allowed = match allowed {
+        Allowed::Transforms if own_server && cx.info.subresource == "status" => Allowed::Metadata,
+        other => other,
+    };
     accept::negotiate(&cx.headers, &cx.query, allowed, cx.cbor())
 }
 
@@ -146,59 +152,39 @@ pub async fn dispatch(cx: &mut Context, body: Body) -> Result<Response, Status> 
         }
         return Box::pin(subresources::dispatch(cx, &served, body)).await;
     }
-    deprecation(cx);
+    // What is only created has no place for single objects.
     let named = info.parts.len() > 1;
+    if named && !resource.custom && !["get", "update", "patch", "delete"].iter().any(|verb| resource.has_verb(verb)) {
+        return Err(unknown_resource());
+    }
+    let verb = match (&cx.method, named) {
+        (&Method::GET, _) if info.verb == "watch" => "watch",
+        (&Method::GET, true) => "get",
+        (&Method::GET, false) => "list",
+        (&Method::POST, false) => "create",
+        (&Method::PUT, true) => "update",
+        (&Method::PATCH, true) => "patch",
+        (&Method::DELETE, true) => "delete",
+        (&Method::DELETE, false) => "deletecollection",
+        _ => return Err(method_not_allowed()),
+    };
+    let everywhere = resource.namespaced && !in_namespace;
     // While a definition goes, discovery hides verbs that are still served.
-    let allow =
-        |verb: &str| if resource.custom || resource.has_verb(verb) { Ok(()) } else { Err(method_not_allowed()) };
-    match (cx.method.clone(), named) {
-        (Method::GET, true) if info.verb == "watch" => {
-            allow("watch")?;
-            Box::pin(watch::handle(cx, &served)).await
-        }
-        (Method::GET, true) => {
-            allow("get")?;
-            Box::pin(get::handle(cx, &served)).await
-        }
-        (Method::GET, false) => {
-            if info.verb == "watch" {
-                allow("watch")?;
-                Box::pin(watch::handle(cx, &served)).await
-            } else {
-                allow("list")?;
-                Box::pin(list::handle(cx, &served)).await
-            }
-        }
-        (Method::POST, false) => {
-            allow("create")?;
-            if resource.namespaced && !in_namespace {
-                return Err(method_not_allowed());
-            }
-            match served.cache {
-                Some(_) => bounded(cx.timeout, Box::pin(create::handle(cx, &served, body))).await,
-                None => Box::pin(reviews::handle(cx, &served, body)).await,
-            }
-        }
-        (Method::PUT, true) => {
-            allow("update")?;
-            bounded(cx.timeout, Box::pin(update::handle(cx, &served, body))).await
-        }
-        (Method::PATCH, true) => {
-            allow("patch")?;
-            bounded(cx.timeout, Box::pin(patch::handle(cx, &served, body))).await
-        }
-        (Method::DELETE, true) => {
-            allow("delete")?;
-            bounded(cx.timeout, Box::pin(delete::handle(cx, &served, body))).await
-        }
-        (Method::DELETE, false) => {
-            allow("deletecollection")?;
-            if resource.namespaced && !in_namespace {
-                return Err(method_not_allowed());
-            }
-            Box::pin(delete::collection(cx, &served, body)).await
-        }
-        _ => Err(method_not_allowed()),
+    if !(resource.custom || resource.has_verb(verb)) || everywhere && matches!(verb, "create" | "deletecollection") {
+        return Err(method_not_allowed());
+    }
+    // Of what leads nowhere nobody is warned.
+    deprecation(cx);
+    match verb {
+        "watch" => Box::pin(watch::handle(cx, &served)).await,
+        "get" => Box::pin(get::handle(cx, &served)).await,
+        "list" => Box::pin(list::handle(cx, &served)).await,
+        "create" if served.cache.is_none() => Box::pin(reviews::handle(cx, &served, body)).await,
+        "create" => bounded(cx.timeout, Box::pin(create::handle(cx, &served, body))).await,
+        "update" => bounded(cx.timeout, Box::pin(update::handle(cx, &served, body))).await,
+        "patch" => bounded(cx.timeout, Box::pin(patch::handle(cx, &served, body))).await,
+        "delete" => bounded(cx.timeout, Box::pin(delete::handle(cx, &served, body))).await,
+        _ => Box::pin(delete::collection(cx, &served, body)).await,
     }
 }
 

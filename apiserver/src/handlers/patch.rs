@@ -134,9 +134,6 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
             ));
         }
         store::place(cx, &target, &mut new)?;
-        if new.name().is_empty() && applies {
-            new.set_name(&change_name);
-        }
         update::name_matches(&mut new, &change_name)?;
         Ok(new)
     };
@@ -318,8 +315,9 @@ impl Patch {
                 ))),
             };
         }
-        let decoded = apimachinery::yaml::decode(&String::from_utf8_lossy(&self.bytes))
-            .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+        let decoded = apimachinery::yaml::decode(&String::from_utf8_lossy(&self.bytes)).map_err(|error| {
+            Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {error}"))
+        })?;
         let config = match decoded.value {
             Value::Null => Value::Object(Map::new()),
             config => config,
@@ -400,6 +398,17 @@ impl Patch {
         let decoded = json::decode(text.as_bytes(), Some(shape.schema)).map_err(|error| invalid(error.to_string()))?;
         let mut object = decoded.value;
         body::interpret(&object).map_err(&invalid)?;
+        if object.api_version().is_empty() && (object.kind().is_empty() || object.kind() == shape.kind) {
+            // Without a version it is read as upstream's internal one, which has none of the fields.
+            let fields = object.as_object().into_iter().flatten().map(|(name, _)| name);
+            let fields = fields.filter(|name| !matches!(name.as_str(), "apiVersion" | "kind"));
+            strict.extend(fields.map(|name| format!("unknown field {}", apimachinery::gotext::quote(name))));
+            self.complain(cx, strict, invalid)?;
+            object = serde_json::json!({});
+            object.set_api_version(&shape.api_version);
+            object.set_kind(shape.kind);
+            return Ok(object);
+        }
         if object.kind().is_empty() && object.api_version() == shape.api_version {
             // The version alone says enough; the kind alone does not.
             object.set_kind(shape.kind);
@@ -408,7 +417,7 @@ impl Patch {
             let wanted = apimachinery::gvk::GroupVersion::parse(&shape.api_version).unwrap_or_default();
             let wanted = GroupVersionKind::new(wanted.group, wanted.version, shape.kind);
             let error = body::other_kind(object.api_version(), object.kind(), &wanted, text.as_bytes());
-            return Err(invalid(error.unwrap_or_else(|| "Object 'Kind' is missing".to_string())));
+            return Err(invalid(error.map_or_else(|| "Object 'Kind' is missing".to_string(), body::Mismatch::text)));
         }
         if let Some(error) = decoded.type_error {
             return Err(invalid(error));
@@ -499,13 +508,9 @@ fn unprocessable() -> Status {
 }
 
 fn must_be_object(value: &Value) -> Result<(), String> {
-    let found = match value {
-        Value::Object(_) => return Ok(()),
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-    };
+    if value.is_object() {
+        return Ok(());
+    }
+    let found = gotext::json_kind(value);
     Err(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"))
 }

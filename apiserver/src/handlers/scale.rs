@@ -169,8 +169,10 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
             plain(cx)?;
             let bytes = body::read(body).await?;
             let options = WriteOptions::parse(&cx.query, WriteKind::Update)?;
-            let scale = decode(cx, KIND, &bytes, &options)?;
+            let mut scale = decode(cx, KIND, &bytes, &options)?;
             cx.about(&scale);
+            store::place(cx, served, &mut scale)?;
+            update::name_matches(&mut scale, &name)?;
             (options.clone(), Wanted::Scale(scale))
         }
         Method::PATCH => {
@@ -230,8 +232,6 @@ fn changed(
     let mut scale = match wanted {
         Wanted::Scale(scale) => {
             let mut scale = scale.clone();
-            store::place(cx, served, &mut scale)?;
-            update::name_matches(&mut scale, &name)?;
             store::same_uid(served, scale.uid(), current)?;
             owner().track(cx, Some(&old), &mut scale);
             scale

@@ -114,6 +114,24 @@ async fn binding(cx: &mut Context, served: &Arc<Served>, body: Body) -> Result<R
     bind(cx, served, &name, &binding, &options).await
 }
 
+/// Checks where a Binding leads.
+fn check_target(binding: &Value) -> Result<(), Status> {
+    let mut errors = apimachinery::field::ErrorList::new();
+    let target = apimachinery::field::Path::new("target");
+    let kind = binding.str_at(&["target", "kind"]).unwrap_or_default();
+    if !kind.is_empty() && kind != "Node" {
+        errors.push(apimachinery::field::not_supported(&target.child("kind"), kind, &["Node", "<empty>"]));
+    }
+    if binding.str_at(&["target", "name"]).unwrap_or_default().is_empty() {
+        errors.push(apimachinery::field::required(&target.child("name"), ""));
+    }
+    if !errors.is_empty() {
+        // Upstream hands the bare errors on, which its server counts as its own.
+        return Err(Status::failure(500, "", errors.to_aggregate().to_string()));
+    }
+    Ok(())
+}
+
 /// Assigns a pod to the node that a Binding names.
 ///
 /// # Errors
@@ -125,18 +143,6 @@ pub async fn bind(
     binding: &Value,
     options: &WriteOptions,
 ) -> Result<Response, Status> {
-    let mut errors = apimachinery::field::ErrorList::new();
-    let target = apimachinery::field::Path::new("target");
-    let kind = binding.str_at(&["target", "kind"]).unwrap_or_default();
-    if !kind.is_empty() && kind != "Node" {
-        errors.push(apimachinery::field::not_supported(&target.child("kind"), kind, &["Node", "<empty>"]));
-    }
-    if binding.str_at(&["target", "name"]).unwrap_or_default().is_empty() {
-        errors.push(apimachinery::field::required(&target.child("name"), ""));
-    }
-    if !errors.is_empty() {
-        return Err(Status::invalid(&apimachinery::gvk::GroupKind::new("", "Binding"), binding.name(), &errors));
-    }
     let mut binding = binding.clone();
     let attributes = Attributes {
         operation: Operation::Create,
@@ -144,13 +150,21 @@ pub async fn bind(
         subresource: "binding",
         namespace: cx.info.namespace.clone(),
         name: name.to_string(),
+        base: String::new(),
         user: &cx.user,
         dry_run: options.dry_run,
         warnings: parking_lot::Mutex::default(),
         review: Review::of(RequestOptions::Write("CreateOptions", options)),
     };
     cx.server.admission.mutate(cx, &attributes, &mut binding, None).await?;
+    if binding.name() != name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
+    check_target(&binding)?;
     cx.server.admission.validate(cx, &attributes, &binding, None).await?;
+    if name.is_empty() {
+        return Err(Status::bad_request("Name parameter required."));
+    }
     let node = binding.str_at(&["target", "name"]).unwrap_or_default().to_string();
     let uid = binding.uid().to_string();
     let annotations = binding.annotations().cloned().unwrap_or_default();

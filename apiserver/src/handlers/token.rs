@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::field::{self, ErrorList, Path};
-use apimachinery::gvk::GroupKind;
+use apimachinery::gvk::{GroupKind, GroupResource};
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
 use axum::body::Body;
@@ -46,20 +46,15 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     }
     cx.about(&request);
     let (namespace, name) = (cx.info.namespace.clone(), cx.info.name.clone());
-    for (field, have, want) in
-        [("name", request.name().to_string(), &name), ("namespace", request.namespace().to_string(), &namespace)]
-    {
-        if !have.is_empty() && have != *want {
-            return Err(Status::bad_request(format!(
-                "the {field} in the object ({have}) does not match the {field} in the URL ({want})"
-            )));
-        }
-    }
+    super::store::place(cx, served, &mut request)?;
+    // Whose token it is may be said once more.
+    let (own_name, own_uid) = (request.name().to_string(), request.uid().to_string());
+    let kind = GroupKind::new("authentication.k8s.io", "TokenRequest");
     super::store::wipe(&mut request);
     let manager = cx.field_manager(&options.field_manager);
     if let Some(schema) = api::table().find_kind("authentication.k8s.io", "v1", "TokenRequest") {
-        let kind = ("authentication.k8s.io/v1", "TokenRequest", schema);
-        Owner::of_kind(kind, "token", &manager).track(cx, None, &mut request);
+        let own = ("authentication.k8s.io/v1", "TokenRequest", schema);
+        Owner::of_kind(own, "token", &manager).track(cx, None, &mut request);
     }
     let attributes = admission::Attributes {
         operation: admission::Operation::Create,
@@ -67,6 +62,7 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
         subresource: "token",
         namespace: namespace.clone(),
         name: name.clone(),
+        base: String::new(),
         user: &cx.user,
         dry_run: options.dry_run,
         warnings: parking_lot::Mutex::default(),
@@ -74,7 +70,20 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     };
     cx.server.admission.mutate(cx, &attributes, &mut request, None).await?;
     cx.server.admission.validate(cx, &attributes, &request, None).await?;
+    if !own_name.is_empty() && own_name != name {
+        let mut errors = ErrorList::new();
+        let path = Path::new("metadata").child("name");
+        errors.push(field::invalid(&path, own_name, "must match the service account name if specified"));
+        return Err(Status::invalid(&kind, &name, &errors));
+    }
     let account = get::read_at(served, &namespace, &name, Freshness::Consistent).await?;
+    if !own_uid.is_empty() && own_uid != account.uid() {
+        let error = format!(
+            "the UID in the token request ({own_uid}) does not match the UID of the service account ({})",
+            account.uid()
+        );
+        return Err(Status::conflict(&GroupResource::new("authentication.k8s.io", "TokenRequest"), &name, error));
+    }
     let seconds = request.i64_at(&["spec", "expirationSeconds"]).unwrap_or_default();
     let mut errors = ErrorList::new();
     let path = Path::new("spec").child("expirationSeconds");
@@ -85,7 +94,7 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
         errors.push(field::invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds"));
     }
     if !errors.is_empty() {
-        return Err(Status::invalid(&GroupKind::new("authentication.k8s.io", "TokenRequest"), "", &errors));
+        return Err(Status::invalid(&kind, "", &errors));
     }
     let tokens = cx.server.tokens.clone().ok_or_else(|| Status::not_found(&served.group_resource(), &name))?;
     let binding = bound(cx, &namespace, &request).await?;
@@ -129,7 +138,7 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     request.set_name(&name);
     request.set_namespace(&namespace);
     request.set_creation_timestamp(&cx.server.timestamp());
-    request.set_uid(&uuid::Uuid::new_v4().to_string());
+    request.set_uid(account.uid());
     request.set_at(&["status"], json!({"token": issued.token, "expirationTimestamp": stamp}));
     answer(cx, StatusCode::CREATED, &request)
 }
@@ -157,7 +166,7 @@ async fn bound(cx: &Context, namespace: &str, request: &Value) -> Result<Binding
     let entry = get::read_at(&served, place, &name, Freshness::Consistent).await?;
     if !uid.is_empty() && uid != entry.uid() {
         return Err(Status::conflict(
-            &served.group_resource(),
+            &GroupResource::new("", kind),
             &name,
             format!(
                 "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"

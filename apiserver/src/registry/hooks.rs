@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::field::ErrorList;
+use apimachinery::random;
 use apimachinery::status::Status;
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -49,6 +50,11 @@ pub trait Hooks: Send + Sync {
 
     /// Before validation of a changed object. `cx.subresource` tells which part is updated.
     fn prepare_update(&self, _cx: &HookContext<'_>, _new: &mut Value, _old: &Value) {}
+
+    /// The name of a new object that has only the beginning of one.
+    fn generate_name(&self, base: &str) -> String {
+        random::generate_name(base)
+    }
 
     /// What is wrong that only the server can know; it is listed before what validation finds.
     fn refuse(&self, _cx: &HookContext<'_>, _new: &Value, _old: Option<&Value>) -> ErrorList {

@@ -182,7 +182,7 @@ impl Served {
             return if list { "*unstructured.UnstructuredList" } else { "*unstructured.Unstructured" }.to_string();
         }
         let package = match self.resource.group.as_ref() {
-            "" => "core",
+            "" | "events.k8s.io" => "core",
             group => group.split('.').next().unwrap_or(group),
         };
         let kind = if list { &self.resource.list_kind } else { &self.resource.kind };

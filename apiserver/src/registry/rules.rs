@@ -131,9 +131,12 @@ pub fn of(group: &str, plural: &str) -> Rules {
         }
         ("networking.k8s.io", "ingresses") => workload(),
         ("networking.k8s.io", "ingressclasses" | "networkpolicies") => spec_only,
+        ("networking.k8s.io", "ipaddresses") => Rules { hooks: &core::ip_address::IpAddress, ..DEFAULT },
         ("networking.k8s.io", "servicecidrs") => Rules { status_update: ResetMetadata, ..status_only },
         ("policy", "poddisruptionbudgets") => conditional(workload()),
-        ("discovery.k8s.io", "endpointslices") => Rules { generation: AllAndLabels, ..DEFAULT },
+        ("discovery.k8s.io", "endpointslices") => {
+            Rules { generation: AllAndLabels, hooks: &core::endpoint_slice::EndpointSlice, ..DEFAULT }
+        }
         ("scheduling.k8s.io", "priorityclasses") => Rules { generation: One, ..DEFAULT },
         ("scheduling.k8s.io", "podgroups") => Rules { status_update: ResetMetadata, ..status_only },
         ("flowcontrol.apiserver.k8s.io", _) => Rules { status_update: ResetMetadata, ..workload() },
@@ -172,7 +175,7 @@ pub fn of(group: &str, plural: &str) -> Rules {
             conditional(Rules { hooks: &apiextensions::CustomResourceDefinition, ..workload() })
         }
         ("apiregistration.k8s.io", "apiservices") => {
-            conditional(Rules { status_update: KeepSpecAndLabels, hooks: &apiregistration::ApiService, ..status_only })
+            conditional(Rules { status_update: ResetMetadata, hooks: &apiregistration::ApiService, ..status_only })
         }
         ("storagemigration.k8s.io" | "internal.apiserver.k8s.io", _) => {
             conditional(Rules { status_update: ResetMetadata, ..status_only })

@@ -118,7 +118,8 @@ fn parse(header: &str) -> Vec<Clause<'_>> {
             let mut clause = Clause { kind: kind.trim(), subtype: subtype.trim(), q: 1.0, parameters: Vec::new() };
             for piece in pieces {
                 let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
-                let (name, value) = (name.trim(), value.trim().trim_matches('"'));
+                // Quotes are part of a value, upstream either.
+                let (name, value) = (name.trim(), value.trim());
                 if name == "q" {
                     clause.q = value.parse().unwrap_or(1.0);
                 } else {
@@ -176,10 +177,11 @@ fn choose(header: &str, allowed: Allowed, cbor: bool) -> Result<Format, Status> 
             let (kind, subtype) = encoding.media_type().split_once('/').expect("media types have a slash");
             let matches = (clause.kind == kind && (clause.subtype == subtype || clause.subtype == "*"))
                 || (clause.kind == "*" && clause.subtype == "*");
-            if matches
-                && let Some(format) = accept(encoding, &clause.parameters, allowed)
-                && (allowed != Allowed::Watch || encoding != Encoding::Yaml)
-            {
+            if matches && let Some(format) = accept(encoding, &clause.parameters, allowed) {
+                // What is liked best decides, even if it cannot be written as a stream.
+                if allowed == Allowed::Watch && encoding == Encoding::Yaml {
+                    return Err(Status::not_acceptable(stream_types(cbor)));
+                }
                 return Ok(format);
             }
         }

@@ -47,7 +47,7 @@ impl Query {
     /// Go's text for a value that is no integer.
     pub fn integer(&self, name: &str) -> Result<Option<i64>, String> {
         match self.get(name) {
-            None | Some("") => Ok(None),
+            None => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|_| {
                 let why = if !text.is_empty() && text.trim_start_matches(['+', '-']).bytes().all(|b| b.is_ascii_digit())
                 {

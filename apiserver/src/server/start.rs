@@ -352,6 +352,7 @@ async fn build(config: Config, storage: Arc<dyn Storage>, initiated: Cancellatio
     }
     bootstrap::live_checks(&server, &storage);
     aggregator::checks(&server);
+    bootstrap::last_checks(&server);
     let weak = Arc::downgrade(&server);
     let find: crate::authentication::Secrets = Arc::new(move |namespace, name| {
         let server = weak.upgrade()?;

@@ -181,12 +181,16 @@ async fn identified(cx: &mut Context, body: Body) -> Result<Response, Status> {
     if let Some(refusal) = record(cx).await {
         return Ok(refusal);
     }
-    impersonate(cx).await?;
+    if let Err(status) = impersonate(cx).await {
+        return Ok(filtered(cx, &status));
+    }
     let _turn = match wait_turn(cx).await {
         Ok(turn) => turn,
         Err(refusal) => return Ok(refusal),
     };
-    authorize(cx).await?;
+    if let Err(status) = authorize(cx).await {
+        return Ok(filtered(cx, &status));
+    }
     let server = cx.server.clone();
     let _running = in_flight(cx).map(|kind| match kind {
         Kind::Mutating => server.metrics.mutating.enter(),
@@ -372,6 +376,13 @@ async fn refuse(cx: &Context, status: &Status, why: &str) -> Response {
         Some(record) => Box::pin(record.refused(why, answer)).await,
         None => answer,
     }
+}
+
+/// The answer of a filter that lets a request go no further: upstream's say so to browsers, too.
+fn filtered(cx: &Context, status: &Status) -> Response {
+    let mut answer = response::status(status, cx.plain_format());
+    answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    if cx.negotiated_plain().is_ok() { answer } else { response::unrecorded(answer) }
 }
 
 /// Which credentials a request came with, for the audit log.

@@ -179,11 +179,11 @@ async fn no_request_fails() {
         let servers = Arc::new([(ending.address, ending.pem.clone()), (staying.address, staying.pem.clone())]);
         let tally = Arc::new(Tally::default());
         let over = CancellationToken::new();
+        // A watch, begun before there is anything to see, sees what happens and ends without an error.
+        let watch = tokio::spawn(watch(ending.address, ending.pem.clone()).await);
         let workers: Vec<_> = (0..8)
             .map(|index| tokio::spawn(work(index, servers.clone(), tally.clone(), [ending.stop.clone(), over.clone()])))
             .collect();
-        // A watch of each kind sees what happens and ends without an error.
-        let watch = tokio::spawn(watch(ending.address, ending.pem.clone()));
         while tally.good.load(Ordering::Relaxed) < 200 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -218,12 +218,15 @@ async fn no_request_fails() {
     }
 }
 
-/// The events a watch saw until it ended.
-async fn watch(address: SocketAddr, pem: String) -> usize {
+/// Begins a watch; what it gives counts the events that it sees until it ends.
+async fn watch(address: SocketAddr, pem: String) -> impl Future<Output = usize> {
     let mut sender = Sender::connect(address, &pem, true).await.unwrap();
     let answer = sender.send("GET", &format!("{MAPS}?watch=true"), &Value::Null).await.unwrap();
-    let whole = answer.into_body().collect().await.expect("a watch ends without an error").to_bytes();
-    whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count()
+    async move {
+        let _connected = sender;
+        let whole = answer.into_body().collect().await.expect("a watch ends without an error").to_bytes();
+        whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -54,13 +54,15 @@ async fn golden_objects_never_break_the_server() {
         let mut plain = object.clone();
         plain["metadata"]["namespace"] = if resource.namespaced { "default".into() } else { Value::Null };
         plain["metadata"]["name"] = "golden".into();
+        // A binding to something that is no node is upstream's one 500 for what a client sends.
+        let held = |code: u16| code < 500 || (kind == "Binding" && code == 500);
         let answer = server.post(&format!("{collection}?dryRun=All"), &plain).await;
-        assert!(answer.code < 500, "{collection}: {}", answer.text);
+        assert!(held(answer.code), "{collection}: {}", answer.text);
         let binary = std::fs::read(path.with_extension("pb")).unwrap();
         let answer = server
             .ask("POST", &format!("{collection}?dryRun=All"), "application/vnd.kubernetes.protobuf", binary)
             .await;
-        assert!(answer.code < 500, "{collection}: {}", answer.text);
+        assert!(held(answer.code), "{collection}: {}", answer.text);
         let named = format!("{collection}/golden");
         let mut patch = serde_json::json!({"metadata": {"labels": {"a": "b"}}, "apiVersion": version, "kind": kind});
         if let Some(spec) = plain.get("spec") {

@@ -26,6 +26,7 @@ mod pod_certificates;
 mod reload;
 mod tables;
 mod unsafe_delete;
+mod walks;
 mod websocket;
 
 use std::sync::Arc;

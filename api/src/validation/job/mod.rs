@@ -8,7 +8,8 @@ use apimachinery::names;
 use serde_json::{Value, json};
 
 use super::checks::{
-    domain_prefixed_path, immutable, immutable_struct, label_selector, name_is_subdomain, non_negative, parsed_selector,
+    domain_prefixed_path, immutable, immutable_struct, label_selector, name_is_subdomain, non_negative,
+    parsed_selector, selector_text,
 };
 use super::object_meta;
 use super::pod;
@@ -68,7 +69,7 @@ fn generated_selector(job: &Value, errors: &mut ErrorList) {
     }
     if parsed_selector(&spec["selector"]).is_some_and(|s| !s.matches(&expected.as_object())) {
         let path = Path::new("spec").child("selector");
-        errors.push(field::invalid(&path, &spec["selector"], "`selector` not auto-generated"));
+        errors.push(field::invalid(&path, selector_text(&spec["selector"]), "`selector` not auto-generated"));
     }
 }
 
@@ -155,7 +156,7 @@ fn indexed(spec: &Value, path: &Path, errors: &mut ErrorList) {
         let message = format!("must be less than or equal to {MOST_PARALLEL} when completion mode is Indexed");
         too_many("parallelism", parallelism, message);
     }
-    if completions.is_some_and(|completions| max_failed > completions) {
+    if spec.set("maxFailedIndexes").is_some() && completions.is_some_and(|completions| max_failed > completions) {
         too_many("maxFailedIndexes", max_failed, "must be less than or equal to completions".to_owned());
     }
     if max_failed > MOST_PARALLEL {
@@ -258,7 +259,11 @@ pub(super) fn template(template: &Value, path: &Path, errors: &mut ErrorList) {
     let path = path.child("spec");
     spec(&template["spec"], &path, errors);
     if let Some(selector) = template["spec"].set("selector") {
-        errors.push(field::invalid(&path.child("selector"), selector, "`selector` will be auto-generated"));
+        errors.push(field::invalid(
+            &path.child("selector"),
+            selector_text(selector),
+            "`selector` will be auto-generated",
+        ));
     }
     if template["spec"].flag("manualSelector") {
         errors.push(field::not_supported(&path.child("manualSelector"), true, &["nil", "false"]));

@@ -7,6 +7,7 @@ use apimachinery::gotext::quote;
 use serde_json::Value;
 
 use super::super::checks::{non_negative, qualified_name};
+use super::super::diff;
 use super::is_indexed;
 use super::status::indexes;
 use crate::read::Read;
@@ -26,7 +27,11 @@ pub(super) fn check(spec: &Value, path: &Path, errors: &mut ErrorList) {
         if is_indexed(spec) {
             success(policy, spec, &path.child("rules"), errors);
         } else {
-            errors.push(field::invalid(&path, policy, "requires indexed completion mode"));
+            errors.push(field::invalid(
+                &path,
+                diff::shown("SuccessPolicy", policy),
+                "requires indexed completion mode",
+            ));
         }
     }
     if let Some(replacement) = spec.set("podReplacementPolicy").and_then(Value::as_str) {

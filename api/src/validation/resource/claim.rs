@@ -234,7 +234,7 @@ pub(super) fn configuration(config: &Value, path: &Path, errors: &mut ErrorList)
 }
 
 pub(in super::super) fn class(class: &Value, errors: &mut ErrorList) {
-    object_meta::generic(class, false, name_is_long_name, errors);
+    object_meta::generated(class, false, name_is_long_name, errors);
     let (spec, path) = (&class["spec"], Path::new("spec"));
     selectors(spec, &path, errors);
     let (config, at) = (spec.list("config"), path.child("config"));

@@ -117,25 +117,12 @@ fn kind_name(ty: &Type) -> &'static str {
     }
 }
 
-/// Go's `reflect.Type` of a decoded value.
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "%!s(<nil>)",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_i64() => "int64",
-        Value::Number(_) => "float64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
-}
-
 fn same_type(a: &Value, b: &Value) -> bool {
-    type_name(a) == type_name(b)
+    gotext::type_of(a, "%!s(<nil>)") == gotext::type_of(b, "%!s(<nil>)")
 }
 
 fn bad_type<T>(expected: &str, actual: &Value) -> Result<T> {
-    invalid(format!("expected a {expected}, but received a {}", type_name(actual)))
+    invalid(format!("expected a {expected}, but received a {}", gotext::type_of(actual, "%!s(<nil>)")))
 }
 
 fn as_tree(value: &Value) -> Result<&Tree> {

@@ -1,5 +1,6 @@
 //! `AdmissionReview`: what is asked and what is answered.
 
+use apimachinery::gotext;
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
 use serde::Deserialize as _;
@@ -58,18 +59,6 @@ pub enum Unusable {
     Invalid(String),
 }
 
-/// How Go names JSON values of the wrong type.
-fn go_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
 /// The document that an answer is, in JSON or YAML.
 fn document(answer: &crate::webhook::Answer) -> Result<Value, String> {
     let unparsable = |error: &dyn std::fmt::Display| format!("couldn't get version/kind; json parse error: {error}");
@@ -85,7 +74,7 @@ fn document(answer: &crate::webhook::Answer) -> Result<Value, String> {
         apimachinery::yaml::parse(&text).map_err(|error| unparsable(&error))?
     };
     if !tree.is_object() {
-        let found = go_kind(&tree);
+        let found = gotext::json_kind(&tree);
         return Err(unparsable(&format!(
             "json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
         )));
@@ -109,7 +98,7 @@ fn check_types(response: &Value) -> Result<(), String> {
     ];
     for (name, go, is) in fields {
         if let Some(value) = response.get(name).filter(|value| !value.is_null() && !is(value)) {
-            let found = go_kind(value);
+            let found = gotext::json_kind(value);
             return Err(format!(
                 "json: cannot unmarshal {found} into Go struct field AdmissionResponse.response.{name} of type {go}"
             ));
@@ -153,7 +142,7 @@ pub fn verify(version: &str, uid: &str, answer: &crate::webhook::Answer, mutatin
         Some(other) => {
             let text = format!(
                 "json: cannot unmarshal {} into Go struct field AdmissionReview.response of type {version}.AdmissionResponse",
-                go_kind(other)
+                gotext::json_kind(other)
             );
             return Err(unreadable(text));
         }

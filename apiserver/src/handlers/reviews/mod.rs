@@ -71,15 +71,23 @@ async fn token_review(cx: &Context, review: &mut Value) -> Result<(), Status> {
     let audiences: Vec<String> =
         review.list_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_string).collect();
     let wanted = (!audiences.is_empty()).then_some(audiences.as_slice());
-    review["status"] = match cx.server.authenticator.ask(&token, wanted).await {
+    // What is not found out stays as the client sent it.
+    let mut status = review["status"].as_object().cloned().unwrap_or_default();
+    status.remove("authenticated");
+    match cx.server.authenticator.ask(&token, wanted).await {
         Some((user, audiences)) => {
-            let mut status = json!({"authenticated": true, "user": user.to_value()});
+            status.insert("authenticated".into(), true.into());
+            status.insert("user".into(), user.to_value());
+            status.remove("audiences");
             if !audiences.is_empty() {
-                status["audiences"] = json!(audiences);
+                status.insert("audiences".into(), json!(audiences));
             }
-            status
         }
-        None => json!({"user": {}, "error": "invalid bearer token"}),
-    };
+        None => {
+            status.entry("user").or_insert_with(|| json!({}));
+            status.insert("error".into(), "invalid bearer token".into());
+        }
+    }
+    review["status"] = Value::Object(status);
     Ok(())
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use apimachinery::object::ObjectExt as _;
-use apimachinery::random;
 use apimachinery::status::Status;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -56,12 +55,13 @@ async fn create_with(
         track(cx, served, "", manager, None, &mut object);
     }
     let mut object = served.to_storage(object);
-    let attributes = Attributes {
+    let mut attributes = Attributes {
         operation: Operation::Create,
         served,
         subresource: "",
         namespace: object.namespace().to_string(),
         name: object.name().to_string(),
+        base: object.generate_name().to_string(),
         user: &cx.user,
         dry_run: options.dry_run,
         warnings: Mutex::default(),
@@ -93,7 +93,7 @@ async fn create_with(
     object.set_creation_timestamp(&cx.server.timestamp());
     object.set_uid(&random::uid());
     if generated {
-        object.set_name(&random::generate_name(&base));
+        object.set_name(&hooks.generate_name(&base));
     }
     *reserved = hooks.reserve(&hook, &mut object, None).await?;
     match served.rules.status {
@@ -123,6 +123,9 @@ async fn create_with(
     let mut warnings = checks::warnings(&served.storage, "", &object, None);
     warnings.append(&mut hooks.warnings(&object, None));
     read_back(served, &mut object, false);
+    if attributes.name.is_empty() {
+        attributes.name = object.name().to_string();
+    }
     admission.validate(cx, &attributes, &object, None).await?;
     cx.warnings.extend(warnings);
     let ttl = hooks.ttl(&cx.server);
@@ -162,7 +165,7 @@ async fn create_with(
                 if attempts >= NAME_ATTEMPTS || reserved.is_some() {
                     return Err(Status::generate_name_conflict(&group_resource, &name, 1));
                 }
-                object.set_name(&random::generate_name(&base));
+                object.set_name(&hooks.generate_name(&base));
             }
             Err(Error::Exists { key }) => {
                 let mut status = if base.is_empty() {

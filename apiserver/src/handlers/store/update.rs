@@ -147,6 +147,7 @@ async fn attempt(
         subresource: update.subresource,
         namespace: old.namespace().to_string(),
         name: name.to_string(),
+        base: String::new(),
         user: &cx.user,
         dry_run: update.options.dry_run,
         warnings: Mutex::default(),

@@ -2,7 +2,9 @@
 
 pub mod daemon_set;
 pub mod deployment;
+pub mod endpoint_slice;
 pub mod event;
+pub mod ip_address;
 pub mod limit_range;
 pub mod namespace;
 pub mod persistent_volume;

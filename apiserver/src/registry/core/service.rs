@@ -171,6 +171,13 @@ fn drop_of_type(new: &mut Value, old: &Value) {
     }
 }
 
+/// Only what is reached by a cluster IP has a policy for it; upstream leaves it out of whatever is read.
+fn drop_unneeded_policy(service: &mut Value) {
+    if kind(service) == "ExternalName" {
+        service.remove_at(&[SPEC, "internalTrafficPolicy"]);
+    }
+}
+
 fn ports_mut(service: &mut Value) -> impl Iterator<Item = &mut Value> {
     service.get_mut(SPEC).and_then(|spec| spec.get_mut("ports")).and_then(Value::as_array_mut).into_iter().flatten()
 }
@@ -184,7 +191,12 @@ impl Hooks for Service {
     fn prepare_update(&self, cx: &HookContext<'_>, new: &mut Value, old: &Value) {
         if cx.subresource.is_empty() {
             drop_of_type(new, old);
+            drop_unneeded_policy(new);
         }
+    }
+
+    fn read_back(&self, object: &mut Value) {
+        drop_unneeded_policy(object);
     }
 
     async fn reserve(

@@ -4,6 +4,7 @@
 //! metadata are not its to change (upstream's `webhook_converter.go`).
 
 use apimachinery::field::{ErrorList, Path};
+use apimachinery::gotext;
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
 use async_trait::async_trait;
@@ -117,7 +118,9 @@ fn restore_metadata(original: &Value, new: &mut Value) -> Result<(), String> {
     let returned = match map.get("metadata") {
         None => return Err("missing metadata in converted object".to_string()),
         Some(Value::Object(returned)) => returned.clone(),
-        Some(other) => return Err(format!("invalid metadata of type {} in converted object", type_name(other))),
+        Some(other) => {
+            return Err(format!("invalid metadata of type {} in converted object", gotext::type_of(other, "<nil>")));
+        }
     };
     let mut metadata = original.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
     for field in ["labels", "annotations"] {
@@ -128,13 +131,16 @@ fn restore_metadata(original: &Value, new: &mut Value) -> Result<(), String> {
             }
             Some(Value::Object(value)) => value,
             Some(other) => {
-                return Err(format!("invalid metadata.{field} of type {} in converted object", type_name(other)));
+                return Err(format!(
+                    "invalid metadata.{field} of type {} in converted object",
+                    gotext::type_of(other, "<nil>")
+                ));
             }
         };
         if let Some((key, value)) = value.iter().find(|(_, value)| !value.is_string()) {
             return Err(format!(
                 "metadata.{field}[{key}] must be a string, but is {} in converted object",
-                type_name(value)
+                gotext::type_of(value, "<nil>")
             ));
         }
         if metadata.get(field).and_then(Value::as_object) != Some(value) {
@@ -152,16 +158,4 @@ fn restore_metadata(original: &Value, new: &mut Value) -> Result<(), String> {
     }
     map.insert("metadata".to_string(), Value::Object(metadata));
     Ok(())
-}
-
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }

@@ -3,7 +3,7 @@
 
 use api::custom::{Correlated, list_type, meta, validate};
 use apimachinery::field::{self, ErrorList, ErrorType, FieldError, Path};
-use apimachinery::gotext::quote;
+use apimachinery::gotext::{self, quote};
 use apimachinery::names;
 use apimachinery::object::ObjectExt as _;
 use serde_json::Value;
@@ -234,7 +234,7 @@ pub fn nested<T>(
                 ".{} accessor error: {} is of the type {}, expected map[string]interface{{}}",
                 keys.join("."),
                 go_value(at),
-                go_type(at)
+                gotext::type_of(at, "<nil>")
             ));
         };
         match map.get(*key) {
@@ -248,7 +248,7 @@ pub fn nested<T>(
             ".{} accessor error: {} is of the type {}, expected {wanted}",
             keys.join("."),
             go_value(at),
-            go_type(at)
+            gotext::type_of(at, "<nil>")
         )),
     }
 }
@@ -262,17 +262,5 @@ fn go_value(value: &Value) -> String {
         }
         Value::Array(items) => format!("[{}]", items.iter().map(go_value).collect::<Vec<_>>().join(" ")),
         other => apimachinery::jsonpath::to_text(other),
-    }
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }
