@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::object::ObjectExt as _;
+use apimachinery::random;
 use apimachinery::status::Status;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
