@@ -34,11 +34,13 @@ mod company;
 mod index;
 mod journal;
 mod record;
+mod replayed;
 mod writer;
 
 use company::Company;
 use index::{Index, Version};
 use record::{Record, number};
+use replayed::ReplayedSink;
 use writer::{Action, Commits, Operation, Queue, RELAXED_WRITES, Writer};
 
 /// Keys of the `meta` keyspace.
@@ -393,26 +395,6 @@ impl Shared {
     }
 }
 
-/// A sink that still gets its replay: what happens meanwhile waits behind it.
-struct ReplayedSink {
-    sink: Arc<dyn Sink>,
-    waiting: Mutex<Option<Vec<Change>>>,
-}
-
-impl Sink for ReplayedSink {
-    fn apply(&self, changes: &[Change]) {
-        let mut waiting = self.waiting.lock();
-        match waiting.as_mut() {
-            Some(waiting) => waiting.extend_from_slice(changes),
-            None => self.sink.apply(changes),
-        }
-    }
-
-    fn broken(&self, error: Error) {
-        self.sink.broken(error);
-    }
-}
-
 #[async_trait]
 impl Storage for Embedded {
     async fn current_revision(&self) -> Result<Revision> {
@@ -499,20 +481,9 @@ impl Storage for Embedded {
                 return Err(Error::Compacted { requested: after, compacted: index.compacted });
             }
         }
-        let replayed = Arc::new(ReplayedSink { sink: sink.clone(), waiting: Mutex::new(Some(Vec::new())) });
+        let replayed = Arc::new(ReplayedSink::new(sink));
         let attached = self.shared.sinks.attach(prefix, after, replayed.clone());
-        let past = self.shared.replay(prefix, after)?;
-        let last = past.last().map_or(after, |change| change.revision);
-        if !past.is_empty() {
-            sink.apply(&past);
-        }
-        let mut waiting = replayed.waiting.lock();
-        let mut missed = waiting.take().expect("only this takes it");
-        missed.retain(|change| change.revision > last);
-        if !missed.is_empty() {
-            sink.apply(&missed);
-        }
-        drop(waiting);
+        replayed.replay(after, &self.shared.replay(prefix, after)?);
         Ok(Watch { revision: after, guard: Box::new(attached) })
     }
 
