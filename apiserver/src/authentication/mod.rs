@@ -47,8 +47,11 @@ const MAX_BELIEVED: usize = 4096;
 /// Chains that were verified lately, by their bytes, and who they are.
 pub struct Verified {
     clock: SharedClock,
-    chains: RwLock<HashMap<Vec<u8>, (Arc<UserInfo>, Duration), ahash::RandomState>>,
+    chains: RwLock<HashMap<Vec<u8>, Believed, ahash::RandomState>>,
 }
+
+/// Somebody, and until when this is believed.
+type Believed = (Arc<UserInfo>, Duration);
 
 impl Verified {
     /// Believes nobody yet.
