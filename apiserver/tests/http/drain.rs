@@ -110,6 +110,20 @@ struct Tally {
     bad: parking_lot::Mutex<Vec<String>>,
 }
 
+/// Whether a request crossed the frame with which a server says farewell: it has not been looked at, so that clients may
+/// ask again (RFC 9113, 6.8), and Go's do.
+fn crossed(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| cause.is_go_away() && cause.is_remote() && cause.reason() == Some(h2::Reason::NO_ERROR))
+}
+
+/// Asks another server, which would know if the first one had done anything.
+async fn again((address, pem): &(SocketAddr, String), method: &str, path: &str, body: &Value) -> Result<(), String> {
+    let mut sender = Sender::connect(*address, pem, true).await.map_err(|error| error.to_string())?;
+    let answer = sender.send(method, path, body).await.map_err(|error| error.to_string())?;
+    if answer.status().is_success() { Ok(()) } else { Err(answer.status().to_string()) }
+}
+
 /// Asks the first server until nobody listens there, then the second.
 async fn work(index: usize, servers: Arc<[(SocketAddr, String); 2]>, tally: Arc<Tally>, stop: [CancellationToken; 2]) {
     let two = index % 2 == 1;
@@ -157,6 +171,12 @@ async fn work(index: usize, servers: Arc<[(SocketAddr, String); 2]>, tally: Arc<
                 }
                 // It was never sent.
                 Err(error) if error.is_canceled() => break,
+                Err(error) if at == 0 && crossed(&error) => {
+                    if let Err(error) = again(&servers[1], method, &path, &body).await {
+                        tally.bad.lock().push(format!("{method} {path}, again: {error}"));
+                    }
+                    break;
+                }
                 Err(error) => {
                     tally.bad.lock().push(format!("{method} {path} two={two}: {error:?}"));
                     break;
