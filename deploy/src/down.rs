@@ -27,6 +27,7 @@ pub async fn run_down(state: &State, keep_images: bool, progress: &Progress) -> 
                 network::remove_node(&node).await;
             }
             network::remove_bridge().await;
+            node::end_helpers(state);
             node::remove_pins(state).await;
             unmount_below(&[&state.root, &state.run]).await;
             cgroup::remove();

@@ -8,6 +8,8 @@
 
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::command::{self, Error as CommandError, undo};
@@ -94,6 +96,19 @@ pub async fn make_namespaces(state: &State, node: &NodeName) -> Result<(), Error
     let (mount, uts) = (format!("--mount={}", mount.display()), format!("--uts={}", uts.display()));
     command::run("unshare", [&mount, &uts, "--propagation=slave", "--", "sh", "-c", &script]).await?;
     Ok(())
+}
+
+/// Ends helpers of `unshare`: one pins the namespaces, and waits for ever if `unshare` is ended before it says so.
+pub fn end_helpers(state: &State) {
+    let helper = format!("unshare\0--mount={}/", state.namespaces().display());
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // Processes come and go: one that has gone is no helper.
+        let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if words.starts_with(helper.as_bytes()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
 }
 
 /// The words that put a program into the node.
