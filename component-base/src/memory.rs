@@ -34,7 +34,7 @@ pub fn frugal() {
     let give_back = || {
         std::thread::sleep(LOOK);
         // The start is work that is over by then, however busy the server is.
-        let mut mapped = Mapped { releases: RELEASES, used: processor_time() };
+        let mut mapped = Mapped { at_work: true, used: processor_time() };
         loop {
             if mapped.rests(processor_time())
                 && let Err(error) = sys::release_code()
@@ -58,27 +58,22 @@ fn processor_time() -> Duration {
     times.iter().map(|time| Duration::from_micros(time.num_microseconds().try_into().unwrap_or_default())).sum()
 }
 
-/// How often code is given back after work: what ends late takes much of it back right after the first time.
-const RELEASES: u8 = 2;
-
 /// Whether there is code mapped that nobody needs any more.
 #[derive(Debug)]
 struct Mapped {
-    /// How often code is still to be given back since there was work.
-    releases: u8,
+    /// There was work since code was last given back.
+    at_work: bool,
     /// Processor time at the last look.
     used: Duration,
 }
 
 impl Mapped {
-    /// Takes the processor time used so far; true when work is over, at the first looks after each.
+    /// Takes the processor time used so far; true when work is over, once after each.
     fn rests(&mut self, used: Duration) -> bool {
         let lately = used.saturating_sub(std::mem::replace(&mut self.used, used));
-        if lately >= WORK {
-            self.releases = RELEASES;
-        }
-        let over = self.releases > 0 && lately < REST;
-        self.releases -= u8::from(over);
+        self.at_work |= lately >= WORK;
+        let over = self.at_work && lately < REST;
+        self.at_work &= !over;
         over
     }
 }
@@ -88,23 +83,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn code_is_given_back_after_each_time_of_work() {
-        let mut mapped = Mapped { releases: RELEASES, used: Duration::ZERO };
+    fn code_is_given_back_once_after_each_time_of_work() {
+        let mut mapped = Mapped { at_work: true, used: Duration::ZERO };
         let mut used = 0;
-        let looks = [
-            (900, false),
-            (150, false),
-            (10, true),
-            (150, false),
-            (10, true),
-            (10, false),
-            (500, false),
-            (0, true),
-            (500, false),
-            (0, true),
-            (0, true),
-            (0, false),
-        ];
+        let looks =
+            [(900, false), (150, false), (10, true), (10, false), (150, false), (10, false), (500, false), (0, true)];
         for (at, (spent, over)) in looks.into_iter().enumerate() {
             used += spent;
             assert_eq!(mapped.rests(Duration::from_millis(used)), over, "look {at}");
@@ -113,7 +96,7 @@ mod tests {
 
     #[test]
     fn time_that_does_not_grow_is_rest() {
-        let mut mapped = Mapped { releases: 1, used: Duration::from_secs(1) };
+        let mut mapped = Mapped { at_work: true, used: Duration::from_secs(1) };
         assert!(mapped.rests(Duration::ZERO));
         assert!(processor_time() > Duration::ZERO);
     }

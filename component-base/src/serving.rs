@@ -1,4 +1,5 @@
-//! Serving an axum router, or a service of another kind, over TLS: accept loop, HTTP/1.1 and HTTP/2, peer certificates, draining.
+//! Serving an axum router, or a service of another kind, over TLS: accept loop, HTTP/1.1 and HTTP/2, peer certificates,
+//! draining.
 //!
 //! Each request carries [`Peer`] in its extensions. Upgrades (WebSocket, SPDY) work on HTTP/1.1.
 

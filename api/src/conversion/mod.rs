@@ -54,11 +54,27 @@ fn as_stored(ty: apimachinery::schema::TypeRef<'_>, object: &mut Value) {
     object.set_kind(&kind);
 }
 
+/// Kinds that were in another group before, as which they are still understood.
+const MOVED: [(&str, &str, &[&str]); 3] = [
+    ("extensions", "apps", &["DaemonSet", "Deployment", "ReplicaSet"]),
+    ("extensions", "networking.k8s.io", &["Ingress", "NetworkPolicy"]),
+    ("events.k8s.io", "", &["Event"]),
+];
+
+/// Whether a kind of two groups is the same.
+pub fn is_same_kind(one: &str, other: &str, kind: &str) -> bool {
+    let moved = |(from, to, kinds): &(&str, &str, &[&str])| {
+        kinds.contains(&kind) && ((*from, *to) == (one, other) || (*from, *to) == (other, one))
+    };
+    one == other || MOVED.iter().any(moved)
+}
+
 /// The version of a kind that clients should write: the first of those that are served by default. Kinds of
 /// `extensions` are where they went.
 pub fn preferred(group: &str, kind: &str) -> Option<&'static Resource> {
     let rows = crate::table().resources().iter();
-    rows.filter(|row| row.enabled_by_default && row.kind == kind && (row.group == group || group == "extensions"))
+    let same = |of: &str| of == group || group == "extensions" && is_same_kind(of, group, kind);
+    rows.filter(|row| row.enabled_by_default && row.kind == kind && same(&row.group))
         .min_by(|a, b| compare_versions(&a.version, &b.version))
 }
 

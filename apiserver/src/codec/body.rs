@@ -1,6 +1,6 @@
 //! Request bodies: bounded reading, decoding under the schema, and the errors upstream answers.
 
-use api::cbor;
+use api::{cbor, conversion};
 use apimachinery::gotext;
 use apimachinery::gvk::{GroupVersion, GroupVersionKind};
 use apimachinery::json;
@@ -319,21 +319,6 @@ const COMMON: [&str; 12] = [
     "WatchEvent",
 ];
 
-/// Kinds that were in another group before, as which they are still understood.
-const MOVED: [(&str, &str, &[&str]); 3] = [
-    ("extensions", "apps", &["DaemonSet", "Deployment", "ReplicaSet"]),
-    ("extensions", "networking.k8s.io", &["Ingress", "NetworkPolicy"]),
-    ("events.k8s.io", "", &["Event"]),
-];
-
-/// Whether a kind of two groups is the same.
-fn is_same_kind(one: &str, other: &str, kind: &str) -> bool {
-    let moved = |(from, to, kinds): &(&str, &str, &[&str])| {
-        kinds.contains(&kind) && ((*from, *to) == (one, other) || (*from, *to) == (other, one))
-    };
-    one == other || MOVED.iter().any(moved)
-}
-
 /// How upstream calls the package of a group's kinds.
 fn package(group: &str) -> &str {
     match group {
@@ -363,7 +348,7 @@ fn check_kind(api_version: &str, kind: &str, wanted: &GroupVersionKind) -> Resul
             version.to_string()
         )));
     }
-    if kind != wanted.kind || !is_same_kind(&version.group, &wanted.group, kind) {
+    if kind != wanted.kind || !conversion::is_same_kind(&version.group, &wanted.group, kind) {
         return Err(Mismatch::Kind(format!(
             "converting ({}.{kind}) to ({}.{}): unknown conversion",
             version.version,

@@ -30,6 +30,12 @@ pub fn unrecorded(mut answer: Response) -> Response {
     answer
 }
 
+/// Browsers shall not guess what this is.
+pub fn nosniff(mut answer: Response) -> Response {
+    answer.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
 /// An answer with this body.
 pub fn bytes(code: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Body::from(body.into()));
@@ -40,11 +46,9 @@ pub fn bytes(code: StatusCode, content_type: &'static str, body: impl Into<Bytes
     response
 }
 
-/// Plain text, as health endpoints answer.
+/// Plain text, as health endpoints and filters answer.
 pub fn text(code: StatusCode, body: impl Into<String>) -> Response {
-    let mut response = bytes(code, "text/plain; charset=utf-8", body.into());
-    response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
+    nosniff(bytes(code, "text/plain; charset=utf-8", body.into()))
 }
 
 /// What upstream's mux answers for a path nobody serves.

@@ -4,6 +4,7 @@ pub mod impersonation;
 pub mod in_process;
 pub mod lifecycle;
 pub mod metrics;
+mod recording;
 pub mod reload;
 pub mod start;
 pub mod walk;

@@ -8,7 +8,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::gotext;
 use apimachinery::random;
 use apimachinery::status::Status;
 use axum::body::Body;
@@ -17,9 +16,10 @@ use futures::FutureExt as _;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::recording::{attempted, record, refuse};
 use super::{Server, impersonation};
 use crate::authentication::{Outcome, bearer, blank_before_token, subprotocol};
-use crate::authorization::{Attributes, Decision, sanitize};
+use crate::authorization::{Attributes, Decision};
 use crate::config::features;
 use crate::flowcontrol::{Counted, Load, Seat};
 use crate::request::accept::{self, Allowed, Format};
@@ -265,9 +265,8 @@ fn enter(cx: &Context) -> Result<Option<TaskTrackerToken>, Box<Response>> {
         if !own && !ALWAYS.iter().any(|path| cx.path.starts_with(path)) {
             peer.leave();
             let text = "The apiserver is shutting down, please try again later.\n";
-            let mut answer = response::bytes(StatusCode::TOO_MANY_REQUESTS, "text/plain; charset=utf-8", text);
+            let mut answer = response::text(StatusCode::TOO_MANY_REQUESTS, text);
             answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("5"));
-            answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
             return Err(Box::new(answer));
         }
     }
@@ -337,76 +336,10 @@ async fn authenticate(cx: &mut Context) -> Option<Response> {
     }
 }
 
-/// Begins the audit record, if the policy wants one. A request whose first event is lost is not served, if
-/// the backend is that strict.
-async fn record(cx: &mut Context) -> Option<Response> {
-    let record = begin_record(cx)?;
-    if !Box::pin(record.received()).await {
-        let uri = cx.uri.path_and_query().map_or("/", |uri| uri.as_str());
-        let text = format!("Internal Server Error: {}: failed to store audit event\n", gotext::quote(uri));
-        let mut answer =
-            response::bytes(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", sanitize(&text));
-        answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-        return Some(answer);
-    }
-    cx.record = Some(record);
-    None
-}
-
-fn begin_record(cx: &Context) -> Option<Box<crate::audit::Record>> {
-    let audit = cx.server.audit.as_ref()?;
-    let attributes = Attributes::of(&cx.user, &cx.info, &cx.query);
-    let uri = cx.uri.path_and_query().map_or(cx.path.as_str(), |uri| uri.as_str());
-    let peer = cx.peer.as_ref().map(|peer| peer.address().ip());
-    let facts = crate::audit::Facts {
-        audit_id: &cx.audit_id,
-        uri,
-        headers: &cx.headers,
-        peer,
-        received: cx.received,
-        latencies: &cx.latencies,
-    };
-    audit.begin(&attributes, &facts).map(Box::new)
-}
-
-/// Answers a request that has no user, and records it.
-async fn refuse(cx: &Context, status: &Status, why: &str) -> Response {
-    let answer = response::status(status, cx.plain_format());
-    match begin_record(cx) {
-        Some(record) => Box::pin(record.refused(why, answer)).await,
-        None => answer,
-    }
-}
-
 /// The answer of a filter that lets a request go no further: upstream's say so to browsers, too.
 fn filtered(cx: &Context, status: &Status) -> Response {
-    let mut answer = response::status(status, cx.plain_format());
-    answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    let answer = response::nosniff(response::status(status, cx.plain_format()));
     if cx.negotiated_plain().is_ok() { answer } else { response::unrecorded(answer) }
-}
-
-/// Which credentials a request came with, for the audit log.
-fn attempted(cx: &Context) -> String {
-    let header = cx.headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let scheme = |name: &str| {
-        let start = header.trim().split(' ').next().unwrap_or_default();
-        start.eq_ignore_ascii_case(name) && header.trim().contains(' ')
-    };
-    let mut methods = Vec::new();
-    for (name, used) in [
-        ("basic", scheme("basic")),
-        ("bearer", scheme("bearer")),
-        ("access_token", cx.query.get("access_token").is_some_and(|token| !token.trim().is_empty())),
-        ("x509", cx.peer.as_ref().is_some_and(|peer| !peer.certificates().is_empty())),
-    ] {
-        if used {
-            methods.push(name);
-        }
-    }
-    if methods.is_empty() {
-        return "Authentication failed, no credentials provided".to_string();
-    }
-    format!("Authentication failed, attempted: {}", methods.join(", "))
 }
 
 /// Who the request is done as, when that is somebody else than who asks.
@@ -551,9 +484,8 @@ fn limit_in_flight(cx: &Context) -> Option<Turn> {
 /// Upstream's filter answers in plain text here. `retry_after` is in seconds.
 fn too_many_requests(retry_after: i64) -> Response {
     let text = "Too many requests, please try again later.\n";
-    let mut answer = response::bytes(StatusCode::TOO_MANY_REQUESTS, "text/plain; charset=utf-8", text);
+    let mut answer = response::text(StatusCode::TOO_MANY_REQUESTS, text);
     answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(retry_after));
-    answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     answer
 }
 
