@@ -1,7 +1,7 @@
 //! `keelson supervise`: starts the processes of a local cluster and starts again what has ended.
 //!
 //! It holds no state of its own. What should run stands in the plan; what does run is known by its
-//! pid file (process id and start time, so that a reused id is not mistaken). Killing the supervisor
+//! pid file (process id, start time and boot, so that a reused id is not mistaken). Killing the supervisor
 //! therefore disturbs nothing, and the next one takes over what it finds.
 
 use std::collections::HashSet;
@@ -131,7 +131,7 @@ fn start(process: &Process, pid_file: &Path, log: &Path) -> std::io::Result<toki
         .spawn()?;
     if let Some(pid) = child.id() {
         let birth = start_time(pid).ok_or(std::io::ErrorKind::NotFound)?;
-        std::fs::write(pid_file, format!("{pid} {birth}\n"))?;
+        std::fs::write(pid_file, format!("{pid} {birth} {}\n", boot()))?;
     }
     Ok(child)
 }
@@ -139,9 +139,16 @@ fn start(process: &Process, pid_file: &Path, log: &Path) -> std::io::Result<toki
 /// The process of a pid file, if it still runs.
 pub fn read_pid(pid_file: &Path) -> Option<u32> {
     let text = std::fs::read_to_string(pid_file).ok()?;
-    let (pid, birth) = text.trim().split_once(' ')?;
+    let [pid, birth, booted] = text.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
     let pid = pid.parse().ok()?;
-    (start_time(pid)? == birth.parse::<u64>().ok()?).then_some(pid)
+    (booted == boot() && start_time(pid)? == birth.parse::<u64>().ok()?).then_some(pid)
+}
+
+/// Names this run of the kernel (random(4)): pid files outlive it where `/run` is on disk.
+fn boot() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    // A kernel that does not say is one run like another.
+    if id.is_empty() { "unknown".to_owned() } else { id.trim().to_owned() }
 }
 
 /// When a process started, in clock ticks since boot: with the id, its identity (proc(5), field 22).
@@ -179,6 +186,23 @@ mod tests {
         assert_eq!(parse_start_time(stat), Some(777));
         assert_eq!(parse_start_time(&stat.replace(" S ", " Z ")), None);
         assert_eq!(parse_start_time("junk"), None);
+    }
+
+    #[test]
+    fn a_pid_file_of_another_boot_names_nobody() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (file, us) = (dir.path().join("us"), std::process::id());
+        let birth = start_time(us).expect("we run");
+        for (text, found) in [
+            (format!("{us} {birth} {}\n", boot()), Some(us)),
+            (format!("{us} {} {}\n", birth + 1, boot()), None),
+            (format!("{us} {birth} 5f0c1f9e-0000-4000-8000-000000000000\n"), None),
+            (format!("{us} {birth}\n"), None),
+            ("junk".to_owned(), None),
+        ] {
+            std::fs::write(&file, &text).expect("written");
+            assert_eq!(read_pid(&file), found, "{text}");
+        }
     }
 
     fn state(dir: &Path) -> State {
