@@ -85,18 +85,7 @@ impl Decoder {
         let name = field.name.as_ref();
         match ty.ty() {
             Type::List(list) if list.wrapped => {
-                expect(wire, BYTES, name)?;
-                let mut inner = Reader::new(reader.bytes()?);
-                let mut items = Vec::new();
-                while !inner.is_empty() {
-                    let (number, wire) = inner.tag()?;
-                    if number == 1 {
-                        items.push(self.single(ty.at(list.item), wire, &mut inner, name)?);
-                    } else {
-                        inner.skip(wire)?;
-                    }
-                }
-                map.insert(name.to_owned(), Value::Array(items));
+                map.insert(name.to_owned(), self.wrapped(ty.at(list.item), wire, reader, name)?);
             }
             Type::List(list) => {
                 let item = ty.at(list.item);
@@ -165,18 +154,7 @@ impl Decoder {
                 }
                 // `map[string]ExtraValue`: a list wrapped in a message.
                 (2, Type::List(list)) => {
-                    expect(wire, BYTES, name)?;
-                    let mut inner = Reader::new(reader.bytes()?);
-                    let mut items = Vec::new();
-                    while !inner.is_empty() {
-                        let (number, wire) = inner.tag()?;
-                        if number == 1 {
-                            items.push(self.single(ty.at(list.item), wire, &mut inner, name)?);
-                        } else {
-                            inner.skip(wire)?;
-                        }
-                    }
-                    value = Some(Value::Array(items));
+                    value = Some(self.wrapped(ty.at(list.item), wire, &mut reader, name)?);
                 }
                 (2, _) => value = Some(self.single(ty, wire, &mut reader, name)?),
                 _ => reader.skip(wire)?,
@@ -188,6 +166,22 @@ impl Decoder {
             _ => zero(ty, &Field::new("", ty.id())).unwrap_or(Value::Null),
         });
         Ok((key, value))
+    }
+
+    /// A list in a message of its own, whose only field it is.
+    fn wrapped(&mut self, item: TypeRef<'_>, wire: u8, reader: &mut Reader<'_>, name: &str) -> Result<Value, Error> {
+        expect(wire, BYTES, name)?;
+        let mut inner = Reader::new(reader.bytes()?);
+        let mut items = Vec::new();
+        while !inner.is_empty() {
+            let (number, wire) = inner.tag()?;
+            if number == 1 {
+                items.push(self.single(item, wire, &mut inner, name)?);
+            } else {
+                inner.skip(wire)?;
+            }
+        }
+        Ok(Value::Array(items))
     }
 
     /// One value that is neither list nor map.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::cycle::nodes_to_find;
 use super::*;
 use crate::config::{Config, build_profiles};
 use crate::plugins::{Handle, NoListers};
