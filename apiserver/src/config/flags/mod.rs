@@ -23,6 +23,7 @@ const ACCEPTED_STRINGS: &[&str] = &[
     "egress-selector-config-file",
     "peer-ca-file",
     "service-account-signing-endpoint",
+    "show-hidden-metrics-for-version",
     "storage-media-type=application/vnd.kubernetes.protobuf",
     "tls-min-version",
     "tracing-config-file",
@@ -62,6 +63,7 @@ const ACCEPTED_DURATIONS: &[&str] = &[
 
 const ACCEPTED_LISTS: &[&str] = &[
     "admission-control",
+    "allow-metric-labels",
     "cors-allowed-origins",
     "disabled-metrics",
     "etcd-servers-overrides",
@@ -73,6 +75,10 @@ const ACCEPTED_LISTS: &[&str] = &[
 ];
 
 const ACCEPTED_INTS: &[&str] = &[
+    "apiserver-count=1",
+    "default-watch-cache-size=100",
+    "kubelet-port=10250",
+    "kubelet-read-only-port=10255",
     "delete-collection-workers=1",
     "kubernetes-service-node-port",
     "lease-reuse-duration-seconds=60",
