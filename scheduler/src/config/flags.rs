@@ -101,7 +101,7 @@ pub fn flags() -> FlagSet {
             "tls-curve-preferences",
         ],
     );
-    f.accepted(Kind::Map, &["allow-metric-labels"]);
+    f.accepted(Kind::Strings, &["allow-metric-labels"]);
     f.accepted(Kind::Int, &["http2-max-streams-per-connection"]);
     f.accepted(
         Kind::Duration,
