@@ -65,9 +65,8 @@ const JITTER: f64 = 1.2;
 
 /// `<hostname>_<uuid>`, as upstream's components call themselves.
 pub fn default_identity() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    let host = if host.is_empty() { "localhost" } else { host };
+    let host = component_base::program::hostname().ok().filter(|host| !host.is_empty());
+    let host = host.as_deref().unwrap_or("localhost");
     format!("{host}_{}", uuid::Uuid::new_v4())
 }
 

@@ -53,6 +53,8 @@ struct Flag {
     default: String,
     usage: String,
     hidden: bool,
+    /// Upstream has no such flag any more.
+    former: bool,
 }
 
 /// What is wrong with a command line. The texts equal pflag's.
@@ -111,6 +113,7 @@ impl FlagSet {
             default,
             usage: usage.to_string(),
             hidden: false,
+            former: false,
         });
         self
     }
@@ -162,18 +165,28 @@ impl FlagSet {
         self
     }
 
-    /// Accepts upstream flags whose subject Keelson does not have: they parse, `help` hides them.
+    /// Accepts upstream flags whose subject Keelson does not have: they parse, `help` hides them. A name may come with
+    /// upstream's default behind an equals sign; without, that is the empty value of the kind.
     pub fn accepted(&mut self, kind: Kind, names: &[&str]) -> &mut Self {
         for name in names {
-            let default = match kind {
+            let empty = match kind {
                 Kind::Bool => "false",
                 Kind::Int | Kind::Float => "0",
                 Kind::Duration => "0s",
                 _ => "",
             };
+            let (name, default) = name.split_once('=').unwrap_or((name, empty));
             self.declare(name, kind, default.to_string(), "Accepted for compatibility.");
             self.flags.last_mut().expect("just declared").hidden = true;
         }
+        self
+    }
+
+    /// As [`FlagSet::accepted`], of flags that upstream had in former releases.
+    pub fn former(&mut self, kind: Kind, names: &[&str]) -> &mut Self {
+        let known = self.flags.len();
+        self.accepted(kind, names);
+        self.flags[known..].iter_mut().for_each(|flag| flag.former = true);
         self
     }
 
@@ -188,33 +201,15 @@ impl FlagSet {
             "feature-gates",
             "A set of key=value pairs that describe feature gates for alpha/experimental features.",
         );
-        self.accepted(Kind::Duration, &["log-flush-frequency"]);
-        self.accepted(
+        self.accepted(Kind::Duration, &["log-flush-frequency=5s"]);
+        self.accepted(Kind::Bool, &["log-text-split-stream", "log-json-split-stream"]);
+        self.accepted(Kind::String, &["log-text-info-buffer-size=0", "log-json-info-buffer-size=0"]);
+        self.former(
             Kind::Bool,
-            &[
-                "alsologtostderr",
-                "logtostderr",
-                "one-output",
-                "skip-headers",
-                "skip-log-headers",
-                "add-dir-header",
-                "log-text-split-stream",
-                "log-json-split-stream",
-            ],
+            &["alsologtostderr", "logtostderr", "one-output", "skip-headers", "skip-log-headers", "add-dir-header"],
         );
-        self.accepted(
-            Kind::String,
-            &[
-                "log-dir",
-                "log-file",
-                "log-file-max-size",
-                "stderrthreshold",
-                "log-backtrace-at",
-                "log-text-info-buffer-size",
-                "log-json-info-buffer-size",
-            ],
-        );
-        self.accepted(Kind::Map, &["emulated-version", "min-compatibility-version"]);
+        self.former(Kind::String, &["log-dir", "log-file", "log-file-max-size", "stderrthreshold", "log-backtrace-at"]);
+        self.accepted(Kind::Strings, &["emulated-version", "min-compatibility-version"]);
         self
     }
 
@@ -229,7 +224,8 @@ impl FlagSet {
                 .flags
                 .iter()
                 .map(|flag| {
-                    (flag.name.clone(), Held { kind: flag.kind, texts: vec![flag.default.clone()], changed: false })
+                    let texts = vec![flag.default.clone()];
+                    (flag.name.clone(), Held { kind: flag.kind, texts, changed: false, former: flag.former })
                 })
                 .collect(),
             positional: Vec::new(),
@@ -366,6 +362,39 @@ struct Held {
     kind: Kind,
     texts: Vec<String>,
     changed: bool,
+    former: bool,
+}
+
+impl Held {
+    /// The value as pflag writes it.
+    fn shown(&self) -> String {
+        let last = self.texts.last().map_or("", String::as_str);
+        let items =
+            || self.texts.iter().flat_map(|text| text.split(',')).map(str::trim).filter(|item| !item.is_empty());
+        match self.kind {
+            Kind::String => last.to_string(),
+            Kind::Bool => (parse_bool(last) == Some(true)).to_string(),
+            Kind::Int => parse_int(last).map_or_else(|| last.to_string(), |number| number.to_string()),
+            Kind::Float => last.parse::<f64>().map_or_else(|_| last.to_string(), |number| number.to_string()),
+            Kind::Duration => duration::parse(last).map_or_else(|_| last.to_string(), duration::format),
+            Kind::Strings => format!("[{}]", items().collect::<Vec<_>>().join(",")),
+            Kind::Array if self.changed => {
+                format!("[{}]", self.texts.iter().map(|text| csv_field(text)).collect::<Vec<_>>().join(","))
+            }
+            Kind::Array => "[]".to_string(),
+            Kind::Map => {
+                let pairs = items().filter_map(|pair| pair.split_once('='));
+                let pairs: BTreeMap<_, _> = pairs.map(|(key, value)| (key.trim(), value.trim())).collect();
+                pairs.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+            }
+        }
+    }
+}
+
+/// A field of comma-separated values, as Go's `encoding/csv` writes it.
+fn csv_field(text: &str) -> String {
+    let quoted = text.contains([',', '"', '\r', '\n']) || text.starts_with(' ');
+    if quoted { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_string() }
 }
 
 /// The values of a parsed command line.
@@ -475,6 +504,15 @@ impl Parsed {
             .collect()
     }
 
+    /// Every flag of upstream's with what it is set to, as pflag writes it: what `/flagz` shows.
+    pub fn shown(&self) -> BTreeMap<String, String> {
+        let flags = self.values.iter().filter(|(_, held)| !held.former || held.changed);
+        let mut shown: BTreeMap<_, _> = flags.map(|(name, held)| (name.clone(), held.shown())).collect();
+        // pflag's own, which only ever is on while help is printed.
+        shown.insert("help".to_string(), "false".to_string());
+        shown
+    }
+
     /// Arguments that are no flags.
     pub fn args(&self) -> &[String] {
         &self.positional
@@ -561,6 +599,44 @@ mod tests {
         assert_eq!(set().parse(["-v", "3"]).unwrap().int("v"), 3);
         assert!(set().parse(["--leader-elect"]).unwrap().bool("leader-elect"));
         assert_eq!(set().parse(Vec::<String>::new()).unwrap().strings("controllers"), ["*"]);
+    }
+
+    #[test]
+    fn values_are_shown_as_pflag_writes_them() {
+        let mut set = set();
+        set.array("issuer", "issuers").accepted(Kind::Int, &["lease-reuse-duration-seconds=60"]);
+        let shown = set
+            .parse([
+                "--kube-api-qps=1.50",
+                "--node-monitor-grace-period=90s",
+                "--leader-elect=0",
+                "--controllers=*,-foo",
+                "--controllers=bar",
+                "--labels=c=d,a=b",
+                "--issuer=a",
+                "--issuer=b,c",
+                "--alsologtostderr",
+            ])
+            .unwrap()
+            .shown();
+        for (name, value) in [
+            ("kubeconfig", ""),
+            ("kube-api-qps", "1.5"),
+            ("kube-api-burst", "30"),
+            ("node-monitor-grace-period", "1m30s"),
+            ("leader-elect", "false"),
+            ("controllers", "[*,-foo,bar]"),
+            ("labels", "a=b,c=d"),
+            ("issuer", "[a,\"b,c\"]"),
+            ("lease-reuse-duration-seconds", "60"),
+            ("emulated-version", "[]"),
+            ("version", "false"),
+            ("help", "false"),
+            ("alsologtostderr", "true"),
+        ] {
+            assert_eq!(shown.get(name).map(String::as_str), Some(value), "{name}");
+        }
+        assert!(!shown.contains_key("logtostderr"), "upstream has none");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Knows no Kubernetes kind and talks to no API server.
 
+pub mod accept;
 mod client_authority;
 pub mod clock;
 pub mod config_file;
@@ -22,3 +23,4 @@ pub mod signals;
 mod sys;
 pub mod tls;
 pub mod version;
+pub mod zpages;

@@ -6,6 +6,14 @@ use std::process::ExitCode;
 use crate::flags::{FlagSet, Parsed};
 use crate::{logging, memory};
 
+/// The name of this machine, as its kernel has it.
+///
+/// # Errors
+/// When the kernel does not tell it.
+pub fn hostname() -> std::io::Result<String> {
+    Ok(nix::unistd::gethostname()?.to_string_lossy().into_owned())
+}
+
 /// Runs a component as this process, until it ends by itself or fails.
 ///
 /// `threads` bounds how many the runtime has; without, there is one for each processor. `read` makes the configuration

@@ -3,6 +3,16 @@
 /// The Kubernetes release whose behaviour this workspace follows.
 pub const KUBERNETES: &str = "v1.36.2";
 
+/// [`KUBERNETES`] without the letter in front: `1.36.2`.
+pub fn release() -> &'static str {
+    KUBERNETES.trim_start_matches('v')
+}
+
+/// Major and minor version: `1.36`.
+pub fn minor() -> &'static str {
+    release().rsplit_once('.').map_or(release(), |(minor, _)| minor)
+}
+
 /// What `--version` prints, without the component's name.
 pub fn git_version() -> String {
     format!("{KUBERNETES}+keelson")

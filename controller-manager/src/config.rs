@@ -1,12 +1,12 @@
 //! The settings of kube-controller-manager: upstream's flags, names and defaults.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use component_base::flags::{FlagSet, Kind, Parsed};
-use component_base::logging;
+use component_base::{logging, zpages};
 
 use crate::descriptors;
 
@@ -89,6 +89,8 @@ pub struct Serving {
     pub authentication_kubeconfig: Option<PathBuf>,
     pub authorization_kubeconfig: Option<PathBuf>,
     pub always_allow_paths: Vec<String>,
+    /// Which pages tell of the component itself.
+    pub zpages: zpages::Settings,
 }
 
 impl Default for Serving {
@@ -102,6 +104,7 @@ impl Default for Serving {
             authentication_kubeconfig: None,
             authorization_kubeconfig: None,
             always_allow_paths: ["/healthz", "/readyz", "/livez"].map(String::from).to_vec(),
+            zpages: zpages::Settings::default(),
         }
     }
 }
@@ -245,9 +248,9 @@ fn accept_others(set: &mut FlagSet) {
         Kind::Bool,
         &[
             "contention-profiling",
-            "profiling",
+            "profiling=true",
             "enable-leader-migration",
-            "configure-cloud-routes",
+            "configure-cloud-routes=true",
             "disable-http2-serving",
             "permit-address-sharing",
             "permit-port-sharing",
@@ -255,7 +258,7 @@ fn accept_others(set: &mut FlagSet) {
             "authentication-tolerate-lookup-failure",
             "disable-attach-detach-reconcile-sync",
             "disable-force-detach-on-timeout",
-            "enable-dynamic-provisioning",
+            "enable-dynamic-provisioning=true",
             "enable-hostpath-provisioner",
             "unsupported-kube-api-over-localhost",
         ],
@@ -264,12 +267,12 @@ fn accept_others(set: &mut FlagSet) {
         Kind::String,
         &[
             "leader-migration-config",
-            "cidr-allocator-type",
+            "cidr-allocator-type=RangeAllocator",
             "cloud-config",
             "cloud-provider",
-            "cluster-name",
+            "cluster-name=kubernetes",
             "external-cloud-volume-plugin",
-            "kube-api-content-type",
+            "kube-api-content-type=application/vnd.kubernetes.protobuf",
             "tls-min-version",
             "tls-sni-cert-key",
             "requestheader-client-ca-file",
@@ -281,7 +284,7 @@ fn accept_others(set: &mut FlagSet) {
             "cluster-signing-kubelet-serving-key-file",
             "cluster-signing-legacy-unknown-cert-file",
             "cluster-signing-legacy-unknown-key-file",
-            "flex-volume-plugin-dir",
+            "flex-volume-plugin-dir=/usr/libexec/kubernetes/kubelet-plugins/volume/exec/",
             "pv-recycler-pod-template-filepath-hostpath",
             "pv-recycler-pod-template-filepath-nfs",
             "allow-metric-labels-manifest",
@@ -294,10 +297,10 @@ fn accept_others(set: &mut FlagSet) {
             "tls-cipher-suites",
             "tls-curve-preferences",
             "requestheader-allowed-names",
-            "requestheader-extra-headers-prefix",
-            "requestheader-group-headers",
+            "requestheader-extra-headers-prefix=x-remote-extra-",
+            "requestheader-group-headers=x-remote-group",
             "requestheader-uid-headers",
-            "requestheader-username-headers",
+            "requestheader-username-headers=x-remote-user",
             "disabled-metrics",
             "allow-metric-labels",
         ],
@@ -305,41 +308,41 @@ fn accept_others(set: &mut FlagSet) {
     set.accepted(
         Kind::Duration,
         &[
-            "controller-shutdown-timeout",
+            "controller-shutdown-timeout=10s",
             "controller-start-interval",
-            "min-resync-period",
-            "route-reconciliation-period",
-            "authentication-token-webhook-cache-ttl",
-            "authorization-webhook-cache-authorized-ttl",
-            "authorization-webhook-cache-unauthorized-ttl",
-            "attach-detach-reconcile-sync-period",
+            "min-resync-period=12h0m0s",
+            "route-reconciliation-period=10s",
+            "authentication-token-webhook-cache-ttl=10s",
+            "authorization-webhook-cache-authorized-ttl=10s",
+            "authorization-webhook-cache-unauthorized-ttl=10s",
+            "attach-detach-reconcile-sync-period=1m0s",
             "mirroring-endpointslice-updates-batch-period",
-            "horizontal-pod-autoscaler-cpu-initialization-period",
-            "horizontal-pod-autoscaler-downscale-stabilization",
-            "horizontal-pod-autoscaler-initial-readiness-delay",
-            "horizontal-pod-autoscaler-sync-period",
-            "pvclaimbinder-sync-period",
-            "resource-quota-sync-period",
+            "horizontal-pod-autoscaler-cpu-initialization-period=5m0s",
+            "horizontal-pod-autoscaler-downscale-stabilization=5m0s",
+            "horizontal-pod-autoscaler-initial-readiness-delay=30s",
+            "horizontal-pod-autoscaler-sync-period=15s",
+            "pvclaimbinder-sync-period=15s",
+            "resource-quota-sync-period=5m0s",
         ],
     );
     set.accepted(
         Kind::Int,
         &[
-            "concurrent-service-syncs",
+            "concurrent-service-syncs=1",
             "http2-max-streams-per-connection",
-            "concurrent-device-taint-eviction-syncs",
-            "concurrent-resourceclaim-syncs",
-            "concurrent-ephemeralvolume-syncs",
-            "concurrent-horizontal-pod-autoscaler-syncs",
-            "pv-recycler-increment-timeout-nfs",
-            "pv-recycler-minimum-timeout-hostpath",
-            "pv-recycler-minimum-timeout-nfs",
-            "pv-recycler-timeout-increment-hostpath",
-            "concurrent-resource-quota-syncs",
-            "concurrent-validating-admission-policy-status-syncs",
+            "concurrent-device-taint-eviction-syncs=8",
+            "concurrent-resourceclaim-syncs=50",
+            "concurrent-ephemeralvolume-syncs=5",
+            "concurrent-horizontal-pod-autoscaler-syncs=5",
+            "pv-recycler-increment-timeout-nfs=30",
+            "pv-recycler-minimum-timeout-hostpath=60",
+            "pv-recycler-minimum-timeout-nfs=300",
+            "pv-recycler-timeout-increment-hostpath=30",
+            "concurrent-resource-quota-syncs=5",
+            "concurrent-validating-admission-policy-status-syncs=5",
         ],
     );
-    set.accepted(Kind::Float, &["horizontal-pod-autoscaler-tolerance"]);
+    set.accepted(Kind::Float, &["horizontal-pod-autoscaler-tolerance=0.1"]);
 }
 
 /// What is wrong with the settings.
@@ -426,6 +429,7 @@ impl Config {
                 authentication_kubeconfig: path("authentication-kubeconfig"),
                 authorization_kubeconfig: path("authorization-kubeconfig"),
                 always_allow_paths: flags.strings("authorization-always-allow-paths"),
+                zpages: zpages::Settings::from_flags(flags, &BTreeMap::new()),
             }),
             allocate_node_cidrs: flags.bool("allocate-node-cidrs"),
             cluster_cidr: flags.strings("cluster-cidr"),
@@ -564,6 +568,16 @@ mod tests {
         assert!(enabled("deployment-controller"));
         assert!(enabled("bootstrap-signer-controller"));
         assert!(!enabled("node-ipam-controller"));
+        let told = config.serving.unwrap().zpages.flags.unwrap();
+        for (name, value) in [
+            ("controllers", "[*,bootstrapsigner,tokencleaner,-nodeipam]"),
+            ("cluster-name", "kind"),
+            ("min-resync-period", "12h0m0s"),
+            ("horizontal-pod-autoscaler-tolerance", "0.1"),
+            ("v", "2"),
+        ] {
+            assert_eq!(told[name], value, "{name}");
+        }
     }
 
     #[test]

@@ -14,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Serving;
 
+/// What is served beside the pages that tell of it.
+const PATHS: [&str; 4] = ["/healthz", "/livez", "/metrics", "/readyz"];
+
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -52,7 +55,9 @@ pub async fn start(
         None => client,
     };
     let tls_config = tls::live_server_config(cert.clone(), authority.as_ref())?;
-    let router = checks.iter().fold(metrics.router(), |router, checks| router.merge(checks.router()));
+    let pages = config.zpages.pages("kube-controller-manager", clock.clone(), PATHS);
+    let router = metrics.router().merge(pages.router());
+    let router = checks.iter().fold(router, |router, checks| router.merge(checks.router()));
     let open: Vec<&str> = config.always_allow_paths.iter().map(String::as_str).collect();
     let router = Delegated::new(reviewer, authority, true, clock).protect(router, &open);
     let address = SocketAddr::new(config.bind_address, config.secure_port);

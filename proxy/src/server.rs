@@ -88,7 +88,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     let metrics = Metrics::default();
     // Twice the sync period, so that one failed sync and its retry still count as healthy.
     let health = ProxyHealth::new(clock.clone(), config.sync_period * 2, metrics.clone());
-    start_servers(&config, &health, &metrics, &shutdown).await?;
+    start_servers(&config, &health, &metrics, &clock, &shutdown).await?;
 
     let factory = SharedInformerFactory::new(client, shutdown.clone());
     let (node_sender, mut node_receiver) = watch::channel::<Option<Arc<Node>>>(None);
@@ -160,9 +160,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
 fn node_name(config: &Config) -> Result<String, Error> {
     match &config.hostname_override {
         Some(name) => Ok(name.clone()),
-        None => nix::unistd::gethostname()
-            .map(|name| name.to_string_lossy().trim().to_lowercase())
-            .map_err(|errno| Error::Hostname(errno.into())),
+        None => component_base::program::hostname().map(|name| name.trim().to_lowercase()).map_err(Error::Hostname),
     }
 }
 
@@ -343,11 +341,14 @@ async fn start_servers(
     config: &Config,
     health: &ProxyHealth,
     metrics: &Metrics,
+    clock: &SharedClock,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
+    let pages = config.zpages.pages("kube-proxy", clock.clone(), ["/healthz", "/metrics", "/proxyMode"]);
     let metrics_router = metrics
         .registry()
         .router()
+        .merge(pages.router())
         .route("/proxyMode", get(|| async { "iptables" }))
         .route("/healthz", get(|| async { "ok" }));
     let servers: [(Option<SocketAddr>, Router); 2] =

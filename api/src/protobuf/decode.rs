@@ -348,7 +348,22 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn expect(wire: u8, wanted: u8, field: &str) -> Result<(), Error> {
-    if wire == wanted { Ok(()) } else { Err(Error::WrongWireType { wire, field: field.to_owned() }) }
+    if wire == wanted { Ok(()) } else { Err(Error::WrongWireType { wire, field: go_name(field) }) }
+}
+
+/// A field's name in Go's source, which is what upstream's decoder knows it by.
+fn go_name(field: &str) -> String {
+    const INITIALISMS: [&str; 22] = [
+        "api", "aws", "ca", "cpu", "csi", "dns", "fc", "gce", "grpc", "http", "id", "ip", "iscsi", "nfs", "os", "pid",
+        "qos", "rbd", "tcp", "tls", "uid", "url",
+    ];
+    if field == "metadata" {
+        return "ObjectMeta".to_owned();
+    }
+    let is_word = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_lowercase());
+    let initialism = INITIALISMS.into_iter().find(|word| field.strip_prefix(word).is_some_and(is_word));
+    let upper = initialism.map_or(1, str::len).min(field.len());
+    field[..upper].to_ascii_uppercase() + &field[upper..]
 }
 
 fn bad_json(field: &str, reason: &str) -> Error {

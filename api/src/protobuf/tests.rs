@@ -148,7 +148,7 @@ fn bad_bytes_are_errors() {
         // metadata as a varint
         (
             b"k8s\0\x0a\x09\x0a\x02v1\x12\x03Pod\x12\x02\x08\x01",
-            Error::WrongWireType { wire: 0, field: "metadata".to_owned() },
+            Error::WrongWireType { wire: 0, field: "ObjectMeta".to_owned() },
         ),
     ] {
         assert_eq!(decode_object(bytes), Err(error));

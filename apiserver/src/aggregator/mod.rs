@@ -186,10 +186,13 @@ impl Aggregator {
     }
 }
 
+/// There with `--proxy-client-cert-file` only.
+const RELOAD: &str = "poststarthook/aggregator-reload-proxy-client-cert";
+
 /// Health checks of upstream that have a counterpart here, in upstream's order; the first ones wait for
 /// the loop's first look at everything.
 const CHECKS: [&str; 8] = [
-    "poststarthook/aggregator-reload-proxy-client-cert",
+    RELOAD,
     "poststarthook/start-kube-aggregator-informers",
     "poststarthook/apiservice-status-local-available-controller",
     "poststarthook/apiservice-status-remote-available-controller",
@@ -201,8 +204,9 @@ const CHECKS: [&str; 8] = [
 
 /// Adds the health checks of the aggregation layer.
 pub fn checks(server: &Arc<Server>) {
+    let reloads = server.config.front_proxy.client_certificate.is_some();
     for checks in [&server.livez, &server.readyz, &server.healthz] {
-        for name in CHECKS {
+        for name in CHECKS.into_iter().filter(|name| reloads || *name != RELOAD) {
             add(checks, server, name, |aggregator| {
                 if aggregator.synced.load(Ordering::Acquire) { Ok(()) } else { Err("not finished".to_string()) }
             });

@@ -5,6 +5,7 @@
 //! validated and tracked like anything else.
 
 pub mod flow_control;
+pub mod identity;
 mod roles;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use http::Method;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::config::features;
 use crate::server::{Server, in_process};
 use crate::services::repair::Repair;
 use crate::storage::Storage;
@@ -43,6 +45,9 @@ const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
 /// How often everything is looked at again; upstream's endpoint reconciler has the same period.
 const PERIOD: Duration = Duration::from_secs(10);
 
+/// The hook that is over when the Lease of a former process on this machine is.
+const IDENTITY_HOOK: &str = "poststarthook/start-kube-apiserver-identity-lease-controller";
+
 /// The post-start hooks of upstream, in its order. What they start is there
 /// once the cluster's own objects are: some of it is no loop here, but a part of the walk or of a cache.
 const HOOKS: [&str; 21] = [
@@ -57,7 +62,7 @@ const HOOKS: [&str; 21] = [
     "poststarthook/start-system-namespaces-controller",
     "poststarthook/peer-endpoint-reconciler-controller",
     "poststarthook/start-cluster-authentication-info-controller",
-    "poststarthook/start-kube-apiserver-identity-lease-controller",
+    IDENTITY_HOOK,
     "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
     "poststarthook/storage-readiness",
     "poststarthook/start-legacy-token-tracking-controller",
@@ -68,6 +73,25 @@ const HOOKS: [&str; 21] = [
     "poststarthook/bootstrap-controller",
     "poststarthook/start-kubernetes-service-cidr-controller",
 ];
+
+/// The gate that a hook is behind, if any.
+fn gate(hook: &str) -> Option<&'static str> {
+    match hook {
+        IDENTITY_HOOK | "poststarthook/start-kube-apiserver-identity-lease-garbage-collector" => {
+            Some(features::API_SERVER_IDENTITY)
+        }
+        "poststarthook/peer-endpoint-reconciler-controller" => Some(features::UNKNOWN_VERSION_INTEROPERABILITY_PROXY),
+        _ => None,
+    }
+}
+
+/// Whether what a hook starts is there.
+fn finished(server: &Server, hook: &str) -> bool {
+    match (hook, &server.identity) {
+        (IDENTITY_HOOK, Some(identity)) => identity.started(),
+        _ => server.bootstrapped.load(Ordering::Acquire),
+    }
+}
 
 /// Adds the checks that need nothing but a started process.
 pub fn checks(checks: &Checks, endpoint: &str) {
@@ -90,11 +114,11 @@ pub fn live_checks(server: &Arc<Server>, storage: &Arc<dyn Storage>) {
         });
     }
     for checks in [&server.livez, &server.readyz, &server.healthz] {
-        for hook in HOOKS {
+        for hook in HOOKS.into_iter().filter(|hook| gate(hook).is_none_or(|gate| server.features.enabled(gate))) {
             // Weak: the server owns the checks.
             let server = Arc::downgrade(server);
             checks.add(hook, move || match server.upgrade() {
-                Some(server) if server.bootstrapped.load(Ordering::Acquire) => Ok(()),
+                Some(server) if finished(&server, hook) => Ok(()),
                 _ => Err("not finished".to_string()),
             });
         }
@@ -124,8 +148,8 @@ pub fn last_checks(server: &Server) {
     });
 }
 
-/// Creates what is missing; called once before the server says that it is ready.
-pub async fn objects(server: &Arc<Server>) {
+/// Creates what is missing.
+async fn objects(server: &Arc<Server>) {
     match ensure(server).await {
         Ok(()) => server.bootstrapped.store(true, Ordering::Release),
         Err(status) => {
@@ -134,11 +158,21 @@ pub async fn objects(server: &Arc<Server>) {
     }
 }
 
-/// Keeps everything there until the server stops.
+/// What happens once, before the server says that it is ready.
+pub async fn start(server: &Arc<Server>) {
+    tokio::join!(objects(server), identity::start(server));
+}
+
+/// Keeps everything there until the server stops, and takes away then what must not outlive it.
 pub async fn run(server: Arc<Server>) {
+    tokio::join!(keep(&server), identity::run(&server), identity::collect(&server));
+    server.lifecycle.farewell.cancel();
+}
+
+async fn keep(server: &Arc<Server>) {
     let mut repair = Repair::default();
     loop {
-        if let Err(status) = repair.pass(&server).await {
+        if let Err(status) = repair.pass(server).await {
             tracing::warn!(error = %status.message, "cluster IPs were not looked at; trying again");
         }
         tokio::select! {
@@ -146,14 +180,13 @@ pub async fn run(server: Arc<Server>) {
             () = server.refresh.notified() => {}
             () = server.lifecycle.initiated.cancelled() => break,
         }
-        objects(&server).await;
+        objects(server).await;
     }
     if server.config.reconcile_endpoints
-        && let Err(status) = endpoints(&server, false).await
+        && let Err(status) = endpoints(server, false).await
     {
         tracing::info!(error = %status.message, "own endpoint was not removed");
     }
-    server.lifecycle.farewell.cancel();
 }
 
 async fn ensure(server: &Arc<Server>) -> Result<(), Status> {

@@ -131,6 +131,13 @@ pub fn decode(
     read_as(bytes, encoding, expected, validation).map_err(|misread| misread.status(&expected.kind))
 }
 
+/// Why a message cannot be read as the kind that it claims to be, if the server has that.
+fn broken(api_version: &str, kind: &str, raw: &[u8]) -> Option<api::protobuf::Error> {
+    let version = GroupVersion::parse(api_version).ok()?;
+    let schema = api::table().find_kind(&version.group, &version.version, kind)?;
+    api::protobuf::decode(schema, raw).err()
+}
+
 /// As [`decode`], for callers that say what is wrong in their own way.
 ///
 /// # Errors
@@ -158,7 +165,11 @@ pub fn read_as(
             let (api_version, kind, raw) =
                 super::protobuf::open(bytes).map_err(|error| unrecognized(error.to_string()))?;
             let cannot = |error: String| misfit(&api_version, &kind, &error);
-            check_kind(&api_version, &kind, wanted).map_err(|mismatch| other(&api_version, &kind, mismatch))?;
+            check_kind(&api_version, &kind, wanted).map_err(|mismatch| match broken(&api_version, &kind, raw) {
+                // A message is read as what it says it is before that is compared with what was expected.
+                Some(error) if matches!(mismatch, Mismatch::Kind(_)) => cannot(error.to_string()),
+                _ => other(&api_version, &kind, mismatch),
+            })?;
             let mut object = api::protobuf::decode(expected.schema, raw).map_err(|error| cannot(error.to_string()))?;
             object.set_api_version(&wanted.api_version());
             object.set_kind(&wanted.kind);

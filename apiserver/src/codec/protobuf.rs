@@ -5,6 +5,10 @@
 pub enum Error {
     #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
     Prefix,
+    #[error("empty data")]
+    Nothing,
+    #[error("empty body")]
+    Empty,
     #[error("unexpected EOF")]
     Truncated,
     #[error("proto: illegal tag or wire type in runtime.Unknown")]
@@ -64,7 +68,11 @@ pub fn field(mut message: &[u8], wanted: u64) -> Option<&[u8]> {
 /// # Errors
 /// When the bytes are no envelope.
 pub fn open(bytes: &[u8]) -> Result<(String, String, &[u8]), Error> {
-    let mut rest = bytes.strip_prefix(b"k8s\0").ok_or(Error::Prefix)?;
+    let missing = if bytes.is_empty() { Error::Nothing } else { Error::Prefix };
+    let mut rest = bytes.strip_prefix(b"k8s\0").ok_or(missing)?;
+    if rest.is_empty() {
+        return Err(Error::Empty);
+    }
     let (mut api_version, mut kind, mut raw): (String, String, &[u8]) = Default::default();
     while let Some((number, content)) = next(&mut rest)? {
         match number {
@@ -95,6 +103,7 @@ mod tests {
         let bytes = crate::response::encode::envelope("apps/v1", "Deployment", b"raw");
         assert_eq!(open(&bytes), Ok(("apps/v1".into(), "Deployment".into(), b"raw".as_slice())));
         assert_eq!(open(b"k8s garbage"), Err(Error::Prefix));
+        assert_eq!((open(b""), open(b"k8s\0")), (Err(Error::Nothing), Err(Error::Empty)));
         assert!(open(b"k8s\0\x0a\xff").is_err());
         assert!(open(b"k8s\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff").is_err());
     }

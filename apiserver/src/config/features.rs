@@ -2,11 +2,14 @@
 //! (`apiserver/pkg/features`, `pkg/features`). Others parse without effect.
 
 use component_base::featuregate::{FeatureGates, Gate, Stage};
+use component_base::zpages;
 
 use super::Config;
 
 /// KEP-3926: deletion of stored objects that cannot be read.
 pub const ALLOW_UNSAFE_MALFORMED_OBJECT_DELETION: &str = "AllowUnsafeMalformedObjectDeletion";
+/// KEP-1965: a Lease names each server while it runs.
+pub const API_SERVER_IDENTITY: &str = "APIServerIdentity";
 /// KEP-4222: CBOR as an encoding of objects, beside JSON, YAML and protobuf.
 pub const CBOR_SERVING_AND_STORAGE: &str = "CBORServingAndStorage";
 /// KEP-3257: ClusterTrustBundles, and what their readers may do.
@@ -19,6 +22,8 @@ pub const CONSTRAINED_IMPERSONATION: &str = "ConstrainedImpersonation";
 pub const MANIFEST_BASED_ADMISSION_CONTROL_CONFIG: &str = "ManifestBasedAdmissionControlConfig";
 /// KEP-4317: certificates of pods.
 pub const POD_CERTIFICATE_REQUEST: &str = "PodCertificateRequest";
+/// KEP-4020: servers of different versions find each other; here, they say where they are.
+pub const UNKNOWN_VERSION_INTEROPERABILITY_PROXY: &str = "UnknownVersionInteroperabilityProxy";
 
 const fn alpha(name: &'static str) -> Gate {
     Gate { name, default: false, stage: Stage::Alpha, locked: false }
@@ -30,12 +35,16 @@ const fn beta(name: &'static str, default: bool) -> Gate {
 
 const GATES: &[Gate] = &[
     alpha(ALLOW_UNSAFE_MALFORMED_OBJECT_DELETION),
+    beta(API_SERVER_IDENTITY, true),
     alpha(CBOR_SERVING_AND_STORAGE),
     beta(CLUSTER_TRUST_BUNDLE, false),
     beta(CLUSTER_TRUST_BUNDLE_PROJECTION, false),
+    zpages::GATES[0],
+    zpages::GATES[1],
     beta(CONSTRAINED_IMPERSONATION, true),
     alpha(MANIFEST_BASED_ADMISSION_CONTROL_CONFIG),
     beta(POD_CERTIFICATE_REQUEST, false),
+    beta(UNKNOWN_VERSION_INTEROPERABILITY_PROXY, true),
 ];
 
 /// Resources that are served only while a gate is on, whatever `--runtime-config` says.

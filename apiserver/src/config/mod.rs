@@ -99,6 +99,10 @@ pub struct Config {
     pub extra_bind: Vec<std::net::SocketAddr>,
     /// `--advertise-address`; what the `kubernetes` Service points at.
     pub advertise_address: Option<IpAddr>,
+    /// The flags as they were given, when the server was started with any.
+    pub flags: Option<component_base::zpages::Flags>,
+    /// `--peer-advertise-ip` and `--peer-advertise-port`, when both are given.
+    pub peer_advertise: Option<(String, String)>,
     /// `--external-hostname`.
     pub external_hostname: Option<String>,
     /// `--tls-cert-file` and `--tls-private-key-file`.
@@ -213,6 +217,8 @@ impl Default for Config {
             secure_port: 6443,
             extra_bind: Vec::new(),
             advertise_address: None,
+            peer_advertise: None,
+            flags: None,
             external_hostname: None,
             tls_files: None,
             cert_dir: PathBuf::from("/var/run/kubernetes"),
@@ -273,6 +279,14 @@ impl Default for Config {
             shutdown_send_retry_after: false,
             goaway_chance: 0.0,
         }
+    }
+}
+
+impl Config {
+    /// The address that others reach the server at: a loopback address is never advertised.
+    pub fn advertised(&self) -> IpAddr {
+        let bound = Some(self.bind_address).filter(|bound| !bound.is_unspecified() && !bound.is_loopback());
+        self.advertise_address.or(bound).unwrap_or_else(crate::server::start::outgoing_address)
     }
 }
 

@@ -1,19 +1,20 @@
 //! Discovery, plain and aggregated (KEP-3352).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use api::Resource;
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use component_base::accept::{parse, wants_pretty};
 use http::header::{ACCEPT, CACHE_CONTROL, VARY};
 use http::{HeaderValue, StatusCode};
 use serde_json::Value;
 
 use super::{cached, order, produces};
 use crate::registry::Served;
-use crate::request::accept;
+use crate::request::accept::{self, Encoding, Format};
 use crate::response::{self, Response, encode};
 use crate::server::walk::Context;
 
@@ -27,9 +28,36 @@ pub struct Documents {
 struct Document {
     /// Of what it was made from.
     generation: u64,
+    /// In JSON.
     body: Bytes,
+    protobuf: OnceLock<Bytes>,
     etag: String,
 }
+
+impl Document {
+    /// In a form that was negotiated; what is asked for again and again is made once.
+    fn form(&self, format: Format) -> Result<Bytes, Status> {
+        if format == Format::default() {
+            return Ok(self.body.clone());
+        }
+        if let Some(kept) = self.protobuf.get().filter(|_| format.encoding == Encoding::Protobuf) {
+            return Ok(kept.clone());
+        }
+        let tree = apimachinery::json::parse(&self.body).map_err(|error| Status::internal(error.to_string()))?;
+        let (_, bytes) = encode::value(&tree, format)?;
+        if format.encoding == Encoding::Protobuf {
+            return Ok(self.protobuf.get_or_init(|| bytes).clone());
+        }
+        Ok(bytes)
+    }
+}
+
+/// [`api::discovery::AGGREGATED`] as YAML and as protobuf.
+const AGGREGATED_YAML: &str = "application/yaml;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+const AGGREGATED_PROTOBUF: &str =
+    "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// What the aggregated documents are written as, in upstream's order.
+const AGGREGATED_FORMS: [Encoding; 3] = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf];
 
 fn rows(cx: &Context) -> Vec<Arc<Served>> {
     cx.server.registry.rows()
@@ -44,22 +72,20 @@ pub fn knows(cx: &Context, group: &str) -> bool {
     cx.server.registry.serves_group(group) || rows(cx).iter().any(|served| *served.resource.group == *group)
 }
 
-/// Whether the client prefers the aggregated form.
-fn wants_aggregated(cx: &Context) -> bool {
+/// The form in which the client wants the aggregated document, if it takes that at all.
+fn wants_aggregated(cx: &Context) -> Option<Format> {
     let header = cx.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    for clause in header.split(',') {
-        let mut parts = clause.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default();
-        let has = |wanted: &str| clause.split(';').any(|part| part.trim() == wanted);
-        let aggregated = has("as=APIGroupDiscoveryList") && has("g=apidiscovery.k8s.io");
-        if aggregated && has("v=v2") && matches!(media, "application/json" | "*/*") {
-            return true;
+    let pretty = wants_pretty(&cx.headers, cx.query.get("pretty"));
+    parse(header).iter().find_map(|clause| {
+        let said =
+            |name: &str| clause.parameters.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| *value);
+        let whole = [("g", "apidiscovery.k8s.io"), ("v", "v2"), ("as", "APIGroupDiscoveryList")];
+        if whole.iter().any(|(name, value)| said(name) != Some(value)) || said("sv").is_some_and(|sv| !sv.is_empty()) {
+            return None;
         }
-        if !aggregated && matches!(media, "application/json" | "application/yaml" | "*/*" | accept::PROTOBUF) {
-            return false;
-        }
-    }
-    false
+        let encoding = AGGREGATED_FORMS.into_iter().find(|encoding| clause.fits(encoding.media_type()))?;
+        Some(Format { encoding, pretty: pretty || said("pretty") == Some("1"), ..Format::default() })
+    })
 }
 
 fn plain(cx: &Context, value: &Value) -> Result<Response, Status> {
@@ -74,7 +100,7 @@ fn negotiated(cx: &Context, value: &Value) -> Result<Response, Status> {
     Ok(response::bytes(StatusCode::OK, content_type, body))
 }
 
-fn aggregated(cx: &Context, legacy: bool) -> Response {
+fn aggregated(cx: &Context, format: Format, legacy: bool) -> Result<Response, Status> {
     let documents = &cx.server.documents.discovery;
     let slot = if legacy { &documents.legacy } else { &documents.groups };
     let generation = cx.server.aggregator.generation() + cx.server.registry.generation();
@@ -87,14 +113,20 @@ fn aggregated(cx: &Context, legacy: bool) -> Response {
         let body = encode::json_bytes(&tree, false);
         let etag = api::discovery::etag(&body).trim_matches('"').to_string();
         cx.server.aggregator.metrics.discovery_aggregations.inc(&[]);
-        let document = Arc::new(Document { generation, body: Bytes::from(body), etag });
+        let document = Arc::new(Document { generation, body: Bytes::from(body), protobuf: OnceLock::new(), etag });
         slot.store(Some(document.clone()));
         document
     });
-    let mut answer = cached(cx, api::discovery::AGGREGATED, document.body.clone(), &document.etag);
+    let format = if format.encoding == Encoding::Protobuf { Format { pretty: false, ..format } } else { format };
+    let media_type = match format.encoding {
+        Encoding::Protobuf => AGGREGATED_PROTOBUF,
+        Encoding::Yaml => AGGREGATED_YAML,
+        _ => api::discovery::AGGREGATED,
+    };
+    let mut answer = cached(cx, media_type, document.form(format)?, &document.etag);
     answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
-    answer
+    Ok(answer)
 }
 
 /// `/api`.
@@ -102,8 +134,8 @@ fn aggregated(cx: &Context, legacy: bool) -> Response {
 /// # Errors
 /// 406.
 pub fn legacy(cx: &mut Context) -> Result<Response, Status> {
-    if wants_aggregated(cx) {
-        return Ok(aggregated(cx, true));
+    if let Some(format) = wants_aggregated(cx) {
+        return aggregated(cx, format, true);
     }
     let address = format!("{}:{}", cx.server.advertise_address(), cx.server.advertise_port());
     plain(cx, &api::discovery::api_versions(&address))
@@ -114,8 +146,8 @@ pub fn legacy(cx: &mut Context) -> Result<Response, Status> {
 /// # Errors
 /// 406.
 pub fn groups(cx: &mut Context) -> Result<Response, Status> {
-    if wants_aggregated(cx) {
-        return Ok(aggregated(cx, false));
+    if let Some(format) = wants_aggregated(cx) {
+        return aggregated(cx, format, false);
     }
     negotiated(cx, &api::discovery::group_list(&order::Served::new(&cx.server, &resources_of(&rows(cx))).plain()))
 }

@@ -31,6 +31,9 @@ pub struct Documents {
 /// 404 and 405 in upstream's form.
 pub async fn dispatch(cx: &mut Context, _body: Body) -> Result<Response, Status> {
     let path = cx.path.clone();
+    if let Some(page) = cx.server.zpages.answer(&path, &cx.headers, cx.query.get("pretty")) {
+        return Ok(response::unrecorded(page));
+    }
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let found = match parts.as_slice() {
         [""] => {
@@ -133,6 +136,7 @@ fn root_paths(cx: &Context) -> Vec<String> {
             paths.push(format!("/apis/{}/{}", resource.group, resource.version));
         }
     }
+    paths.extend(cx.server.zpages.served().map(str::to_string));
     for checks in [&cx.server.healthz, &cx.server.livez, &cx.server.readyz] {
         paths.extend(checks.paths());
     }

@@ -46,12 +46,15 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
     let mut eviction = decode(cx, &bytes, &options)?;
     let (namespace, name) = (cx.info.namespace.clone(), cx.info.name.clone());
     store::place(cx, served, &mut eviction)?;
-    admit(cx, served, &mut eviction, &options).await?;
+    let attributes = attributes(cx, served, &options);
+    cx.server.admission.mutate(cx, &attributes, &mut eviction, None).await?;
     if eviction.name() != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
-    let delete = delete_options(&eviction, &options)?;
-    let free = delete.precondition_resource_version.is_none();
+    let delete = Deletion::of(&eviction, &options)?;
+    cx.server.admission.validate(cx, &attributes, &eviction, None).await?;
+    drop(attributes);
+    let free = delete.options.precondition_resource_version.is_none();
     for attempt in 1..=ATTEMPTS {
         let pod = get::read_at(served, &namespace, &name, Freshness::Consistent).await?.tree();
         if !ignores_budgets(&pod) {
@@ -60,7 +63,7 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
         let mut wanted = delete.clone();
         // A pod that only waits may become ready, and then its budget counts.
         if pod.str_at(&["status", "phase"]) == Some("Pending") && pod.deletion_timestamp().is_none() && free {
-            wanted.precondition_resource_version = Some(pod.resource_version().to_string());
+            wanted.options.precondition_resource_version = Some(pod.resource_version().to_string());
         }
         match remove(cx, served, &namespace, &name, &wanted).await {
             Ok(()) => break,
@@ -98,8 +101,8 @@ fn decode(cx: &mut Context, bytes: &[u8], options: &WriteOptions) -> Result<Valu
     Ok(eviction)
 }
 
-async fn admit(cx: &Context, served: &Arc<Served>, eviction: &mut Value, options: &WriteOptions) -> Result<(), Status> {
-    let attributes = Attributes {
+fn attributes<'a>(cx: &'a Context, served: &'a Arc<Served>, options: &'a WriteOptions) -> Attributes<'a> {
+    Attributes {
         operation: Operation::Create,
         served,
         subresource: "eviction",
@@ -110,14 +113,31 @@ async fn admit(cx: &Context, served: &Arc<Served>, eviction: &mut Value, options
         dry_run: options.dry_run,
         warnings: Mutex::default(),
         review: Review::of(RequestOptions::Write("CreateOptions", options)),
-    };
-    cx.server.admission.mutate(cx, &attributes, eviction, None).await?;
-    cx.server.admission.validate(cx, &attributes, eviction, None).await
+    }
 }
 
-fn delete_options(eviction: &Value, options: &WriteOptions) -> Result<DeleteOptions, Status> {
-    let empty = Value::Object(Map::new());
-    let body = eviction.get("deleteOptions").filter(|options| !options.is_null()).unwrap_or(&empty);
+/// How the pod is to be deleted.
+#[derive(Clone)]
+struct Deletion {
+    options: DeleteOptions,
+    /// What is not allowed of the options. It is said where the pod would be deleted, as upstream does: after a pod that
+    /// is not there, a budget that refuses, and the pod's condition.
+    allowed: Result<(), Status>,
+}
+
+impl Deletion {
+    fn of(eviction: &Value, options: &WriteOptions) -> Result<Self, Status> {
+        let empty = Value::Object(Map::new());
+        let body = eviction.get("deleteOptions").filter(|options| !options.is_null()).unwrap_or(&empty);
+        check_options(eviction, body, options)?;
+        let (mut delete, allowed) = DeleteOptions::unchecked(body)?;
+        delete.dry_run |= options.dry_run;
+        Ok(Self { options: delete, allowed })
+    }
+}
+
+/// What an eviction itself does not take.
+fn check_options(eviction: &Value, body: &Value, options: &WriteOptions) -> Result<(), Status> {
     if body.bool_at(&["ignoreStoreReadErrorWithClusterBreakingPotential"]) == Some(true) {
         let mut errors = apimachinery::field::ErrorList::new();
         errors.push(apimachinery::field::invalid(
@@ -127,9 +147,12 @@ fn delete_options(eviction: &Value, options: &WriteOptions) -> Result<DeleteOpti
         ));
         return Err(Status::invalid(&GroupKind::new("policy", "Eviction"), eviction.name(), &errors));
     }
-    let mut delete = DeleteOptions::parse(&crate::request::Query::default(), Some(body))?;
-    delete.dry_run |= options.dry_run;
-    Ok(delete)
+    let said: Vec<&str> = body.list_at(&["dryRun"]).iter().filter_map(Value::as_str).collect();
+    if options.dry_run && !said.is_empty() && said != ["All"] {
+        let text = format!("Non-matching dry-run options in request and content: [All] and [{}]", said.join(" "));
+        return Err(Status::failure(500, "", text));
+    }
+    Ok(())
 }
 
 /// Whether the pod's end disrupts nothing any more, or not yet.
@@ -145,15 +168,10 @@ fn is_ready(pod: &Value) -> bool {
 }
 
 /// Evicts a running pod as its budget allows.
-async fn guarded(
-    cx: &mut Context,
-    served: &Arc<Served>,
-    pod: &Value,
-    delete: &DeleteOptions,
-) -> Result<Response, Status> {
+async fn guarded(cx: &mut Context, served: &Arc<Served>, pod: &Value, delete: &Deletion) -> Result<Response, Status> {
     let (namespace, name) = (pod.namespace().to_string(), pod.name().to_string());
     let mut delete = delete.clone();
-    let free = delete.precondition_resource_version.is_none();
+    let free = delete.options.precondition_resource_version.is_none();
     let mut budget_name = String::new();
     let mut guarded = false;
     match budgets(cx, pod).await?.as_slice() {
@@ -166,9 +184,9 @@ async fn guarded(
             if !is_ready(pod) && (always || (healthy >= desired && desired > 0)) {
                 // It counts for nobody, as long as it stays so.
                 guarded = true;
-                delete.precondition_resource_version = Some(pod.resource_version().to_string());
+                delete.options.precondition_resource_version = Some(pod.resource_version().to_string());
             } else {
-                spend(cx, &namespace, &budget_name, &name, delete.dry_run).await?;
+                spend(cx, &namespace, &budget_name, &name, delete.options.dry_run).await?;
             }
         }
         _ => {
@@ -192,9 +210,9 @@ async fn remove(
     served: &Arc<Served>,
     namespace: &str,
     name: &str,
-    options: &DeleteOptions,
+    delete: &Deletion,
 ) -> Result<(), Status> {
-    let mut options = options.clone();
+    let mut options = delete.options.clone();
     if !options.dry_run {
         let write = WriteOptions::default();
         let update = Update { subresource: "status", name, options: &write, manager: None, derived: true };
@@ -223,6 +241,7 @@ async fn remove(
             options.precondition_resource_version = Some(written.object(served).await?.resource_version().to_string());
         }
     }
+    delete.allowed.clone()?;
     delete::one(cx, served, namespace, name, &options).await
 }
 

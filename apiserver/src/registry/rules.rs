@@ -14,7 +14,7 @@ pub enum StatusRule {
     Reset,
     /// Taken out on create, kept on update (custom resources).
     Removed,
-    /// Taken on create, kept on update (nodes report themselves).
+    /// Taken on create, kept on update (nodes report themselves; of pods, their hook leaves the class).
     KeepOnUpdate,
 }
 
@@ -114,7 +114,7 @@ pub fn of(group: &str, plural: &str) -> Rules {
         ("", "persistentvolumeclaims") => {
             Rules { hooks: &core::persistent_volume_claim::PersistentVolumeClaim, ..status_only }
         }
-        ("", "pods") => Rules { status: StatusRule::Reset, graceful: true, hooks: &core::pod::Pod, ..DEFAULT },
+        ("", "pods") => Rules { status: StatusRule::KeepOnUpdate, graceful: true, hooks: &core::pod::Pod, ..DEFAULT },
         ("", "podtemplates") => Rules { generation: Fields(&["template"]), ..DEFAULT },
         ("", "services") => Rules { hooks: &core::service::Service, create_on_update: true, ..status_only },
         ("", "resourcequotas") => status_only,

@@ -4,8 +4,9 @@
 //! weight, and `as`, `g`, `v` ask for a Table or for PartialObjectMetadata.
 
 use apimachinery::status::{Status, reason};
+use component_base::accept::{Clause, parse, wants_pretty};
 use http::HeaderMap;
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE};
 
 use super::Query;
 
@@ -101,42 +102,6 @@ pub enum Allowed {
     Watch,
 }
 
-struct Clause<'a> {
-    kind: &'a str,
-    subtype: &'a str,
-    q: f64,
-    parameters: Vec<(&'a str, &'a str)>,
-}
-
-fn parse(header: &str) -> Vec<Clause<'_>> {
-    let mut clauses: Vec<Clause<'_>> = header
-        .split(',')
-        .filter_map(|part| {
-            let mut pieces = part.trim().split(';').map(str::trim);
-            let media = pieces.next()?;
-            let (kind, subtype) = if media == "*" { ("*", "*") } else { media.split_once('/')? };
-            let mut clause = Clause { kind: kind.trim(), subtype: subtype.trim(), q: 1.0, parameters: Vec::new() };
-            for piece in pieces {
-                let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
-                // Quotes are part of a value, upstream either.
-                let (name, value) = (name.trim(), value.trim());
-                if name == "q" {
-                    clause.q = value.parse().unwrap_or(1.0);
-                } else {
-                    clause.parameters.push((name, value));
-                }
-            }
-            Some(clause)
-        })
-        .collect();
-    clauses.sort_by(|a, b| {
-        b.q.total_cmp(&a.q)
-            .then((a.kind == "*").cmp(&(b.kind == "*")))
-            .then((a.subtype == "*").cmp(&(b.subtype == "*")))
-    });
-    clauses
-}
-
 /// Which of these media types an Accept header likes best; without a header, the first.
 pub fn first_of(header: &str, types: &[&str]) -> Option<usize> {
     if header.is_empty() {
@@ -159,10 +124,7 @@ pub fn negotiate(headers: &HeaderMap, query: &Query, allowed: Allowed, cbor: boo
     let header = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut format = choose(header, allowed, cbor)?;
     if !format.pretty {
-        format.pretty = match query.get("pretty") {
-            Some(value) if !value.is_empty() => parse_bool(value),
-            _ => by_eye(headers),
-        };
+        format.pretty = wants_pretty(headers, query.get("pretty"));
     }
     Ok(format)
 }
@@ -174,10 +136,9 @@ fn choose(header: &str, allowed: Allowed, cbor: bool) -> Result<Format, Status> 
     let clauses = parse(header);
     for clause in &clauses {
         for &encoding in Encoding::all(cbor) {
-            let (kind, subtype) = encoding.media_type().split_once('/').expect("media types have a slash");
-            let matches = (clause.kind == kind && (clause.subtype == subtype || clause.subtype == "*"))
-                || (clause.kind == "*" && clause.subtype == "*");
-            if matches && let Some(format) = accept(encoding, &clause.parameters, allowed) {
+            if clause.fits(encoding.media_type())
+                && let Some(format) = accept(encoding, &clause.parameters, allowed)
+            {
                 // What is liked best decides, even if it cannot be written as a stream.
                 if allowed == Allowed::Watch && encoding == Encoding::Yaml {
                     return Err(Status::not_acceptable(stream_types(cbor)));
@@ -297,15 +258,6 @@ pub fn body_encoding(headers: &HeaderMap, cbor: bool) -> Result<Encoding, Status
 /// A Content-Type without its parameters, in lower case.
 pub fn media_type(header: &str) -> String {
     header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
-}
-
-fn by_eye(headers: &HeaderMap) -> bool {
-    let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    ["curl", "Wget", "Mozilla/5.0"].iter().any(|prefix| agent.starts_with(prefix))
-}
-
-fn parse_bool(text: &str) -> bool {
-    matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
 }
 
 #[cfg(test)]

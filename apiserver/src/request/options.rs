@@ -261,6 +261,18 @@ impl DeleteOptions {
     /// # Errors
     /// 400 for a query that does not parse, 422 for values that are not allowed.
     pub fn parse(query: &Query, body: Option<&Value>) -> Result<Self, Status> {
+        let (options, errors) = Self::read(query, body)?;
+        finish("DeleteOptions", errors)?;
+        Ok(options)
+    }
+
+    /// As [`DeleteOptions::parse`] of a body, with what is not allowed beside it, for those who find that out later.
+    pub fn unchecked(body: &Value) -> Result<(Self, Result<(), Status>), Status> {
+        let (options, errors) = Self::read(&Query::default(), Some(body))?;
+        Ok((options, finish("DeleteOptions", errors)))
+    }
+
+    fn read(query: &Query, body: Option<&Value>) -> Result<(Self, ErrorList), Status> {
         let mut errors = ErrorList::new();
         let mut options = Self::default();
         let propagation;
@@ -307,8 +319,7 @@ impl DeleteOptions {
             }
         }
         options.dry_run = dry_run(&dry_run_values, &mut errors);
-        finish("DeleteOptions", errors)?;
-        Ok(options)
+        Ok((options, errors))
     }
 }
 

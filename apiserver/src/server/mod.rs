@@ -35,6 +35,10 @@ pub struct Server {
     pub config: Config,
     /// `--feature-gates`.
     pub features: component_base::featuregate::FeatureGates,
+    /// Who this server is among others, with the gate `APIServerIdentity`.
+    pub identity: Option<crate::bootstrap::identity::Identity>,
+    /// What the server tells of itself.
+    pub zpages: component_base::zpages::ZPages,
     pub clock: SharedClock,
     pub cache: Arc<Cache>,
     pub registry: Registry,
@@ -93,13 +97,16 @@ impl Server {
 
     /// The address that others reach this server at: a loopback address is never advertised.
     pub fn advertise_address(&self) -> std::net::IpAddr {
-        self.config
-            .advertise_address
-            .or_else(|| {
-                let bound = self.config.bind_address;
-                (!bound.is_unspecified() && !bound.is_loopback()).then_some(bound)
-            })
-            .unwrap_or_else(start::outgoing_address)
+        self.config.advertised()
+    }
+
+    /// Where other servers of the cluster reach this one: as told, or as everybody does.
+    pub fn peer_address(&self) -> String {
+        match &self.config.peer_advertise {
+            Some((ip, port)) if ip.contains(':') => format!("[{ip}]:{port}"),
+            Some((ip, port)) => format!("{ip}:{port}"),
+            None => std::net::SocketAddr::new(self.advertise_address(), self.advertise_port()).to_string(),
+        }
     }
 
     /// The port that others reach this server at.

@@ -8,11 +8,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::Router;
 use component_base::clock::RealClock;
+use component_base::featuregate::FeatureGates;
 use component_base::health::Checks;
 use component_base::jwt;
 use component_base::pki::{self, Profile};
 use component_base::serving;
 use component_base::tls::{self, ClientAuthority, ServingCert, SniCerts};
+use component_base::zpages::{self, ZPages};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -31,6 +33,7 @@ use crate::authentication::{self, Authenticator, Verified, oidc, service_account
 use crate::authorization::node::Node;
 use crate::authorization::rbac::Rbac;
 use crate::authorization::{AlwaysAllow, AlwaysDeny, Authorizer, Masters, Union, webhook};
+use crate::bootstrap::identity::Identity;
 use crate::cache::{Cache, RingLimits};
 use crate::config::{AuthorizationMode, Config, StorageBackend, features};
 use crate::encryption::{self, Encryption};
@@ -154,7 +157,7 @@ impl Server {
         let addr = bound[0];
         // Set once, here: nobody else writes it.
         let _ = server.bound_port.set(addr.port());
-        bootstrap::objects(&server).await;
+        bootstrap::start(&server).await;
         tasks.push(tokio::spawn(bootstrap::run(server.clone())));
         tasks.push(tokio::spawn(aggregator::run(server.clone())));
         server.aggregator.registered().await;
@@ -176,7 +179,7 @@ impl Server {
         load(&server).await;
         extensions::start(&server).await;
         reload::start(&server, None);
-        bootstrap::objects(&server).await;
+        bootstrap::start(&server).await;
         let tasks = vec![
             tokio::spawn(server.lifecycle.clone().run(true)),
             tokio::spawn(bootstrap::run(server.clone())),
@@ -232,13 +235,26 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 async fn encryption(
     config: &Config,
     metrics: &Metrics,
+    identity: Option<&Identity>,
     clock: &component_base::clock::SharedClock,
 ) -> Result<Option<Arc<Encryption>>, Error> {
     let Some((path, reload)) = &config.encryption else { return Ok(None) };
-    let identity = config.advertise_address.map(|address| address.to_string()).unwrap_or_default();
-    let counted = Arc::new(encryption::Metrics::new(&metrics.registry, clock.clone(), &identity));
+    let id = identity.map_or("", Identity::id);
+    let counted = Arc::new(encryption::Metrics::new(&metrics.registry, clock.clone(), id));
     let loaded = Encryption::load(path, *reload, clock.clone(), Some(counted)).await;
     loaded.map(Some).map_err(Error::Config)
+}
+
+/// What the server tells of itself; of addresses, those that it found out.
+fn zpages(config: &Config, gates: &FeatureGates, clock: &component_base::clock::SharedClock) -> ZPages {
+    let flags = config.flags.clone().map(|mut flags| {
+        let address = config.advertised().to_string();
+        flags.insert("external-hostname".to_string(), config.external_hostname.clone().unwrap_or(address.clone()));
+        flags.insert("advertise-address".to_string(), address);
+        flags
+    });
+    let paths = ["/healthz", "/livez", "/metrics", "/readyz", zpages::STATUSZ, "/version"];
+    ZPages::new("apiserver", clock.clone(), |gate| gates.enabled(gate), flags, paths)
 }
 
 async fn build(config: Config, storage: Arc<dyn Storage>, initiated: CancellationToken) -> Result<Arc<Server>, Error> {
@@ -246,7 +262,9 @@ async fn build(config: Config, storage: Arc<dyn Storage>, initiated: Cancellatio
     let shutdown = lifecycle.drained.clone();
     let clock = RealClock::shared();
     let metrics = Metrics::new();
-    let encryption = encryption(&config, &metrics, &clock).await?;
+    let gates = features::gates(&config);
+    let identity = Identity::new(&gates).map_err(|error| Error::Config(format!("hostname: {error}")))?;
+    let encryption = encryption(&config, &metrics, identity.as_ref(), &clock).await?;
     let cache = Cache::complete(storage.clone(), RingLimits::default(), metrics.cache.clone(), encryption.clone());
     let registry = Registry::new(&config, &cache);
     let tokens = token_issuer(&config, clock.clone())?;
@@ -285,7 +303,6 @@ async fn build(config: Config, storage: Arc<dyn Storage>, initiated: Cancellatio
         audiences: audiences(&config),
         anonymous: anonymous(&config),
     };
-    let gates = features::gates(&config);
     let rbac = Rbac::default();
     let node = config.authorization_modes.contains(&AuthorizationMode::Node).then(|| Arc::new(Node::new(&gates)));
     let seats = |limit: usize| (limit > 0).then(|| Arc::new(Semaphore::new(limit)));
@@ -308,7 +325,9 @@ async fn build(config: Config, storage: Arc<dyn Storage>, initiated: Cancellatio
             metrics.impersonation.clone(),
             clock.clone(),
         ),
+        zpages: zpages(&config, &gates, &clock),
         features: gates,
+        identity,
         authorizer: Union::new(authorizers(&config.authorization_modes, &rbac, &node, &clock)?),
         refresh: tokio::sync::Notify::new(),
         rbac,

@@ -42,7 +42,7 @@ async fn bodies() {
         ),
         ("", protobuf, b"k8s garbage".to_vec(), 400, "provided data does not appear to be a protobuf message"),
         ("", protobuf, b"k8s\0\xff\xff\xff\xff".to_vec(), 400, "unrecognized"),
-        ("", protobuf, b"k8s\0".to_vec(), 422, "name or generateName is required"),
+        ("", protobuf, b"k8s\0".to_vec(), 400, "empty body (6b387300)"),
         ("", json_type, deep.into_bytes(), 400, "exceeded max depth"),
         ("", json_type, big.to_string().into_bytes(), 413, "limit is 3145728"),
         ("", json_type, large.to_string().into_bytes(), 422, "Too long: may not be more than 1048576 bytes"),
@@ -179,5 +179,36 @@ async fn reviews_have_no_tables() {
             .body(axum::body::Body::from(review.clone()))
             .unwrap();
         assert_eq!(server.send(request).await.code, code, "{accept}");
+    }
+}
+
+/// What is said of protobuf that cannot be read, and in which order it is found out.
+#[tokio::test]
+async fn protobuf_bodies() {
+    use apiserver::response::encode::envelope;
+    let server = Fixture::new().await;
+    let unrecognized = "the object provided is unrecognized (must be of type ConfigMap): ";
+    let cannot = |kind: &str| format!("{kind} in version \"v1\" cannot be handled as a ConfigMap: ");
+    let number = [1 << 3, 5];
+    for (body, text) in [
+        (Vec::new(), format!("{unrecognized}empty data (<empty>)")),
+        (b"k8s\0".to_vec(), format!("{unrecognized}empty body (6b387300)")),
+        (
+            envelope("v1", "ConfigMap", &number).to_vec(),
+            cannot("ConfigMap") + "proto: wrong wireType = 0 for field ObjectMeta",
+        ),
+        // A Secret that is none: that is found out before it is no ConfigMap.
+        (
+            envelope("v1", "Secret", &[4 << 3, 1]).to_vec(),
+            cannot("Secret") + "proto: wrong wireType = 0 for field StringData",
+        ),
+        (
+            envelope("v1", "Secret", b"").to_vec(),
+            cannot("Secret") + "converting (v1.Secret) to (core.ConfigMap): unknown conversion",
+        ),
+    ] {
+        let path = "/api/v1/namespaces/default/configmaps";
+        let answer = server.ask("POST", path, "application/vnd.kubernetes.protobuf", body).await;
+        assert_eq!((answer.code, answer.message()), (400, text.as_str()));
     }
 }

@@ -19,6 +19,7 @@ mod encryption;
 mod golden;
 mod hostile;
 mod hostile_webhooks;
+mod identity;
 mod lifecycle;
 mod numbers;
 mod oidc;
@@ -28,6 +29,7 @@ mod tables;
 mod unsafe_delete;
 mod walks;
 mod websocket;
+mod zpages;
 
 use std::sync::Arc;
 

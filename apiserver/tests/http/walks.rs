@@ -374,3 +374,56 @@ async fn validation() {
     let answer = server.ask("PATCH", &format!("{SERVICES}/s"), MERGE, patch).await;
     assert_eq!((answer.code, &answer.body["spec"]["internalTrafficPolicy"]), (200, &Value::Null), "{}", answer.text);
 }
+
+fn named(object: &Value, name: &str) -> Value {
+    let mut object = object.clone();
+    object["metadata"]["name"] = name.into();
+    object
+}
+
+/// An eviction finds out in upstream's order what keeps it from happening.
+#[tokio::test]
+async fn evictions() {
+    let server = Fixture::new().await;
+    let account = object("v1", "ServiceAccount", "default");
+    server.post("/api/v1/namespaces/default/serviceaccounts", &account).await;
+    let mut pod = object("v1", "Pod", "p");
+    pod["spec"] = json!({"containers": [{"name": "c", "image": "i"}]});
+    let made = server.post("/api/v1/namespaces/default/pods", &pod).await;
+    assert_eq!(made.code, 201, "{}", made.text);
+    assert_eq!(made.body["status"], json!({"phase": "Pending", "qosClass": "BestEffort"}));
+    pod["status"] = json!({"phase": "Running", "qosClass": "Guaranteed", "podIP": "10.0.0.1"});
+    let claimed = server.post("/api/v1/namespaces/default/pods?dryRun=All", &named(&pod, "claimed")).await;
+    assert_eq!(claimed.body["status"], json!({"phase": "Pending", "qosClass": "Guaranteed"}), "as upstream has it");
+    assert!(!claimed.body["metadata"]["managedFields"].to_string().contains("f:status"), "{}", claimed.text);
+    let evict = async |pod: &str, named: &str, query: &str, options: Value| {
+        let mut eviction = object("policy/v1", "Eviction", named);
+        eviction["deleteOptions"] = options;
+        server.post(&format!("/api/v1/namespaces/default/pods/{pod}/eviction{query}"), &eviction).await
+    };
+    let bad = || json!({"propagationPolicy": "Bad"});
+    for (pod, named, query, options, code) in [
+        ("nope", "nope", "", bad(), 404),
+        ("nope", "nope", "", json!({"dryRun": ["Bad"]}), 404),
+        ("nope", "nope", "", json!({"ignoreStoreReadErrorWithClusterBreakingPotential": true}), 422),
+        ("nope", "other", "", bad(), 400),
+        ("nope", "nope", "?dryRun=All", json!({"dryRun": ["Bad", "x"]}), 500),
+        ("p", "p", "?dryRun=All", bad(), 422),
+        ("p", "p", "", json!({"dryRun": ["Bad"]}), 422),
+        ("p", "p", "", bad(), 422),
+    ] {
+        let answer = evict(pod, named, query, options.clone()).await;
+        assert_eq!(answer.code, code, "{pod} {named} {query} {options}: {}", answer.text);
+        if code == 500 {
+            assert_eq!(answer.message(), "Non-matching dry-run options in request and content: [All] and [Bad x]");
+        }
+    }
+    // The last of them has marked the pod before it failed.
+    let left = server.get("/api/v1/namespaces/default/pods/p").await.body;
+    let marked = left["status"]["conditions"]
+        .as_array()
+        .is_some_and(|conditions| conditions.iter().any(|condition| condition["type"] == "DisruptionTarget"));
+    assert!(marked && left["metadata"]["deletionTimestamp"].is_null(), "{left}");
+    assert_eq!(evict("p", "p", "", Value::Null).await.code, 201);
+    assert_eq!(server.get("/api/v1/namespaces/default/pods/p").await.code, 404);
+}

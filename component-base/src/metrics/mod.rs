@@ -240,18 +240,35 @@ fn classic(open: &str, bare: &BTreeSet<String>) -> String {
     out
 }
 
+// A clock tick is a hundredth of a second on every Linux that Kubernetes runs on.
+const TICKS: f64 = 100.0;
+
+/// The fields of `/proc/self/stat` behind the name, as numbers.
+fn process_stat() -> Option<Vec<f64>> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let (_, fields) = stat.rsplit_once(") ")?;
+    Some(fields.split(' ').map(|field| field.parse().unwrap_or(0.0)).collect())
+}
+
+/// Seconds since the epoch at which this process began.
+fn process_start_seconds(stat: &[f64]) -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/stat").ok()?;
+    let boot: f64 = text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    Some(boot + stat.get(19)? / TICKS)
+}
+
+/// When this process began, to the second; `None` where there is no `/proc`.
+pub fn process_start() -> Option<jiff::Timestamp> {
+    jiff::Timestamp::from_second(process_start_seconds(&process_stat()?)? as i64).ok()
+}
+
 /// The standard `process_*` gauges, read from `/proc/self`; nothing where there is no `/proc`.
 fn process_metrics(out: &mut String) {
     let mut put = |name: &str, kind: &str, help: &str, value: f64| {
         *out += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
     };
-    // A clock tick is a hundredth of a second on every Linux that Kubernetes runs on.
-    const TICKS: f64 = 100.0;
-    if let Ok(stat) = std::fs::read_to_string("/proc/self/stat")
-        && let Some((_, fields)) = stat.rsplit_once(") ")
-    {
-        let fields: Vec<&str> = fields.split(' ').collect();
-        let number = |index: usize| fields.get(index).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+    if let Some(stat) = process_stat() {
+        let number = |index: usize| stat.get(index).copied().unwrap_or(0.0);
         put(
             "process_cpu_seconds_total",
             "counter",
@@ -260,15 +277,8 @@ fn process_metrics(out: &mut String) {
         );
         put("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", number(20));
         put("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", number(21) * 4096.0);
-        if let Some(boot) = std::fs::read_to_string("/proc/stat").ok().and_then(|text| {
-            text.lines().find_map(|line| line.strip_prefix("btime ").and_then(|t| t.trim().parse::<f64>().ok()))
-        }) {
-            put(
-                "process_start_time_seconds",
-                "gauge",
-                "Start time of the process since unix epoch in seconds.",
-                boot + number(19) / TICKS,
-            );
+        if let Some(start) = process_start_seconds(&stat) {
+            put("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", start);
         }
     }
     if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {

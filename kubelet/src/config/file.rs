@@ -19,6 +19,8 @@ pub struct File {
     pub tls_cert_file: String,
     pub tls_private_key_file: String,
     pub client_ca_file: String,
+    /// Names of gates and whether they are on, as texts.
+    pub feature_gates: BTreeMap<String, String>,
     /// Client certificates are asked for anew before they end.
     pub rotate_certificates: bool,
     /// The serving certificate is asked for.
@@ -126,6 +128,7 @@ impl Default for File {
             image_service_endpoint: String::new(),
             enable_server: true,
             enable_debugging_handlers: true,
+            feature_gates: BTreeMap::new(),
         }
     }
 }
@@ -152,7 +155,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "eventRecordQPS",
     "failCgroupV1",
     "failSwapOn",
-    "featureGates",
     "hairpinMode",
     "httpCheckFrequency",
     "imagePullCredentialsVerificationPolicy",
@@ -298,6 +300,10 @@ impl File {
             "containerLogMaxFiles" => self.container_log_max_files = usize::try_from(value.as_u64()?).ok()?,
             "systemReserved" => self.system_reserved = map()?,
             "kubeReserved" => self.kube_reserved = map()?,
+            "featureGates" => {
+                self.feature_gates = map()?;
+                value.as_object()?.values().all(serde_json::Value::is_boolean).then_some(())?;
+            }
             "evictionHard" => self.eviction_hard = map()?,
             "evictionSoft" => self.eviction_soft = map()?,
             "evictionSoftGracePeriod" => self.eviction_soft_grace_period = map()?,

@@ -42,6 +42,8 @@ pub struct Config {
     pub provider_id: String,
     pub container_logs_dir: PathBuf,
     pub logging: component_base::logging::Options,
+    /// Which pages tell of the component itself.
+    pub zpages: component_base::zpages::Settings,
     /// `--version` was given: print and leave.
     pub version: bool,
 }
@@ -62,6 +64,7 @@ impl Default for Config {
             provider_id: String::new(),
             container_logs_dir: "/var/log/containers".into(),
             logging: component_base::logging::Options::default(),
+            zpages: component_base::zpages::Settings::default(),
             version: false,
         }
     }
@@ -86,7 +89,7 @@ impl Config {
     pub fn node_name(&self) -> String {
         let name = match self.hostname_override.is_empty() {
             false => self.hostname_override.clone(),
-            true => nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+            true => component_base::program::hostname().unwrap_or_default(),
         };
         name.trim().to_lowercase()
     }
@@ -146,7 +149,8 @@ mod tests {
             &path,
             "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 50\nclusterDNS: [10.96.0.10]\n\
              clusterDomain: cluster.local\nstaticPodPath: /from/file\nnodeStatusUpdateFrequency: 20s\nport: 10255\n\
-             authentication:\n  x509:\n    clientCAFile: /ca.crt\nevictionHard:\n  memory.available: 200Mi\n",
+             authentication:\n  x509:\n    clientCAFile: /ca.crt\nevictionHard:\n  memory.available: 200Mi\n\
+             featureGates:\n  ComponentStatusz: false\n  ComponentFlagz: false\n  SomethingElse: true\n",
         )
         .unwrap();
         let config = Config::from_args([
@@ -154,6 +158,7 @@ mod tests {
             "--pod-manifest-path=/from/flag".into(),
             "--hostname-override=Node-1".into(),
             "--node-ip=10.0.0.1".into(),
+            "--feature-gates=ComponentFlagz=true".into(),
             "--node-labels=a=b,c=".into(),
             "--register-with-taints=k=v:NoSchedule".into(),
         ])
@@ -173,6 +178,11 @@ mod tests {
         );
         assert_eq!(config.thresholds().memory_available, 200 << 20);
         assert_eq!(config.thresholds().disk_available, 0.0);
+        let clock = component_base::clock::RealClock::shared();
+        let pages = config.zpages.pages("kubelet", clock, ["/pods"]);
+        assert_eq!(pages.served().collect::<Vec<_>>(), [component_base::zpages::FLAGZ]);
+        let told = config.zpages.flags.unwrap();
+        assert_eq!((told["hostname-override"].as_str(), told["volume-stats-agg-period"].as_str()), ("Node-1", "1m0s"));
     }
 
     #[test]

@@ -25,6 +25,7 @@ use component_base::clock::SharedClock;
 use component_base::pki::{self, Pair, Profile};
 use component_base::serving::{self, Peer};
 use component_base::tls::{self, ClientAuthority, ServingCert};
+use component_base::zpages;
 use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -149,8 +150,28 @@ fn requested(server: &Server, shutdown: &CancellationToken) -> ServingCert {
     cert
 }
 
+/// What is served beside the pages that tell of it.
+const PATHS: [&str; 11] = [
+    "/attach",
+    "/configz",
+    "/containerLogs",
+    "/exec",
+    "/healthz",
+    "/metrics",
+    "/pods",
+    "/portForward",
+    "/run",
+    "/runningpods",
+    "/stats",
+];
+
 fn router(server: Arc<Server>, delegated: Arc<Delegated>) -> Router {
     let guard = Guard { server: server.clone(), delegated };
+    // As upstream, none of what is for debugging.
+    let pages = match server.config.file.enable_debugging_handlers {
+        true => server.config.zpages.pages("kubelet", server.clock.clone(), PATHS).router(),
+        false => Router::new(),
+    };
     Router::new()
         .route("/pods", get(info::pods))
         .route("/runningpods/", get(info::running_pods))
@@ -169,8 +190,9 @@ fn router(server: Arc<Server>, delegated: Arc<Delegated>) -> Router {
         .route("/portForward/{namespace}/{pod}/{uid}", any(streaming::port_forward))
         .route("/healthz", get(|| async { "ok" }))
         .route("/healthz/{check}", get(|| async { "ok" }))
-        .layer(axum::middleware::from_fn_with_state(guard, authorize))
         .with_state(server)
+        .merge(pages)
+        .layer(axum::middleware::from_fn_with_state(guard, authorize))
 }
 
 #[derive(Clone)]
@@ -190,6 +212,10 @@ fn subresource(path: &str) -> &'static str {
         "log"
     } else if below("/checkpoint") {
         "checkpoint"
+    } else if below(zpages::STATUSZ) {
+        "statusz"
+    } else if below(zpages::FLAGZ) {
+        "configz"
     } else {
         "proxy"
     }
@@ -281,6 +307,8 @@ mod tests {
             ("/pods", "proxy", Some("pods")),
             ("/runningpods/", "proxy", Some("pods")),
             ("/healthz/ping", "proxy", Some("healthz")),
+            ("/statusz", "statusz", None),
+            ("/flagz", "configz", None),
         ] {
             assert_eq!((subresource(path), fine(path)), (expected, finer), "{path}");
         }

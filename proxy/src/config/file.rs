@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use component_base::{config_file, duration, logging};
+use component_base::{config_file, duration};
 use serde::Deserialize;
 
 use super::values::{
@@ -47,7 +47,6 @@ struct File {
     conntrack: FileConntrack,
     detect_local_mode: String,
     detect_local: FileDetectLocal,
-    #[allow(dead_code)] // read so that a wrong type is an error; no gate changes this component
     feature_gates: BTreeMap<String, bool>,
     hostname_override: String,
     iptables: FileIptables,
@@ -153,7 +152,8 @@ impl File {
                 if self.client_connection.qps == 0.0 { 5.0 } else { self.client_connection.qps },
                 if self.client_connection.burst == 0 { 10 } else { self.client_connection.burst },
             ),
-            logging: logging::Options::default(),
+            feature_gates: self.feature_gates,
+            ..d
         };
         Ok(config)
     }

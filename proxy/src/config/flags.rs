@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use component_base::flags::{FlagSet, Kind, Parsed};
-use component_base::logging;
+use component_base::{logging, zpages};
 
 use super::values::{
     detect_local_mode, masquerade_bit, mode, node_port_addresses, oom_score_adj, parse_cidrs, parse_ip, socket_address,
@@ -126,7 +126,13 @@ pub fn flags() -> FlagSet {
     f.accepted(Kind::Strings, &["ipvs-exclude-cidrs"]);
     f.accepted(
         Kind::Duration,
-        &["ipvs-sync-period", "ipvs-min-sync-period", "ipvs-tcp-timeout", "ipvs-tcpfin-timeout", "ipvs-udp-timeout"],
+        &[
+            "ipvs-sync-period=30s",
+            "ipvs-min-sync-period",
+            "ipvs-tcp-timeout",
+            "ipvs-tcpfin-timeout",
+            "ipvs-udp-timeout",
+        ],
     );
     f.common();
     f
@@ -151,6 +157,8 @@ impl Config {
         config.cleanup = p.bool("cleanup");
         config.init_only = p.bool("init-only");
         config.logging = logging::Options::from_flags(p);
+        let gates = config.feature_gates.iter().map(|(name, on)| (name.clone(), on.to_string())).collect();
+        config.zpages = zpages::Settings::from_flags(p, &gates);
         if let Some(name) = p.nonempty("hostname-override") {
             let name = name.trim().to_lowercase();
             if name.is_empty() {
@@ -214,7 +222,7 @@ impl Config {
             init_only: false,
             cleanup: false,
             client_rate: (p.float("kube-api-qps"), u32::try_from(p.int("kube-api-burst")).unwrap_or(10)),
-            logging: logging::Options::default(),
+            ..Self::default()
         })
     }
 }

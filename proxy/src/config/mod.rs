@@ -9,11 +9,12 @@ mod flags;
 mod tests;
 mod values;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use component_base::{duration, logging};
+use component_base::{duration, logging, zpages};
 use ipnet::IpNet;
 
 pub use flags::flags;
@@ -90,6 +91,10 @@ pub struct Config {
     pub client_rate: (f64, u32),
     /// Logging.
     pub logging: logging::Options,
+    /// `featureGates` of the file.
+    pub feature_gates: BTreeMap<String, bool>,
+    /// Which pages tell of the component itself.
+    pub zpages: zpages::Settings,
 }
 
 /// `conntrack` of the configuration; zero leaves a setting as it is.
@@ -153,6 +158,8 @@ impl Default for Config {
             cleanup: false,
             client_rate: (5.0, 10),
             logging: logging::Options::default(),
+            feature_gates: BTreeMap::new(),
+            zpages: zpages::Settings::default(),
         }
     }
 }

@@ -107,3 +107,15 @@ fn nonsense_is_refused() {
     }
     assert!(Config::from_yaml("apiVersion: v1\nkind: Pod\n").is_err());
 }
+
+#[test]
+fn flags_are_told() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nfeatureGates:\n  ComponentStatusz: false\n";
+    std::fs::write(file.path(), text).unwrap();
+    let config = Config::from_args([format!("--config={}", file.path().display())]).unwrap();
+    let clock = component_base::clock::RealClock::shared();
+    let served: Vec<_> = config.zpages.pages("kube-proxy", clock, ["/proxyMode"]).served().collect();
+    assert_eq!(served, [component_base::zpages::FLAGZ]);
+    assert_eq!(config.zpages.flags.unwrap()["ipvs-sync-period"], "30s");
+}

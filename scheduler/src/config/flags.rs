@@ -1,9 +1,10 @@
 //! Upstream's flags, and what they say over the file that they name.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use component_base::flags::{FlagSet, Kind, Parsed};
-use component_base::logging;
+use component_base::{logging, zpages};
 
 use super::{Config, Error, LeaderElection, SECURE_PORT, Serving, invalid};
 
@@ -68,8 +69,8 @@ pub fn flags() -> FlagSet {
         &[
             "authentication-tolerate-lookup-failure",
             "authentication-skip-lookup",
-            "contention-profiling",
-            "profiling",
+            "contention-profiling=true",
+            "profiling=true",
             "permit-address-sharing",
             "permit-port-sharing",
         ],
@@ -84,30 +85,30 @@ pub fn flags() -> FlagSet {
             "write-config-to",
             "allow-metric-labels-manifest",
             "tls-sni-cert-key",
-            "pod-max-in-unschedulable-pods-duration",
+            "pod-max-in-unschedulable-pods-duration=5m0s",
         ],
     );
     f.accepted(
         Kind::Strings,
         &[
             "requestheader-allowed-names",
-            "requestheader-extra-headers-prefix",
-            "requestheader-group-headers",
-            "requestheader-username-headers",
+            "requestheader-extra-headers-prefix=x-remote-extra-",
+            "requestheader-group-headers=x-remote-group",
+            "requestheader-username-headers=x-remote-user",
             "requestheader-uid-headers",
             "tls-cipher-suites",
             "disabled-metrics",
             "tls-curve-preferences",
         ],
     );
-    f.accepted(Kind::Map, &["allow-metric-labels"]);
+    f.accepted(Kind::Strings, &["allow-metric-labels"]);
     f.accepted(Kind::Int, &["http2-max-streams-per-connection"]);
     f.accepted(
         Kind::Duration,
         &[
-            "authentication-token-webhook-cache-ttl",
-            "authorization-webhook-cache-authorized-ttl",
-            "authorization-webhook-cache-unauthorized-ttl",
+            "authentication-token-webhook-cache-ttl=10s",
+            "authorization-webhook-cache-authorized-ttl=10s",
+            "authorization-webhook-cache-unauthorized-ttl=10s",
         ],
     );
     f.common();
@@ -156,6 +157,7 @@ impl Config {
                         .or_else(|| p.nonempty("authentication-kubeconfig"))
                         .map(PathBuf::from),
                     always_allow: p.strings("authorization-always-allow-paths"),
+                    zpages: zpages::Settings::from_flags(p, &BTreeMap::new()),
                 })
             })
             .transpose()?;

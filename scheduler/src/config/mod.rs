@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use component_base::logging;
+use component_base::{logging, zpages};
 
 use crate::queue::BackOff;
 
@@ -62,6 +62,8 @@ pub struct Serving {
     pub authorization_kubeconfig: Option<PathBuf>,
     /// Paths that need no permission.
     pub always_allow: Vec<String>,
+    /// Which pages tell of the component itself.
+    pub zpages: zpages::Settings,
 }
 
 /// Leader election.
@@ -97,6 +99,7 @@ impl Default for Serving {
             client_ca: None,
             authorization_kubeconfig: None,
             always_allow: ["/healthz", "/readyz", "/livez"].map(str::to_owned).into(),
+            zpages: zpages::Settings::default(),
         }
     }
 }

@@ -16,6 +16,20 @@ fn scores(profile: &Profile) -> Vec<(&str, i64)> {
 }
 
 #[test]
+fn flags_are_told() {
+    let config = Config::from_args(["--leader-elect=false", "--feature-gates=ComponentStatusz=false"]).unwrap();
+    let pages = config.serving.unwrap().zpages;
+    let clock = component_base::clock::RealClock::shared();
+    let served: Vec<_> = pages.pages("kube-scheduler", clock, ["/healthz"]).served().collect();
+    assert_eq!(served, [component_base::zpages::FLAGZ]);
+    let told = pages.flags.unwrap();
+    assert_eq!(
+        (told["leader-elect"].as_str(), told["requestheader-group-headers"].as_str()),
+        ("false", "[x-remote-group]")
+    );
+}
+
+#[test]
 fn the_default_profile() {
     let profile = &profiles("").unwrap()[0];
     assert_eq!(profile.scheduler_name, "default-scheduler");

@@ -170,6 +170,9 @@ fn watch(factory: &SharedInformerFactory, sender: &std::sync::mpsc::Sender<Chang
     pods.store()
 }
 
+/// What is served beside the pages that tell of it.
+const PATHS: [&str; 4] = ["/healthz", "/livez", "/metrics", "/readyz"];
+
 async fn serve(
     config: &Serving,
     client: &Client,
@@ -201,8 +204,10 @@ async fn serve(
     readyz.add("informer-sync", move || {
         if synced.load(Ordering::Acquire) { Ok(()) } else { Err("informers are not synced".to_owned()) }
     });
-    let router: Router =
-        healthz.router().merge(livez.router()).merge(readyz.router()).merge(metrics.registry().router());
+    let pages = config.zpages.pages("kube-scheduler", clock.clone(), PATHS);
+    let router: Router = [livez.router(), readyz.router(), metrics.registry().router(), pages.router()]
+        .into_iter()
+        .fold(healthz.router(), Router::merge);
     let open: Vec<&str> = config.always_allow.iter().map(String::as_str).collect();
     let router = Delegated::new(authorizer, authority, true, clock.clone()).protect(router, &open);
     let address = SocketAddr::new(config.bind_address, config.port);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use component_base::flags::{FlagSet, Kind, Parsed};
 
-use super::{AuthorizationMode, Config, Error, FrontProxy, RequestHeader, StorageBackend};
+use super::{AuthorizationMode, Config, Error, FrontProxy, RequestHeader, StorageBackend, features};
 use crate::authentication::{configuration as authentication, oidc};
 use crate::authorization::configuration;
 use crate::authorization::webhook::{FailurePolicy, Options};
@@ -21,17 +21,19 @@ const ACCEPTED_STRINGS: &[&str] = &[
     "authorization-policy-file",
     "debug-socket-path",
     "egress-selector-config-file",
-    "peer-advertise-ip",
-    "peer-advertise-port",
     "peer-ca-file",
     "service-account-signing-endpoint",
-    "storage-media-type",
+    "show-hidden-metrics-for-version",
+    "storage-media-type=application/vnd.kubernetes.protobuf",
     "tls-min-version",
     "tracing-config-file",
-    "cloud-config",
-    "cloud-provider",
-    "service-account-api-audiences",
 ];
+
+/// Strings that upstream has no more.
+const FORMER_STRINGS: &[&str] = &["cloud-config", "cloud-provider", "service-account-api-audiences"];
+
+/// What tells servers of different versions about each other.
+const PEER_FLAGS: [&str; 3] = ["peer-ca-file", "peer-advertise-ip", "peer-advertise-port"];
 
 const ACCEPTED_BOOLS: &[&str] = &[
     "contention-profiling",
@@ -40,41 +42,46 @@ const ACCEPTED_BOOLS: &[&str] = &[
     "enable-logs-handler",
     "permit-address-sharing",
     "permit-port-sharing",
-    "profiling",
+    "profiling=true",
     "runtime-config-emulation-forward-compatible",
     "send-retry-after-while-not-ready-once",
-    "service-account-lookup",
-    "watch-cache",
+    "service-account-lookup=true",
+    "watch-cache=true",
 ];
 
 const ACCEPTED_DURATIONS: &[&str] = &[
-    "coordinated-leadership-lease-duration",
-    "coordinated-leadership-renew-deadline",
-    "coordinated-leadership-retry-period",
-    "etcd-count-metric-poll-period",
-    "etcd-db-metric-poll-interval",
-    "etcd-healthcheck-timeout",
-    "etcd-readycheck-timeout",
+    "coordinated-leadership-lease-duration=15s",
+    "coordinated-leadership-renew-deadline=10s",
+    "coordinated-leadership-retry-period=2s",
+    "etcd-count-metric-poll-period=1m0s",
+    "etcd-db-metric-poll-interval=30s",
+    "etcd-healthcheck-timeout=2s",
+    "etcd-readycheck-timeout=2s",
     "livez-grace-period",
-    "storage-initialization-timeout",
+    "storage-initialization-timeout=1m0s",
 ];
 
 const ACCEPTED_LISTS: &[&str] = &[
     "admission-control",
+    "allow-metric-labels",
     "cors-allowed-origins",
     "disabled-metrics",
     "etcd-servers-overrides",
-    "oidc-signing-algs",
+    "oidc-signing-algs=RS256",
     "strict-transport-security-directives",
     "tls-cipher-suites",
     "tls-curve-preferences",
-    "watch-cache-sizes",
+    "watch-cache-sizes=events#0,events.events.k8s.io#0",
 ];
 
 const ACCEPTED_INTS: &[&str] = &[
-    "delete-collection-workers",
+    "apiserver-count=1",
+    "default-watch-cache-size=100",
+    "kubelet-port=10250",
+    "kubelet-read-only-port=10255",
+    "delete-collection-workers=1",
     "kubernetes-service-node-port",
-    "lease-reuse-duration-seconds",
+    "lease-reuse-duration-seconds=60",
     "max-connection-bytes-per-sec",
 ];
 
@@ -88,6 +95,8 @@ pub fn flag_set() -> FlagSet {
     f.string("bind-address", "0.0.0.0", "The IP address on which to listen for the --secure-port port.")
         .int("secure-port", 6443, "The port on which to serve HTTPS with authentication and authorization.")
         .string("advertise-address", "", "The IP address on which to advertise the apiserver to members of the cluster.")
+        .string("peer-advertise-ip", "", "If set, the IP address at which other API servers reach this one.")
+        .string("peer-advertise-port", "", "If set, the port at which other API servers reach this one.")
         .string("external-hostname", "", "The hostname to use when generating externalized URLs for this master.")
         .string("tls-cert-file", "", "File containing the default x509 Certificate for HTTPS.")
         .string("tls-private-key-file", "", "File containing the default x509 private key matching --tls-cert-file.")
@@ -110,7 +119,7 @@ pub fn flag_set() -> FlagSet {
         .string("authorization-webhook-version", "v1beta1", "The API version of the authorization.k8s.io SubjectAccessReview to send to and expect from the webhook.")
         .duration("authorization-webhook-cache-authorized-ttl", Duration::from_secs(300), "The duration to cache 'authorized' responses from the webhook authorizer.")
         .duration("authorization-webhook-cache-unauthorized-ttl", Duration::from_secs(30), "The duration to cache 'unauthorized' responses from the webhook authorizer.")
-        .string("storage-backend", "etcd3", "The storage backend for persistence: 'etcd3', or 'embedded' with --data-dir.")
+        .string("storage-backend", "", "The storage backend for persistence: 'etcd3', or 'embedded' with --data-dir.")
         .string("data-dir", "", "Directory of the embedded store (Keelson only).")
         .strings("etcd-servers", &[], "List of etcd servers to connect with (scheme://ip:port), comma separated.")
         .string("etcd-prefix", &d.etcd_prefix, "The prefix to prepend to all resource paths in etcd.")
@@ -170,6 +179,7 @@ pub fn flag_set() -> FlagSet {
         .float("goaway-chance", 0.0, "To prevent HTTP/2 clients from getting stuck on a single apiserver, randomly close a connection (GOAWAY). Min is 0 (off), Max is .02 (1/50 requests); .001 (1/1000) is a recommended starting point.");
     audit::add(&mut f);
     f.accepted(Kind::String, ACCEPTED_STRINGS)
+        .former(Kind::String, FORMER_STRINGS)
         .accepted(Kind::Bool, ACCEPTED_BOOLS)
         .accepted(Kind::Duration, ACCEPTED_DURATIONS)
         .accepted(Kind::Strings, ACCEPTED_LISTS)
@@ -202,6 +212,8 @@ impl Config {
         let mut config = Self {
             bind_address: value(flags, "bind-address")?,
             secure_port: port(flags, "secure-port")?,
+            flags: Some(flags.shown()),
+            peer_advertise: flags.nonempty("peer-advertise-ip").zip(flags.nonempty("peer-advertise-port")),
             external_hostname: flags.nonempty("external-hostname"),
             cert_dir: PathBuf::from(flags.string("cert-dir")),
             client_ca_file: path("client-ca-file"),
@@ -308,6 +320,12 @@ impl Config {
         config.storage = storage(flags)?;
         config.runtime_config = switches(flags, "runtime-config")?;
         config.feature_gates = switches(flags, "feature-gates")?;
+        let gate = features::UNKNOWN_VERSION_INTEROPERABILITY_PROXY;
+        if !features::gates(&config).enabled(gate)
+            && let Some(name) = PEER_FLAGS.iter().find(|name| flags.nonempty(name).is_some())
+        {
+            return Err(Error::Combination(format!("--{name} requires {gate} feature to be turned on")));
+        }
         if let Some(text) = flags.nonempty("service-cluster-ip-range") {
             config.service_cluster_ip_ranges = text
                 .split(',')

@@ -9,7 +9,10 @@ pub struct Pod;
 
 impl Hooks for Pod {
     fn prepare_create(&self, cx: &HookContext<'_>, object: &mut Value) {
-        let mut status = json!({"phase": "Pending", "qosClass": api::qos::class(object)});
+        // Upstream computes the class only where none is claimed.
+        let claimed = object.str_at(&["status", "qosClass"]).filter(|class| !class.is_empty());
+        let class = claimed.unwrap_or_else(|| api::qos::class(object));
+        let mut status = json!({"phase": "Pending", "qosClass": class});
         if !object.list_at(&["spec", "schedulingGates"]).is_empty() {
             status["conditions"] = json!([{
                 "type": "PodScheduled",
