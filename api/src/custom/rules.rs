@@ -329,7 +329,7 @@ impl Programs {
             return run.exhausted(path, kind);
         }
         let value = |json| cel::Value::from_json(json, Some(decl));
-        let (Ok(this), Ok(before)) = (value(new), old.map(value).transpose()) else { return };
+        let (this, before) = (value(new), old.map(value));
         for (rule, compiled) in self.rules.iter().zip(&self.compiled) {
             if let Some(error) = &compiled.error {
                 run.findings.errors.push(field::invalid(path, kind, format!("rule compile error: {error}")));
@@ -340,13 +340,22 @@ impl Programs {
             if compiled.uses_old_self && before.is_none() && !optional {
                 continue;
             }
-            let mut variables = Activation::new().with("self", this.clone());
-            match (&before, optional) {
-                (Some(before), true) => variables.set("oldSelf", cel::Value::some(before.clone())),
-                (None, true) => variables.set("oldSelf", cel::Value::none()),
-                (Some(before), false) => variables.set("oldSelf", before.clone()),
-                (None, false) => {}
+            // A value that is not what its format says has none: whoever asks for it gets an error.
+            let mut variables = Activation::new();
+            if let Ok(this) = &this {
+                variables.set("self", this.clone());
             }
+            match (&before, optional) {
+                (Some(Ok(before)), true) => variables.set("oldSelf", cel::Value::some(before.clone())),
+                (None, true) => variables.set("oldSelf", cel::Value::none()),
+                (Some(Ok(before)), false) => variables.set("oldSelf", before.clone()),
+                (Some(Err(_)), _) | (None, false) => {}
+            }
+            let unreadable = match (&this, &before) {
+                (Err(error), _) if program.mentions("self") => Some(error),
+                (_, Some(Err(error))) if compiled.uses_old_self => Some(error),
+                _ => None,
+            };
             let evaluated = program.eval(&variables, cel::PER_CALL_LIMIT);
             let cost = i64::try_from(evaluated.cost).unwrap_or(i64::MAX);
             if cost > run.budget {
@@ -358,7 +367,7 @@ impl Programs {
                 Ok(_) => {}
                 Err(error) => {
                     let shown = shown(rule);
-                    let text = error.to_string();
+                    let text = unreadable.unwrap_or(&error).to_string();
                     let over = text.starts_with("operation cancelled: actual cost limit exceeded");
                     let why = if text.starts_with("no such overload") {
                         format!(

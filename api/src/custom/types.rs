@@ -9,7 +9,7 @@ use apimachinery::schema::{
 use super::{Additional, Kind, ListType, Node};
 
 /// The type of whole objects of a schema; without one, everything is deduced from values.
-/// `preserve` keeps what the root does not list (`spec.preserveUnknownFields`).
+/// `preserve` keeps what is not listed, everywhere (`spec.preserveUnknownFields`).
 pub fn shared(node: Option<&Node>, preserve: bool) -> SharedType {
     let mut builder = Builder::default();
     let id = builder.root(node, preserve);
@@ -70,11 +70,7 @@ impl Builder {
     fn root(&mut self, node: Option<&Node>, preserve: bool) -> TypeId {
         let empty = Node { kind: Kind::Object, preserve_unknown: true, ..Node::default() };
         let node = node.unwrap_or(&empty);
-        let mut object = self.object(node);
-        if preserve && object.unknown.is_none() {
-            object.preserve_unknown = true;
-            object.unknown = Some(self.json());
-        }
+        let mut object = self.object(node, preserve);
         self.with_meta(&mut object);
         self.schema.add(Type::Object(object))
     }
@@ -93,10 +89,12 @@ impl Builder {
         object.fields = fields.into();
     }
 
-    fn object(&mut self, node: &Node) -> ObjectType {
+    /// `preserve`: a schema above keeps unknown fields, and with it all below.
+    fn object(&mut self, node: &Node, preserve: bool) -> ObjectType {
+        let preserve = preserve || node.preserve_unknown;
         let mut fields = Vec::with_capacity(node.properties.len());
         for (name, property) in &node.properties {
-            let mut field = Field::new(name.to_string(), self.node(property));
+            let mut field = Field::new(name.to_string(), self.node(property, preserve));
             // Nothing of a custom object is there unless it was said.
             field.omitempty = true;
             field.pointer = true;
@@ -110,11 +108,11 @@ impl Builder {
             fields.push(field);
         }
         let mut object = ObjectType::new("", fields);
-        object.preserve_unknown = node.preserve_unknown;
+        object.preserve_unknown = preserve;
         // Additional properties beside listed ones are refused in structural schemas.
         object.unknown = match &node.additional {
-            _ if node.preserve_unknown => Some(self.json()),
-            Additional::Schema(value) => Some(self.node(value)),
+            Additional::Schema(value) => Some(self.node(value, preserve)),
+            _ if preserve => Some(self.json()),
             _ => None,
         };
         object.embedded_resource = node.embedded;
@@ -122,27 +120,28 @@ impl Builder {
         object
     }
 
-    fn node(&mut self, node: &Node) -> TypeId {
+    fn node(&mut self, node: &Node, preserve: bool) -> TypeId {
+        let preserve = preserve || node.preserve_unknown;
         if node.int_or_string {
             return self.schema.add(Type::IntOrString);
         }
         match node.kind {
             Kind::Object => match &node.additional {
                 Additional::Schema(value) if node.properties.is_empty() => {
-                    let value = self.node(value);
+                    let value = self.node(value, preserve);
                     self.schema.add(Type::Map(MapType { value, atomic: node.atomic_map, marked: false }))
                 }
                 Additional::Allowed(true) if node.properties.is_empty() => {
                     let value = self.json();
                     self.schema.add(Type::Map(MapType { value, atomic: node.atomic_map, marked: false }))
                 }
-                // Anything may be in it, but it is a map.
-                _ if node.preserve_unknown && node.properties.is_empty() && !node.embedded => {
+                // Anything may be in what lists nothing, but it is a map.
+                Additional::Unset if node.properties.is_empty() && !node.embedded => {
                     let value = self.json();
                     self.schema.add(Type::Map(MapType { value, atomic: node.atomic_map, marked: false }))
                 }
                 _ => {
-                    let mut object = self.object(node);
+                    let mut object = self.object(node, preserve);
                     if node.embedded {
                         self.with_meta(&mut object);
                     }
@@ -151,7 +150,7 @@ impl Builder {
             },
             Kind::Array => {
                 let item = match &node.items {
-                    Some(item) => self.node(item),
+                    Some(item) => self.node(item, preserve),
                     None => self.json(),
                 };
                 let kind = match node.list_type {
@@ -197,5 +196,20 @@ mod tests {
         assert!(matches!(root.walk(&["spec", "free"]).map(TypeRef::ty), Some(Type::Map(_))));
         assert!(root.walk(&["spec", "labels", "x"]).is_some());
         assert!(root.walk(&["metadata", "ownerReferences", "uid"]).is_some());
+    }
+
+    #[test]
+    fn what_is_unknown_is_kept_below_who_keeps_it_and_where_nothing_is_listed() {
+        let node = Node::compile(&json!({"type": "object", "properties": {
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {
+                "known": {"type": "object", "properties": {"x": {"type": "string"}}},
+            }},
+            "bare": {"type": "object"},
+            "strict": {"type": "object", "properties": {"x": {"type": "string"}}},
+        }}));
+        let shared = shared(Some(&node), false);
+        let fits = |value| apimachinery::fieldset::validate(&value, shared.type_ref(), false);
+        assert_eq!(fits(json!({"free": {"known": {"x": "y", "more": 1}}, "bare": {"z": 1}})), Ok(()));
+        assert_eq!(fits(json!({"strict": {"more": 1}})), Err(".strict.more: field not declared in schema".to_owned()));
     }
 }

@@ -35,11 +35,12 @@ impl RequestOptions<'_> {
         }
         match self {
             RequestOptions::None => {}
-            RequestOptions::Write(_, options) => {
+            RequestOptions::Write(kind, options) => {
                 if !options.field_manager.is_empty() {
                     value["fieldManager"] = options.field_manager.clone().into();
                 }
-                if let Some(force) = options.force {
+                // A patch that becomes a create or an update is shown with the options of that.
+                if let Some(force) = options.force.filter(|_| *kind == "PatchOptions") {
                     value["force"] = force.into();
                 }
             }

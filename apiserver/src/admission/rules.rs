@@ -183,7 +183,10 @@ pub async fn in_version(matched: &Served, attributes: &Attributes<'_>, object: &
     {
         return Ok(object.clone());
     }
-    matched.present(object.clone()).await
+    match matched.custom() {
+        Some(custom) => custom.under_review(object.clone()).await,
+        None => matched.present(object.clone()).await,
+    }
 }
 
 /// An object in the version of a row, changed by a review, as the pipeline works on it: with defaults, and without
@@ -191,15 +194,12 @@ pub async fn in_version(matched: &Served, attributes: &Attributes<'_>, object: &
 ///
 /// # Errors
 /// When it is no such object any more, or a conversion webhook fails.
-pub async fn to_pipeline(matched: &Served, attributes: &Attributes<'_>, mut object: Value) -> Result<Value, Status> {
-    match matched.custom() {
+pub async fn to_pipeline(matched: &Served, attributes: &Attributes<'_>, object: Value) -> Result<Value, Status> {
+    match attributes.served.custom() {
         _ if attributes.is_foreign() => Ok(object),
         None => Ok(matched.to_storage(object)),
-        Some(_) if is_same(matched, attributes.served) => Ok(object),
-        Some(_) => {
-            object = attributes.served.present(object).await?;
-            Ok(object)
-        }
+        Some(_) if object.kind() != &*matched.resource.kind => Ok(object),
+        Some(custom) => custom.reviewed(object).await,
     }
 }
 
@@ -207,8 +207,8 @@ fn is_same(a: &Served, b: &Served) -> bool {
     Arc::ptr_eq(&a.resource, &b.resource)
 }
 
-/// Brings what a review made of an object into form, in the version of a row: what its schema does not know goes,
-/// defaults come.
+/// Brings what a review made of an object into form, in the version of a row: defaults come. What a built-in kind does
+/// not know goes; what a custom one does not know may be known to the version of the request ([`to_pipeline`]).
 ///
 /// # Errors
 /// When it is no such object any more.
@@ -217,19 +217,41 @@ pub fn settle(server: &Server, matched: &Served, object: &mut Value) -> Result<(
         // What a subresource takes is no object of the resource.
         return Ok(());
     }
-    let broken = |status: Status| Status::internal(status.message);
     if let Some(custom) = matched.custom() {
-        let text = apimachinery::gotext::json(object);
-        let settled = custom.settle_patched(matched, &text, object, FieldValidation::Ignore, Vec::new());
-        return settled.map(|_| ()).map_err(broken);
+        return custom.settle_reviewed(object).map_err(Status::internal);
     }
+    let bytes = object.to_string();
+    let expected = expected(matched);
+    let read = body::read_as(bytes.as_bytes(), Encoding::Json, &expected, FieldValidation::Ignore);
+    let decoded = read.map_err(|misread| Status::internal(misread.error))?;
+    *object = decoded.object;
+    checks::default(&matched.resource, object, server);
+    Ok(())
+}
+
+/// As [`settle`], of what a JSON patch made of an object of the row's kind: upstream reads it strictly.
+///
+/// # Errors
+/// 500 when it is no such object any more or has fields that its kind does not have.
+pub fn read_strictly(server: &Server, matched: &Served, object: &mut Value) -> Result<(), Status> {
+    if matched.custom().is_some() {
+        return settle(server, matched, object);
+    }
+    let bytes = object.to_string();
+    let read = body::read_as(bytes.as_bytes(), Encoding::Json, &expected(matched), FieldValidation::Strict);
+    let decoded = read.map_err(|misread| {
+        // Another kind is read as what it is, and is then no object of this one.
+        let what = if misread.error.starts_with("converting (") { "failed to convert object: " } else { "" };
+        Status::internal(format!("{what}{}", misread.error))
+    })?;
+    *object = decoded.object;
+    checks::default(&matched.resource, object, server);
+    Ok(())
+}
+
+fn expected(matched: &Served) -> Expected<'_> {
     let resource = &matched.resource;
     let kind =
         GroupVersionKind::new(resource.group.to_string(), resource.version.to_string(), resource.kind.to_string());
-    let expected = Expected { kind, schema: matched.schema(), empty: false };
-    let bytes = object.to_string();
-    let decoded = body::decode(bytes.as_bytes(), Encoding::Json, &expected, FieldValidation::Ignore).map_err(broken)?;
-    *object = decoded.object;
-    checks::default(resource, object, server);
-    Ok(())
+    Expected { kind, schema: matched.schema(), empty: false }
 }

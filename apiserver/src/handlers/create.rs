@@ -29,10 +29,9 @@ pub fn decode(
 ) -> Result<serde_json::Value, Status> {
     let encoding = accept::body_encoding(&cx.headers, cx.cbor())?;
     if let Some(custom) = served.custom() {
-        let decoded = custom.decode(served, bytes, encoding, options.field_validation)?;
-        cx.warnings.extend(decoded.warnings);
-        cx.about(&decoded.object);
-        return Ok(decoded.object);
+        let object = custom.decode(served, bytes, encoding, options.field_validation, &cx.warnings)?;
+        cx.about(&object);
+        return Ok(object);
     }
     let expected = Expected {
         kind: GroupVersionKind::new(

@@ -138,7 +138,7 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
         let plain = accept::Format { transform: None, ..format };
         return Ok(response::status(&unsafe_delete::deleted(served, &name), plain));
     }
-    let deleted = delete(cx, served, &namespace, &name, &options).await?;
+    let deleted = delete(cx, served, &namespace, &name, &options, false).await?;
     match deleted {
         Deleted::Gone(object) if !returned(served) => {
             let details = Details {
@@ -189,7 +189,7 @@ pub async fn one(
     name: &str,
     options: &DeleteOptions,
 ) -> Result<(), Status> {
-    delete(cx, served, namespace, name, options).await.map(|_| ())
+    delete(cx, served, namespace, name, options, false).await.map(|_| ())
 }
 
 async fn delete(
@@ -198,6 +198,7 @@ async fn delete(
     namespace: &str,
     name: &str,
     options: &DeleteOptions,
+    collection: bool,
 ) -> Result<Deleted, Status> {
     let group_resource = served.group_resource();
     let cache = served.cache.as_ref().ok_or_else(super::method_not_allowed)?;
@@ -207,7 +208,8 @@ async fn delete(
         served,
         subresource: "",
         namespace: namespace.to_string(),
-        name: name.to_string(),
+        // A collection is asked for without naming anything.
+        name: if collection { String::new() } else { name.to_string() },
         base: String::new(),
         user: &cx.user,
         dry_run: options.dry_run,
@@ -235,8 +237,10 @@ async fn delete(
         if decision == Decision::AlreadyMarked {
             return Ok(Deleted::Marked(old));
         }
-        cx.server.admission.mutate(cx, &attributes, &mut Value::Null, Some(&old)).await?;
-        cx.server.admission.validate(cx, &attributes, &Value::Null, Some(&old)).await?;
+        let seen = served.read(&entry).await?;
+        cx.server.admission.mutate(cx, &attributes, &mut Value::Null, Some(&seen)).await?;
+        cx.server.admission.validate(cx, &attributes, &Value::Null, Some(&seen)).await?;
+        drop(seen);
         let result = match decision {
             Decision::AlreadyMarked => return Ok(Deleted::Marked(old)),
             Decision::Mark | Decision::Now if options.dry_run => {
@@ -461,7 +465,7 @@ pub async fn collection(cx: &mut Context, served: &Arc<Served>, body: Body) -> R
     let options = &options;
     let entries: Vec<Arc<Entry>> = stream::iter(entries)
         .map(|entry| async move {
-            match delete(cx, served, entry.namespace(), entry.name(), options).await {
+            match delete(cx, served, entry.namespace(), entry.name(), options, true).await {
                 Ok(_) => {}
                 Err(status) if status.is_not_found() => {}
                 Err(status) => return Err(status),

@@ -135,13 +135,18 @@ impl Versions for Rows<'_> {
 
     fn convert(&self, object: &Value, api_version: &str) -> Result<Value, String> {
         if let Some(custom) = self.served.custom() {
-            if custom.definition.webhook.is_some() {
-                return self.conversions.get(object, api_version);
-            }
-            // As with the conversion strategy `None`: fields are owned under the names they have here.
-            let mut object = object.clone();
-            object.set_api_version(api_version);
-            return Ok(object);
+            let converted = if custom.definition.webhook.is_some() {
+                self.conversions.get(object, api_version)?
+            } else {
+                // As with the conversion strategy `None`: fields are owned under the names they have here.
+                let mut object = object.clone();
+                object.set_api_version(api_version);
+                object
+            };
+            // Nothing is pruned on this way: a field that only one of the versions has ends it, as upstream's does.
+            let row = self.custom.iter().find(|row| row.api_version() == api_version);
+            row.map_or(Ok(()), |row| apimachinery::fieldset::validate(&converted, row.schema(), false))?;
+            return Ok(converted);
         }
         let unknown = |version: &str| format!("no kind is registered for version {version:?}");
         let from = match object.api_version() {

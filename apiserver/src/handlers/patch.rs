@@ -338,14 +338,18 @@ impl Patch {
         let force = self.options.force.unwrap_or_default();
         let mut new = shape.owner.apply(cx, current, &config, force)?;
         // An apply that changes nothing of the object leaves it as it is.
-        if !current.is_some_and(|current| managed::equal_but_for_managed(current, &new)) {
+        let unchanged = current.is_some_and(|current| managed::equal_but_for_managed(current, &new));
+        if !unchanged {
             cx.texts = Some(Vec::new());
         }
         if let Some((custom, served)) = shape.custom {
-            let text = gotext::json(&new);
-            let warnings = custom.settle_patched(served, &text, &mut new, self.options.field_validation, Vec::new())?;
+            if !unchanged {
+                // The configuration fitted its type; what goes all the same, from where unknown fields are kept, goes
+                // silently.
+                let text = gotext::json(&new);
+                custom.settle_patched(served, &text, &mut new, FieldValidation::Ignore, Vec::new())?;
+            }
             self.complain_of_repeated(cx, repeated)?;
-            cx.warnings.extend(warnings);
             return Ok(new);
         }
         // The configuration fits its schema, which says no more of numbers than that they are some.

@@ -140,6 +140,17 @@ impl Served {
         }
     }
 
+    /// What a dry run answers for an object of the pipeline: what would be read back of it in this version.
+    ///
+    /// # Errors
+    /// As [`Served::read`].
+    pub async fn dry_run(&self, object: Value) -> Result<Value, Status> {
+        match self.custom() {
+            None => Ok(self.from_storage(object)),
+            Some(custom) => Box::pin(async { custom.present(custom.write(object).await?).await }).await,
+        }
+    }
+
     /// Notes that an entry was just written through this row, so that it needs no decoding to be
     /// read in the same version.
     pub fn wrote(&self, entry: &Entry) {

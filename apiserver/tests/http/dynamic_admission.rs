@@ -34,11 +34,11 @@ impl Drop for Hooks {
     }
 }
 
-type Reply = fn(&Value) -> Value;
+pub(super) type Reply = fn(&Value) -> Value;
 
 impl Hooks {
     /// Serves paths, each with what it makes of the request.
-    async fn serve(paths: &[(&'static str, Reply)]) -> Self {
+    pub(super) async fn serve(paths: &[(&'static str, Reply)]) -> Self {
         let calls = Arc::new(AtomicUsize::new(0));
         let mut router = Router::new();
         for (path, reply) in paths {
@@ -124,7 +124,7 @@ pub(super) async fn create(server: &Fixture, name: &str, data: Value) -> Answer 
     server.post("/api/v1/namespaces/default/configmaps", &config_map(name, data)).await
 }
 
-fn patch(operations: Value) -> Value {
+pub(super) fn patch(operations: Value) -> Value {
     json!({"allowed": true, "patchType": "JSONPatch", "patch": STANDARD.encode(operations.to_string())})
 }
 
@@ -217,7 +217,7 @@ async fn a_webhook_that_is_not_there_fails_open_or_closed() {
     );
 }
 
-const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
+pub(super) const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
 
 async fn add(server: &Fixture, plural: &str, kind: &str, name: &str, spec: Value) -> Answer {
     let object = json!({

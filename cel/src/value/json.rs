@@ -1,5 +1,6 @@
 //! Reading JSON as values, and writing values as JSON.
 
+use apimachinery::go_base64;
 use apimachinery::quantity::Quantity;
 use base64::Engine as _;
 use serde_json::Value as Json;
@@ -36,9 +37,10 @@ impl<'a> Value<'a> {
             DeclKind::String => text().map(Value::str),
             DeclKind::Bytes => {
                 let text = text()?;
-                let bytes = base64::engine::general_purpose::STANDARD
-                    .decode(text)
-                    .map_err(|e| Error::new(format!("Invalid byte formatted string {text}: {e}")))?;
+                let bytes = go_base64::decode(text).map_err(|at| {
+                    let why = format!("illegal base64 data at input byte {at}");
+                    Error::new(format!("Invalid byte formatted string {text}: {why}"))
+                })?;
                 Ok(Value::Bytes(bytes.into()))
             }
             DeclKind::Date => {
@@ -58,7 +60,7 @@ impl<'a> Value<'a> {
             DeclKind::Duration => {
                 let text = text()?;
                 let nanos = time::parse_strfmt_duration(text).ok_or_else(|| {
-                    Error::new(format!("Invalid duration {text}: unable to parse {text:?} as duration"))
+                    Error::new(format!("Invalid duration {text}: unable to parse {text} as duration"))
                 })?;
                 Ok(Value::Duration(nanos))
             }

@@ -125,7 +125,7 @@ fn one(
             return;
         }
         let mut found = ErrorList::new();
-        meta::validate(path, &copy, &node, node.embedded, &mut found);
+        meta::validate(path, &copy, &node, embedded, &mut found);
         if !found.is_empty() {
             errors.extend(found);
             return;

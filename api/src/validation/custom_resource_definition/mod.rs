@@ -4,6 +4,7 @@
 //! paths of errors are that form's, so [`hoist`] makes it first.
 
 pub mod approval;
+mod conversion;
 mod defaults;
 mod paths;
 mod rules;
@@ -19,7 +20,7 @@ use apimachinery::names;
 use serde_json::{Map, Value, json};
 
 use super::checks::immutable;
-use super::{object_meta, webhook_configuration};
+use super::object_meta;
 use crate::read::Read;
 
 /// As many fields may be selectable.
@@ -40,6 +41,8 @@ pub(super) struct Options {
     pub unchanged: Vec<String>,
     /// Expressions that were there before.
     pub old_rules: bool,
+    /// Authorities that cannot be read: of a definition that is not served yet, or had them before.
+    pub invalid_ca_bundle: bool,
 }
 
 impl Default for Options {
@@ -55,6 +58,7 @@ impl Default for Options {
             map_list_keys: true,
             unchanged: Vec::new(),
             old_rules: false,
+            invalid_ca_bundle: true,
         }
     }
 }
@@ -110,6 +114,7 @@ pub(super) fn update(new: &Value, old: &Value, errors: &mut ErrorList) {
             .map(|version| version.text("name").to_owned())
             .collect(),
         old_rules: true,
+        invalid_ca_bundle: !established || conversion::has_invalid_ca_bundle(&old_spec["conversion"]),
     };
     self::spec(&spec, &options, errors);
     let path = Path::new("spec");
@@ -264,7 +269,7 @@ fn spec(spec: &Value, options: &Options, errors: &mut ErrorList) {
             "must be None if spec.preserveUnknownFields is true",
         ));
     }
-    self::conversion(conversion, &options, &path.child("conversion"), errors);
+    conversion::validate(conversion, &options, &path.child("conversion"), errors);
 }
 
 fn one_of(value: &str, accepted: &[&str], path: &Path, errors: &mut ErrorList) {
@@ -513,57 +518,6 @@ fn selectable(fields: &[Value], schema: &Value, path: &Path, errors: &mut ErrorL
     }
     if seen.len() > MAX_SELECTABLE_FIELDS {
         errors.push(field::too_many(path, seen.len(), MAX_SELECTABLE_FIELDS));
-    }
-}
-
-fn conversion(conversion: &Value, options: &Options, path: &Path, errors: &mut ErrorList) {
-    if conversion.is_null() {
-        return;
-    }
-    let strategy = conversion.text("strategy");
-    one_of(strategy, &["None", "Webhook"], &path.child("strategy"), errors);
-    let config = conversion.set("webhookClientConfig");
-    let config_path = path.child("webhookClientConfig");
-    let versions: Vec<&str> = conversion.texts("conversionReviewVersions").collect();
-    let versions_path = path.child("conversionReviewVersions");
-    if strategy != "Webhook" {
-        const MUST_NOT: &str = "should not be set when strategy is not set to Webhook";
-        if config.is_some() {
-            errors.push(field::forbidden(&config_path, MUST_NOT));
-        }
-        if !versions.is_empty() {
-            errors.push(field::forbidden(&versions_path, MUST_NOT));
-        }
-        return;
-    }
-    match config {
-        None => errors.push(field::required(&config_path, "required when strategy is set to Webhook")),
-        Some(config) => match (config.set("url").and_then(Value::as_str), config.set("service")) {
-            (Some(url), None) => webhook_configuration::url(url, &config_path.child("url"), errors),
-            (None, Some(service)) => {
-                webhook_configuration::service(service, &config_path.child("service"), errors);
-            }
-            _ => errors.push(field::required(&config_path, "exactly one of url or service is required")),
-        },
-    }
-    if versions.is_empty() {
-        errors.push(field::required(&versions_path, ""));
-        return;
-    }
-    let mut accepted = false;
-    for (i, version) in versions.iter().enumerate() {
-        let path = versions_path.index(i);
-        if versions[..i].contains(version) {
-            errors.push(field::invalid(&path, *version, "duplicate version"));
-            continue;
-        }
-        for why in names::dns1035_label(version) {
-            errors.push(field::invalid(&path, *version, why.to_string()));
-        }
-        accepted |= matches!(*version, "v1" | "v1beta1");
-    }
-    if options.recognized_review_version && !accepted {
-        errors.push(field::invalid(&versions_path, json!(versions), "must include at least one of v1, v1beta1"));
     }
 }
 

@@ -181,3 +181,40 @@ fn columns_scale_and_selectable_fields() {
     assert!(found[0].contains("must point to a field of type string, boolean or integer"), "{found:?}");
     assert!(found[1].ends_with("is an invalid path: does not refer to a valid field"), "{found:?}");
 }
+
+#[test]
+fn a_default_of_the_root_is_a_whole_object() {
+    const DEFAULT: &str = "spec.validation.openAPIV3Schema.default";
+    assert_eq!(
+        errors(&with_schema(json!({"type": "object", "default": {}}))),
+        [format!("{DEFAULT}.apiVersion: Required value"), format!("{DEFAULT}.kind: Required value")]
+    );
+}
+
+#[test]
+fn authorities_of_what_is_served_must_be_readable() {
+    let resource = crate::table()
+        .find_resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+        .expect("the table has definitions");
+    let with = |bundle: &str, established: &str| {
+        let mut definition = with_schema(json!({"type": "object"}));
+        definition["metadata"]["resourceVersion"] = "1".into();
+        definition["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
+            "conversionReviewVersions": ["v1"], "clientConfig": {"url": "https://x/", "caBundle": bundle}}});
+        definition["status"]["conditions"] = json!([{"type": "Established", "status": established}]);
+        definition
+    };
+    let update = |new: &Value, old: &Value| -> Vec<String> {
+        crate::validation::update(resource, resource, new, old).iter().map(ToString::to_string).collect()
+    };
+    let (none, bad) = ("", "YmFk");
+    assert_eq!(
+        update(&with(bad, "True"), &with(none, "True")),
+        [
+            "spec.conversion.webhookClientConfig.caBundle: Invalid value: \"YmFk\": unable to load root certificates: unable to parse bytes as PEM block"
+        ]
+    );
+    assert_eq!(update(&with(bad, "True"), &with(bad, "True")), [""; 0], "it was so before");
+    assert_eq!(update(&with(bad, "False"), &with(none, "False")), [""; 0], "it is not served yet");
+    assert_eq!(update(&with(none, "True"), &with(none, "True")), [""; 0]);
+}

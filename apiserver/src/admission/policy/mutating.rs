@@ -71,6 +71,29 @@ impl Problem {
     }
 }
 
+/// Why a mutation, or a policy as a whole, came to nothing.
+enum Failure {
+    /// The policy says what comes of it.
+    Policy(String),
+    /// The request ends with it.
+    Request(Status),
+}
+
+impl Failure {
+    fn text(&self) -> &str {
+        match self {
+            Failure::Policy(text) => text,
+            Failure::Request(status) => &status.message,
+        }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Failure::Policy(text)
+    }
+}
+
 /// The plugin.
 pub struct MutatingAdmissionPolicy;
 
@@ -88,13 +111,19 @@ impl Plugin for MutatingAdmissionPolicy {
             return Ok(());
         }
         let again = attributes.review.begin(|state| &mut state.policies, object);
-        let mut problems = Vec::new();
+        let (mut problems, mut applied) = (Vec::new(), false);
         for policy in policies.iter() {
-            let judged = Box::pin(each(server, attributes, policy, again, object, old, &mut problems)).await;
-            if let Err(problem) = judged {
-                attributes.review.end(|state| &mut state.policies, object);
-                return Err(problem);
+            match Box::pin(each(server, attributes, policy, again, object, old, &mut problems)).await {
+                Ok(any) => applied |= any,
+                Err(problem) => {
+                    attributes.review.end(|state| &mut state.policies, object);
+                    return Err(problem);
+                }
             }
+        }
+        if applied {
+            // Now the last of them counts as well as those before it.
+            attributes.review.changed(|state| &mut state.policies);
         }
         attributes.review.end(|state| &mut state.policies, object);
         refuse(attributes, &problems)
@@ -114,6 +143,10 @@ fn refuse(attributes: &Attributes<'_>, problems: &[Problem]) -> Result<(), Statu
     Err(status)
 }
 
+/// Asks one policy; answers whether any mutation was applied.
+///
+/// # Errors
+/// What ends the request, whatever the policy says of failures.
 async fn each(
     server: &Arc<Server>,
     attributes: &Attributes<'_>,
@@ -122,7 +155,8 @@ async fn each(
     object: &mut Value,
     old: Option<&Value>,
     problems: &mut Vec<Problem>,
-) -> Result<(), Status> {
+) -> Result<bool, Status> {
+    let mut applied = false;
     let problem = |binding: Option<&Binding>, message: String, invalid: bool| {
         policy.fail.then(|| Problem {
             policy: policy.name.clone(),
@@ -137,17 +171,17 @@ async fn each(
     };
     let matched = match policy.constraints.find(server, attributes, object, old).await {
         Ok(Some(matched)) => matched,
-        Ok(None) => return Ok(()),
+        Ok(None) => return Ok(false),
         Err(error) => {
             problems.extend(configured(None, &error.message));
-            return Ok(());
+            return Ok(false);
         }
     };
     if let Some(kind) = &policy.params
         && let Err(error) = super::param_resource(server, kind)
     {
         problems.extend(configured(None, &error));
-        return Ok(());
+        return Ok(false);
     }
     for binding in &policy.bindings {
         match binding.matches(server, attributes, object, old).await {
@@ -181,11 +215,13 @@ async fn each(
             let failed = match apply(server, attributes, policy, &matched, &mut inputs, param.as_ref(), &binding.name) {
                 Ok(Some(failed)) => failed,
                 Ok(None) => continue,
-                Err(message) => {
+                Err(Failure::Policy(message)) => {
                     problems.extend(problem(Some(binding), message, true));
                     continue;
                 }
+                Err(Failure::Request(status)) => return Err(status),
             };
+            applied |= failed.len() < policy.rules.mutations.len();
             problems.extend(failed.into_iter().filter_map(|message| problem(Some(binding), message, true)));
             if inputs.object != before {
                 attributes.review.changed(|state| &mut state.policies);
@@ -196,7 +232,7 @@ async fn each(
             }
         }
     }
-    Ok(())
+    Ok(applied)
 }
 
 /// Applies the mutations of a policy to `inputs.object`. `None` when the policy is not about it, else what is wrong with
@@ -209,7 +245,7 @@ fn apply(
     inputs: &mut Inputs,
     param: Option<&Value>,
     binding: &str,
-) -> Result<Option<Vec<String>>, String> {
+) -> Result<Option<Vec<String>>, Failure> {
     if inputs.object.is_null() {
         return Ok(None);
     }
@@ -226,11 +262,12 @@ fn apply(
         let begun = server.clock.monotonic();
         let made = mutated(server, policy, mutation, matched, &activation, &inputs.object);
         let took = server.clock.monotonic() - begun;
-        let error = made.as_ref().map_or_else(|text| error_type(text), |_| "no_error");
+        let error = made.as_ref().map_or_else(|failure| error_type(failure.text()), |_| "no_error");
         server.metrics.admission.mutated(&Check { policy: &policy.name, binding, error, took });
         match made {
             Ok(next) => inputs.object = next,
-            Err(message) => failed.push(message),
+            Err(Failure::Policy(message)) => failed.push(message),
+            Err(failure @ Failure::Request(_)) => return Err(failure),
         }
     }
     Ok(Some(failed))
@@ -244,7 +281,7 @@ fn mutated(
     matched: &Served,
     activation: &cel::Activation<'_>,
     object: &Value,
-) -> Result<Value, String> {
+) -> Result<Value, Failure> {
     let (Mutation::JsonPatch(expression) | Mutation::Apply(expression)) = mutation;
     let made = variables::with(&policy.variables, activation, &mut |variables| {
         let mut budget = BUDGET;
@@ -255,16 +292,46 @@ fn mutated(
         };
         value.to_json().map_err(json)
     })?;
-    let mut next = match mutation {
-        Mutation::JsonPatch(_) => json_patch(object, made)?,
-        Mutation::Apply(_) => merge(object, made, matched.schema())?,
-    };
-    matching::settle(server, matched, &mut next).map_err(|status| status.message)?;
-    Ok(next)
+    match mutation {
+        Mutation::JsonPatch(_) => {
+            let mut next = json_patch(object, made)?;
+            if object.kind() == &*matched.resource.kind {
+                matching::read_strictly(server, matched, &mut next).map_err(Failure::Request)?;
+            }
+            Ok(next)
+        }
+        Mutation::Apply(_) => {
+            let mut next = merge(object, made, type_of(object, matched)?)?;
+            matching::settle(server, matched, &mut next).map_err(|status| status.message)?;
+            Ok(next)
+        }
+    }
+}
+
+/// What an object is merged by; subresources take objects of other kinds.
+fn type_of<'a>(object: &Value, matched: &'a Served) -> Result<TypeRef<'a>, String> {
+    let (api_version, kind) = (object.api_version(), object.kind());
+    if kind == &*matched.resource.kind {
+        return Ok(matched.schema());
+    }
+    // Upstream looks among the types of the resource's own group and version.
+    let (group, version) = (&matched.resource.group, &matched.resource.version);
+    let known = api::table().find_kind(group, version, kind).filter(|_| api_version == matched.api_version());
+    known.ok_or_else(|| mistyped(&format!("no corresponding type for {api_version}, Kind={kind}")))
+}
+
+fn mistyped(error: &str) -> String {
+    format!("error applying patch: failed to convert patch object to typed object: {error}")
 }
 
 /// Applies a JSON patch. One whose `test` fails changes nothing.
-fn json_patch(object: &Value, operations: Value) -> Result<Value, String> {
+fn json_patch(object: &Value, mut operations: Value) -> Result<Value, String> {
+    for operation in operations.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        // Upstream writes both down, said or not.
+        for field in ["op", "path"] {
+            operation.entry(field).or_insert_with(|| "".into());
+        }
+    }
     let mut patched = object.clone();
     match patch::json::apply(&mut patched, &operations) {
         Ok(()) => Ok(patched),
@@ -275,6 +342,10 @@ fn json_patch(object: &Value, operations: Value) -> Result<Value, String> {
 
 /// Merges an apply configuration, which may not touch what is atomic: it would take away all it does not mention.
 fn merge(object: &Value, mut config: Value, of: TypeRef<'_>) -> Result<Value, String> {
+    config.set_api_version(object.api_version());
+    config.set_kind(object.kind());
+    whole_numbers(&mut config);
+    fieldset::validate(&config, of, false).map_err(|error| mistyped(&error))?;
     let atomics = fieldset::atomics(&config, of);
     if !atomics.is_empty() {
         let list = atomics.join(", ");
@@ -282,10 +353,24 @@ fn merge(object: &Value, mut config: Value, of: TypeRef<'_>) -> Result<Value, St
             "error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {list}"
         ));
     }
-    config.set_api_version(object.api_version());
-    config.set_kind(object.kind());
     fieldset::merge(object, &config, of)
         .map_err(|error| format!("error applying patch: failed to merge patch: {error}"))
+}
+
+/// Writes doubles without a fraction as integers, which Go's JSON does not tell apart.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let double = number.as_f64().unwrap_or_default();
+            // Beyond this not every integer is a double.
+            if double.fract() == 0.0 && double.abs() < 9e15 {
+                *value = Value::from(double as i64);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
 }
 
 /// Objects must be named by the path to them: `Object.spec` in the field `spec` of an `Object`.

@@ -139,7 +139,7 @@ async fn create_with(
         let result = if options.dry_run {
             match cache.get(&key, Freshness::Consistent).await {
                 Ok(None) => {
-                    let object = served.from_storage(object);
+                    let object = served.dry_run(object).await?;
                     return Ok(Written::Object { object, created: true });
                 }
                 Ok(Some(_)) => Err(Error::Exists { key }),

@@ -211,6 +211,8 @@ async fn attempt(
     if served.storage.kind == "ControllerRevision" {
         immutable_text(cx, &new, &old_stored, other_texts, &mut errors);
     }
+    // Told even if something else is wrong.
+    cx.warnings.extend(forgiven);
     if !errors.is_empty() {
         return Err(invalid(served, &new, name, &errors));
     }
@@ -222,10 +224,9 @@ async fn attempt(
         "scale" => scale::validate(cx, &attributes, &new, &old_stored).await?,
         _ => admission.validate(cx, &attributes, &new, Some(&old_stored)).await?,
     }
-    cx.warnings.extend(forgiven);
     cx.warnings.extend(warnings);
     if update.options.dry_run {
-        let object = served.from_storage(new);
+        let object = served.dry_run(new).await?;
         return Ok(Some(Written::Object { object, created: false }));
     }
     let cache = served.cache.as_ref().ok_or_else(method_not_allowed)?;
@@ -311,8 +312,9 @@ fn before_update(served: &Served, hook: &HookContext<'_>, new: &mut Value, old: 
                 StatusUpdate::ResetMetadata => {
                     let managed = new.at(&["metadata", "managedFields"]).cloned();
                     take(new, &["metadata"]);
-                    if let Some(managed) = managed {
-                        new.set_at(&["metadata", "managedFields"], managed);
+                    match managed {
+                        Some(managed) => new.set_at(&["metadata", "managedFields"], managed),
+                        None => drop(new.remove_at(&["metadata", "managedFields"])),
                     }
                 }
             }

@@ -11,10 +11,11 @@ use apimachinery::{json, yaml};
 use serde_json::{Map, Value};
 
 use super::{Custom, Definition};
-use crate::codec::body::{self, Decoded};
+use crate::codec::body;
 use crate::handlers::patch::invalid_patch;
 use crate::registry::Served;
 use crate::request::accept::Encoding;
+use crate::request::notes::Warnings;
 use crate::request::options::FieldValidation;
 
 /// What upstream's `unstructuredSchemaCoercer` does, without defaults. Answers unknown fields.
@@ -48,6 +49,20 @@ fn coerce(
     Ok(unknown)
 }
 
+/// What somebody sent, of whatever version it says it is of: of a version that does not exist nothing but metadata
+/// is known. Other kinds (options of a deletion) come by as well, and have metadata only.
+fn coerce_sent(definition: &Definition, object: &mut Value, options: meta::Options) -> Result<Vec<String>, String> {
+    let group = GroupVersion::parse(object.api_version()).map(|version| version.group);
+    if object.kind() == definition.kind && group.is_ok_and(|group| group == definition.group) {
+        let at = definition.version_of(object);
+        return coerce(definition, at, object, options);
+    }
+    match object.as_object_mut() {
+        Some(map) => meta::settle(map, &Path::nil(), options),
+        None => Ok(Vec::new()),
+    }
+}
+
 /// A stored object of version `at`, as upstream reads it from etcd: malformed metadata is dropped,
 /// and defaults that came with a later schema are set.
 pub(super) fn settle_stored(definition: &Definition, at: usize, mut object: Value) -> Value {
@@ -64,6 +79,17 @@ pub(super) fn settle_stored(definition: &Definition, at: usize, mut object: Valu
     object
 }
 
+/// What a review made of an object: only metadata is looked at, and defaults are set.
+pub(super) fn settle_reviewed(node: Option<&Node>, object: &mut Value) -> Result<(), String> {
+    if let Some(map) = object.as_object_mut() {
+        meta::settle(map, &Path::nil(), meta::Options::default())?;
+    }
+    if let Some(node) = node {
+        default::apply(object, node);
+    }
+    Ok(())
+}
+
 /// A converted object of version `at`.
 ///
 /// # Errors
@@ -73,7 +99,7 @@ pub(super) fn settle_converted(definition: &Definition, at: usize, object: &mut 
 }
 
 impl Custom {
-    /// Decodes a body.
+    /// Decodes a body. What is to be told about it is told even if the body is of another version.
     ///
     /// # Errors
     /// 400 in upstream's words; 415 for encodings that custom resources do not have.
@@ -83,7 +109,8 @@ impl Custom {
         bytes: &[u8],
         encoding: Encoding,
         validation: FieldValidation,
-    ) -> Result<Decoded, Status> {
+        warnings: &Warnings,
+    ) -> Result<Value, Status> {
         let kind = &self.definition.kind;
         let unrecognized = |error: String| {
             let summary = crate::codec::body::summary(bytes);
@@ -160,11 +187,12 @@ impl Custom {
         // Upstream does not look for unknown fields in CBOR.
         let report = validation != FieldValidation::Ignore && encoding != Encoding::Cbor;
         let options = meta::Options { drop_invalid: false, report };
-        if same {
-            strict.extend(unknown(coerce(&self.definition, Some(self.at), &mut object, options).map_err(cannot)?));
-        }
+        strict.extend(unknown(coerce_sent(&self.definition, &mut object, options).map_err(cannot)?));
         if validation == FieldValidation::Strict && !strict.is_empty() {
             return Err(cannot(format!("strict decoding error: {}", strict.join(", "))));
+        }
+        if validation == FieldValidation::Warn {
+            warnings.extend(strict);
         }
         if api_version != expected {
             return Err(Status::bad_request(format!(
@@ -174,10 +202,7 @@ impl Custom {
         if let Some(node) = self.node().filter(|_| same) {
             default::apply(&mut object, node);
         }
-        if validation != FieldValidation::Warn {
-            strict.clear();
-        }
-        Ok(Decoded { object, warnings: strict })
+        Ok(object)
     }
 
     /// Reads the text that a patch made, with what strict reading had against the patch; answers warnings.
@@ -220,12 +245,10 @@ impl Custom {
         }
         let report = validation != FieldValidation::Ignore;
         let same = object.kind() == self.definition.kind && self.definition.version_of(object) == Some(self.at);
-        if same {
-            let options = meta::Options { drop_invalid: false, report };
-            strict.extend(unknown(coerce(&self.definition, Some(self.at), object, options).map_err(invalid)?));
-            if let Some(node) = self.node() {
-                default::apply(object, node);
-            }
+        let options = meta::Options { drop_invalid: false, report };
+        strict.extend(unknown(coerce_sent(&self.definition, object, options).map_err(invalid)?));
+        if let Some(node) = self.node().filter(|_| same) {
+            default::apply(object, node);
         }
         match validation {
             FieldValidation::Strict if !strict.is_empty() => {

@@ -111,6 +111,38 @@ impl Custom {
         Ok(())
     }
 
+    /// An object of the pipeline in this version, for a review: without a conversion webhook only its name changes, so
+    /// that nothing is lost on the way back.
+    ///
+    /// # Errors
+    /// As [`Custom::read`].
+    pub async fn under_review(&self, mut object: Value) -> Result<Value, Status> {
+        if self.definition.has_webhook() {
+            return self.present(object).await;
+        }
+        object.set_api_version(&self.definition.api_version(self.at));
+        Ok(object)
+    }
+
+    /// What a review in whatever version made of an object, in this version: without what its schema does not know.
+    ///
+    /// # Errors
+    /// As [`Custom::read`].
+    pub async fn reviewed(&self, object: Value) -> Result<Value, Status> {
+        if self.definition.has_webhook() && self.definition.version_of(&object) != Some(self.at) {
+            return self.present(object).await;
+        }
+        Ok(convert::rename(&self.definition, object, self.at))
+    }
+
+    /// Sets the defaults of this version in what a review made of an object.
+    ///
+    /// # Errors
+    /// When its metadata is malformed.
+    pub fn settle_reviewed(&self, object: &mut Value) -> Result<(), String> {
+        decode::settle_reviewed(self.node(), object)
+    }
+
     /// A stored object's tree in this version.
     ///
     /// # Errors

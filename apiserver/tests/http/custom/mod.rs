@@ -4,6 +4,7 @@ mod conversion;
 mod definitions;
 mod objects;
 mod schemas;
+mod versions;
 
 use std::time::Duration;
 
