@@ -3,6 +3,8 @@
 //! The data of a revision is a patch that replaces the pod template; two revisions are the same one
 //! when their templates are. Upstream: `pkg/controller/history`.
 
+use std::collections::BTreeMap;
+
 use client::resources::CONTROLLER_REVISIONS;
 use client::{Client, DeleteOptions, ObjectMeta, Patch, Resource};
 use serde_json::{Value, json};
@@ -11,8 +13,6 @@ use crate::deployment::equal_ignoring_hash;
 use crate::ownership::controller_reference;
 use crate::types::ControllerRevision;
 use crate::worker::Error;
-
-const HASH: &str = "controller.kubernetes.io/hash";
 
 /// The template a revision holds, without the patch directive.
 pub fn template(revision: &ControllerRevision) -> Value {
@@ -44,6 +44,13 @@ fn name(owner: &str, hash: &str) -> String {
         end -= 1;
     }
     format!("{}-{hash}", &owner[..end])
+}
+
+/// A revision has the labels of its template, and its hash under the label of its kind of owner.
+fn labels(template: &Value, label: &str, hash: &str) -> BTreeMap<String, String> {
+    let own = template["metadata"]["labels"].as_object().into_iter().flatten();
+    let own = own.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_string())));
+    own.chain([(label.to_string(), hash.to_string())]).collect()
 }
 
 /// What must be done so that the newest revision holds the template.
@@ -85,9 +92,26 @@ pub struct History<'a> {
     pub client: &'a Client,
     pub resource: &'a Resource,
     pub owner: &'a ObjectMeta,
+    /// The label that holds a revision's hash: each kind of owner has its own.
+    pub label: &'static str,
 }
 
 impl History<'_> {
+    /// Gives revisions without the label their name as its value, which is as good: nothing else has it.
+    pub async fn label_all(&self, revisions: &mut [ControllerRevision]) -> Result<(), Error> {
+        for revision in revisions.iter_mut().filter(|revision| revision.metadata.label(self.label).is_none()) {
+            let known = &revision.metadata;
+            let patch = Patch::Merge(json!({
+                "metadata": {
+                    "resourceVersion": known.resource_version, "uid": known.uid, "labels": {self.label: known.name},
+                },
+            }));
+            *revision =
+                self.client.patch(&CONTROLLER_REVISIONS, Some(&known.namespace), &known.name, None, &patch).await?;
+        }
+        Ok(())
+    }
+
     /// Makes the newest revision hold `wanted`; answers it, and the collisions met on the way.
     pub async fn settle(
         &self,
@@ -128,28 +152,7 @@ impl History<'_> {
     ) -> Result<(ControllerRevision, i64), Error> {
         let data = data(wanted);
         loop {
-            let hash = hash(&data, collisions);
-            let mut labels: std::collections::BTreeMap<String, String> = wanted["metadata"]["labels"]
-                .as_object()
-                .into_iter()
-                .flatten()
-                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_string())))
-                .collect();
-            labels.insert(HASH.into(), hash.clone());
-            let made = ControllerRevision {
-                api_version: "apps/v1",
-                kind: "ControllerRevision",
-                metadata: ObjectMeta {
-                    name: name(&self.owner.name, &hash),
-                    namespace: self.owner.namespace.clone(),
-                    labels: labels.into(),
-                    annotations: self.owner.annotations.clone(),
-                    owner_references: vec![controller_reference(self.resource, self.owner)].into(),
-                    ..ObjectMeta::default()
-                },
-                data: data.clone(),
-                revision,
-            };
+            let made = self.manifest(wanted, &data, &hash(&data, collisions), revision);
             let namespace = Some(self.owner.namespace.as_str());
             let result: client::Result<ControllerRevision> =
                 self.client.create(&CONTROLLER_REVISIONS, namespace, &made).await;
@@ -166,6 +169,23 @@ impl History<'_> {
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    fn manifest(&self, wanted: &Value, data: &Value, hash: &str, revision: i64) -> ControllerRevision {
+        ControllerRevision {
+            api_version: "apps/v1",
+            kind: "ControllerRevision",
+            metadata: ObjectMeta {
+                name: name(&self.owner.name, hash),
+                namespace: self.owner.namespace.clone(),
+                labels: labels(wanted, self.label, hash).into(),
+                annotations: self.owner.annotations.clone(),
+                owner_references: vec![controller_reference(self.resource, self.owner)].into(),
+                ..ObjectMeta::default()
+            },
+            data: data.clone(),
+            revision,
         }
     }
 
@@ -209,6 +229,15 @@ mod tests {
         assert_eq!(decide(&known, &pod("c")), Decision::Create { revision: 3 });
         assert_eq!(template(&known[0]), pod("a"));
         assert_ne!(hash(&data(&pod("a")), 0), hash(&data(&pod("a")), 1));
+    }
+
+    #[test]
+    fn revisions_are_labelled_as_their_template_and_by_hash() {
+        let labels = labels(&pod("a"), "controller-revision-hash", "1x2");
+        assert_eq!(
+            labels.into_iter().collect::<Vec<_>>(),
+            [("app".to_string(), "a".to_string()), ("controller-revision-hash".to_string(), "1x2".to_string()),]
+        );
     }
 
     #[test]

@@ -42,7 +42,6 @@ const BURST: usize = 250;
 /// The label of old under which the generation of the template was kept.
 const TEMPLATE_GENERATION: &str = "pod-template-generation";
 const GENERATION_ANNOTATION: &str = "deprecated.daemonset.template.generation";
-const REVISION_HASH: &str = "controller.kubernetes.io/hash";
 /// Between removals of pods that end again and again on one node: from, to.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15 * 60));
 
@@ -208,10 +207,11 @@ impl DaemonSetController {
         // Asked before anything is read: what arrives in between only delays.
         let satisfied = self.expectations.satisfied(key);
         let mut revisions = self.own_revisions(&set, &selector).await?;
-        let history = History { client: &self.client, resource: &DAEMON_SETS, owner: &set.metadata };
+        let history = History { client: &self.client, resource: &DAEMON_SETS, owner: &set.metadata, label: HASH };
+        history.label_all(&mut revisions).await?;
         let collisions = set.status.collision_count.unwrap_or(0);
         let (newest, collisions) = history.settle(&mut revisions, &set.spec.template, collisions).await?;
-        let hash = newest.metadata.label(REVISION_HASH).unwrap_or_default().to_string();
+        let hash = newest.metadata.label(HASH).unwrap_or_default().to_string();
         let pods = self.own_pods(&set, &selector).await?;
         let mut spec = set.spec.template["spec"].clone();
         placement::with_tolerations(&mut spec);
@@ -405,7 +405,7 @@ impl DaemonSetController {
             .iter()
             .filter(|revision| {
                 revision.metadata.uid == newest.metadata.uid
-                    || revision.metadata.label(REVISION_HASH).is_some_and(|hash| hashes.contains(&hash))
+                    || revision.metadata.label(HASH).is_some_and(|hash| hashes.contains(&hash))
             })
             .map(|revision| revision.metadata.name.as_str())
             .collect();

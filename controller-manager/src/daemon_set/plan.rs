@@ -10,6 +10,7 @@ use client::Timestamp;
 use super::placement::{Verdict, target};
 use crate::types::{DaemonSet, DaemonSetStatus, Pod};
 
+/// Where revisions, and the pods of each, have its hash.
 pub(super) const HASH: &str = "controller-revision-hash";
 
 /// A node with its verdict and the set's pods that are on it or meant for it.

@@ -33,6 +33,8 @@ use crate::worker::{self, Error, Requeue};
 pub const NAME: &str = "statefulset-controller";
 
 const BY_NAMESPACE: &str = "namespace";
+/// Where revisions have their hash; pods have the revision's name, under another label.
+const HASH: &str = "controller.kubernetes.io/hash";
 
 struct StatefulSetController {
     client: Client,
@@ -127,7 +129,7 @@ impl StatefulSetController {
         };
         let mut revisions = self.own_revisions(&set, &selector).await?;
         let pods = self.own_pods(&set, &selector).await?;
-        let history = History { client: &self.client, resource: &STATEFUL_SETS, owner: &set.metadata };
+        let history = History { client: &self.client, resource: &STATEFUL_SETS, owner: &set.metadata, label: HASH };
         let collisions = set.status.collision_count.unwrap_or(0);
         let (update, collisions) = history.settle(&mut revisions, &set.spec.template, collisions).await?;
         let current = revisions

@@ -33,6 +33,7 @@ pub const ALL: &[Scenario] = &[
     scenario!("samples/a-deleted-replica-comes-back", Needs::Api, samples::a_deleted_replica_comes_back),
     scenario!("samples/edit-to-5-0-3", Needs::Api, samples::edit_replicas),
     scenario!("samples/a-new-image-rolls", Needs::Api, samples::a_new_image_rolls),
+    scenario!("samples/a-daemon-set-goes-back", Needs::Api, samples::a_daemon_set_goes_back),
     scenario!("dns/names-of-services-and-pods", Needs::Api, dns::names_of_services_and_pods),
     scenario!("dns/names-that-do-not-exist", Needs::Api, dns::names_that_do_not_exist),
     scenario!("dns/resolver-files", Needs::Api, dns::resolver_files),

@@ -143,6 +143,48 @@ pub async fn a_new_image_rolls(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
+const DAEMON: &str = r#"
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: history}
+spec:
+  selector: {matchLabels: {app: history}}
+  template:
+    metadata: {labels: {app: history}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{name: shell, image: busybox:1.37, command: [sleep, "3600"]}]
+"#;
+
+/// Its templates are kept as ControllerRevisions, and its pods have the hash of theirs.
+pub async fn a_daemon_set_goes_back(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.kubectl_with("apply -f -", DAEMON).await?;
+    let nodes = cluster.get("nodes").await?["items"].as_array().map_or(0, Vec::len);
+    // The revisions' numbers by hash, and the hash that all pods have.
+    let told = async |count: usize| {
+        cluster.kubectl("rollout status daemonset/history --timeout=90s").await?;
+        let pods = cluster.settled("app=history", nodes).await?;
+        let hashes: BTreeSet<_> =
+            pods.iter().map(|pod| pod["metadata"]["labels"]["controller-revision-hash"].clone().to_string()).collect();
+        let list = cluster.get("controllerrevisions -l app=history").await?;
+        let revisions = list["items"].as_array().cloned().unwrap_or_default();
+        ensure!(revisions.len() == count, "{} revisions", revisions.len());
+        let newest = revisions.iter().max_by_key(|revision| revision["revision"].as_i64()).context("no revision")?;
+        let hash = newest["metadata"]["labels"]["controller-revision-hash"].to_string();
+        ensure!(hashes == BTreeSet::from([hash.clone()]), "pods of {hashes:?}, the newest revision is {hash}");
+        Ok::<_, anyhow::Error>((hash, newest["revision"].clone()))
+    };
+    let (first, _) = told(1).await?;
+    cluster.kubectl("set env daemonset/history GREETING=hello").await?;
+    let (second, _) = told(2).await?;
+    ensure!(first != second, "both templates hash to {first}");
+    cluster.kubectl("rollout undo daemonset/history").await?;
+    let (third, number) = told(2).await?;
+    ensure!(third == first && number == 3, "undone to {third}, revision {number}");
+    cluster.kubectl("delete daemonset history --wait=true").await?;
+    Ok(())
+}
+
 fn images(list: &Value) -> anyhow::Result<BTreeSet<String>> {
     let items = list["items"].as_array().into_iter().flatten();
     Ok(items
