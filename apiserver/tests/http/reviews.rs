@@ -111,6 +111,22 @@ async fn a_patch_makes_no_other_kind_of_a_custom_object() {
 }
 
 #[tokio::test]
+async fn a_denial_keeps_what_the_webhook_says_of_it() {
+    let (server, _hooks) = server("ValidatingWebhookConfiguration", on("", "v1", "configmaps", "*"), |_| {
+        json!({"allowed": false, "status": {"status": "Odd", "reason": "Slow", "code": 429, "message": null,
+            "details": {"name": "n", "causes": null, "retryAfterSeconds": 3}}})
+    })
+    .await;
+    let answer = server.post(CONFIG_MAPS, &config_map("m", json!({}))).await;
+    let want = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Odd", "reason": "Slow", "code": 429,
+        "message": "admission webhook \"one.webhook.test\" denied the request: Slow",
+        "details": {"name": "n", "retryAfterSeconds": 3},
+    });
+    assert_eq!((answer.code, answer.body), (429, want));
+}
+
+#[tokio::test]
 async fn options_are_those_of_what_is_done() {
     let (server, _hooks) = server("ValidatingWebhookConfiguration", on("", "v1", "configmaps", "*"), |request| {
         match request["oldObject"].is_null() && request["object"]["data"]["go"] == "on" {
