@@ -127,6 +127,29 @@ async fn a_denial_keeps_what_the_webhook_says_of_it() {
 }
 
 #[tokio::test]
+async fn scales_show_their_owners_to_who_may_change_them() {
+    const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+    let rule = on("apps", "v1", "deployments/scale", "*");
+    let (server, _hooks) = server("MutatingWebhookConfiguration", rule, |request| {
+        let owners = |object: &Value| -> Vec<Value> {
+            let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+            entries.iter().map(|entry| json!([entry["manager"], entry["apiVersion"], entry["fieldsV1"]])).collect()
+        };
+        shown(&json!([owners(&request["oldObject"]), owners(&request["object"])]))
+    })
+    .await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    assert_eq!(server.post(&format!("{DEPLOYMENTS}?fieldManager=maker"), &deployment).await.code, 201);
+    let scale = json!({"spec": {"replicas": 3}}).to_string();
+    let path = format!("{DEPLOYMENTS}/d/scale?fieldManager=scaler");
+    let answer = server.ask("PATCH", &path, "application/merge-patch+json", scale).await;
+    let entry = |manager: &str| json!([manager, "autoscaling/v1", {"f:spec": {"f:replicas": {}}}]);
+    assert_eq!(seen(&answer), json!([[entry("maker")], [entry("scaler")]]));
+}
+
+#[tokio::test]
 async fn options_are_those_of_what_is_done() {
     let (server, _hooks) = server("ValidatingWebhookConfiguration", on("", "v1", "configmaps", "*"), |request| {
         match request["oldObject"].is_null() && request["object"]["data"]["go"] == "on" {
