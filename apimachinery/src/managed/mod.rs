@@ -25,7 +25,7 @@ use crate::schema::TypeRef;
 use crate::status::Status;
 use crate::time::Timestamp;
 use entry::{Identity, decode, encode, stored};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::sync::LazyLock;
 use versions::Changes;
 
@@ -208,10 +208,7 @@ fn record(
 pub fn keep_times_if_equal(old: &Value, new: &mut Value) {
     let (Some(Value::Array(before)), Some(Value::Array(after))) = (old.at(PATH), new.at(PATH)) else { return };
     let timeless = |a: &Value, b: &Value| match (a, b) {
-        (Value::Object(a), Value::Object(b)) => {
-            let fields = |map: &serde_json::Map<String, Value>| map.len() - usize::from(map.contains_key("time"));
-            fields(a) == fields(b) && a.iter().all(|(key, value)| key == "time" || b.get(key) == Some(value))
-        }
+        (Value::Object(a), Value::Object(b)) => equal_but_for("time", a, b),
         _ => a == b,
     };
     // Entries are sorted by time, so the same ones may stand in another order.
@@ -222,13 +219,17 @@ pub fn keep_times_if_equal(old: &Value, new: &mut Value) {
     }
 }
 
+/// Whether two maps differ in nothing but one key, which either may lack.
+fn equal_but_for(but: &str, a: &Map<String, Value>, b: &Map<String, Value>) -> bool {
+    let others = |map: &Map<String, Value>| map.len() - usize::from(map.contains_key(but));
+    others(a) == others(b) && a.iter().all(|(key, value)| key == but || b.get(key) == Some(value))
+}
+
 /// Whether two objects differ in nothing but who owns what.
 pub fn equal_but_for_managed(a: &Value, b: &Value) -> bool {
     let (Value::Object(a), Value::Object(b)) = (a, b) else { return false };
     let metadata = |x: Option<&Value>, y: Option<&Value>| match (x, y) {
-        (Some(Value::Object(x)), Some(Value::Object(y))) => {
-            x.len() == y.len() && x.iter().all(|(key, value)| key == "managedFields" || y.get(key) == Some(value))
-        }
+        (Some(Value::Object(x)), Some(Value::Object(y))) => equal_but_for("managedFields", x, y),
         _ => false,
     };
     a.len() == b.len()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use apimachinery::gvk::GroupVersionKind;
+use apimachinery::gvk::{GroupVersion, GroupVersionKind};
 use apimachinery::labels::Selector;
 use apimachinery::object::ObjectExt as _;
 use apimachinery::status::Status;
@@ -220,12 +220,59 @@ pub fn settle(server: &Server, matched: &Served, object: &mut Value) -> Result<(
     if let Some(custom) = matched.custom() {
         return custom.settle_reviewed(object).map_err(Status::internal);
     }
+    read(server, matched, object)
+}
+
+/// Reads a built-in object of whatever version of the row's kind.
+fn read(server: &Server, matched: &Served, object: &mut Value) -> Result<(), Status> {
+    let resource = &matched.resource;
+    let other = GroupVersion::parse(object.api_version())
+        .ok()
+        .filter(|version| version.group == *resource.group && version.version != *resource.version)
+        .and_then(|version| server.registry.find(&version.group, &version.version, &resource.plural))
+        .filter(|row| *row.resource.kind == *object.kind());
+    let row = other.as_deref().unwrap_or(matched);
     let bytes = object.to_string();
-    let expected = expected(matched);
-    let read = body::read_as(bytes.as_bytes(), Encoding::Json, &expected, FieldValidation::Ignore);
-    let decoded = read.map_err(|misread| Status::internal(misread.error))?;
-    *object = decoded.object;
-    checks::default(&matched.resource, object, server);
+    let read = body::read_as(bytes.as_bytes(), Encoding::Json, &expected(row), FieldValidation::Ignore);
+    *object = read.map_err(|misread| misfit(misread.error))?.object;
+    checks::default(&row.resource, object, server);
+    if other.is_some() {
+        *object = matched.from_storage(row.to_storage(object.take()));
+    }
+    Ok(())
+}
+
+/// The refusal of what is no object of the kind that was asked about: only what can be read fails as it is converted.
+fn misfit(error: String) -> Status {
+    match error.starts_with("converting (") {
+        true => Status::failure(500, "", error),
+        false => Status::internal(error),
+    }
+}
+
+/// As [`settle`], of what a webhook's patch made of the object of a request, which may be one of a subresource's kind.
+///
+/// # Errors
+/// 500 when it says that it is something else.
+pub fn settle_patched(
+    server: &Server,
+    matched: &Served,
+    attributes: &Attributes<'_>,
+    object: &mut Value,
+) -> Result<(), Status> {
+    if !attributes.is_foreign() {
+        let Some(custom) = matched.custom() else { return read(server, matched, object) };
+        custom.still_fits(object, &attributes.served.resource.version)?;
+        return settle(server, matched, object);
+    }
+    let (group, version, kind) = super::kind_of(matched, attributes.subresource);
+    let wanted = GroupVersionKind::new(group.to_owned(), version.to_owned(), kind.to_owned());
+    let text = object.to_string();
+    if let Some(mismatch) = body::other_kind(object.api_version(), object.kind(), &wanted, text.as_bytes()) {
+        return Err(misfit(mismatch.text()));
+    }
+    object.set_api_version(&wanted.api_version());
+    object.set_kind(&wanted.kind);
     Ok(())
 }
 

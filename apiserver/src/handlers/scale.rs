@@ -63,13 +63,15 @@ fn replicas_at(served: &Served) -> Vec<&str> {
     paths.map_or_else(|| REPLICAS.to_vec(), |paths| Scale::keys(&paths.spec_replicas_path))
 }
 
-/// Lets plugins change an update of a Scale: that, not the resource behind it, is what they see.
+/// Lets plugins change an update of a Scale: that, not the resource behind it, is what they see, with who owns the
+/// replicas.
 ///
 /// # Errors
 /// Their refusal.
 pub async fn mutate(cx: &Context, attributes: &Attributes<'_>, new: &mut Value, old: &Value) -> Result<(), Status> {
     let served = attributes.served;
-    let show = |object: &Value| of(served, &served.from_storage(object.clone()));
+    let fields = ScaleFields { replicas: paths_of_versions(cx, served) };
+    let show = |object: &Value| with_owners(&fields, of(served, &served.from_storage(object.clone()))?, object);
     let mut scale = show(new)?;
     let before = scale.i64_at(&REPLICAS);
     cx.server.admission.mutate(cx, attributes, &mut scale, Some(&show(old)?)).await?;
@@ -205,6 +207,18 @@ fn paths_of_versions(cx: &Context, served: &Served) -> Vec<(String, Option<Vec<S
     rows.iter().map(|row| (row.api_version(), has_scale(row).then(|| names(row)).flatten())).collect()
 }
 
+fn unreadable(error: managed::DecodeError) -> Status {
+    Status::failure(500, reason::UNKNOWN, error.to_string())
+}
+
+/// A Scale with those who own the replicas of the object that it is of.
+fn with_owners(fields: &ScaleFields, mut scale: Value, of: &Value) -> Result<Value, Status> {
+    if let Some(entries) = fields.to_scale(of.at(managed::PATH)).map_err(unreadable)? {
+        scale.set_at(managed::PATH, entries);
+    }
+    Ok(scale)
+}
+
 enum Wanted {
     Scale(Value),
     Patch(Patch),
@@ -222,11 +236,7 @@ fn changed(
     let version = served.api_version();
     let replicas_at = replicas_at(served);
     let fields = ScaleFields { replicas: paths_of_versions(cx, served) };
-    let unreadable = |error: managed::DecodeError| Status::failure(500, reason::UNKNOWN, error.to_string());
-    let mut old = of(served, current)?;
-    if let Some(entries) = fields.to_scale(current.at(managed::PATH)).map_err(unreadable)? {
-        old.set_at(managed::PATH, entries);
-    }
+    let old = with_owners(&fields, of(served, current)?, current)?;
     let ty = api::table().find_kind(KIND.0, KIND.1, KIND.2).ok_or_else(|| Status::internal("the table lacks Scale"))?;
     let owner = || Owner::of_kind(("autoscaling/v1", "Scale", ty), "scale", manager);
     let mut scale = match wanted {

@@ -26,6 +26,7 @@ mod numbers;
 mod oidc;
 mod pod_certificates;
 mod reload;
+mod reviews;
 mod tables;
 mod unsafe_delete;
 mod walks;

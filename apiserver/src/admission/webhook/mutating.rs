@@ -124,7 +124,7 @@ async fn ask(
     let (configuration, name) = (json!(hook.configuration), json!(hook.name));
     let shown =
         format!(r#"{{"configuration":{configuration},"webhook":{name},"patch":{operations},"patchType":"JSONPatch"}}"#);
-    rules::settle(server, matched, &mut versioned).map_err(Failure::Internal)?;
+    rules::settle_patched(server, matched, attributes, &mut versioned).map_err(Failure::Internal)?;
     attributes.review.annotate_detailed(&format!("patch.webhook.admission.k8s.io/{place}"), &shown);
     *object = rules::to_pipeline(matched, attributes, versioned).await.map_err(Failure::Internal)?;
     Ok(changed)

@@ -151,7 +151,9 @@ pub fn verify(version: &str, uid: &str, answer: &crate::webhook::Answer, mutatin
     let status = match response.get("status") {
         None | Some(Value::Null) => None,
         // Webhooks rarely write the kind of the status, and need not.
-        Some(status) => Some(Status::deserialize(status).map_err(|error| unreadable(error.to_string()))?),
+        Some(status) => {
+            Some(Status::deserialize(without_nulls(status)).map_err(|error| unreadable(error.to_string()))?)
+        }
     };
     let patch = apimachinery::go_base64::decode(response.str_at(&["patch"]).unwrap_or_default())
         .map_err(|at| unreadable(format!("illegal base64 data at input byte {at}")))?;
@@ -196,12 +198,25 @@ pub fn verify(version: &str, uid: &str, answer: &crate::webhook::Answer, mutatin
     })
 }
 
-/// The status of a refusal: the webhook's own, made sure to be a failure that names it.
+/// A value in which what is null is missing, as it counts in Go.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let told = map.iter().filter(|(_, value)| !value.is_null());
+            Value::Object(told.map(|(key, value)| (key.clone(), without_nulls(value))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// The status of a refusal: the webhook's own, made sure to be no success and to name the webhook.
 pub fn refusal(name: &str, status: Option<Status>) -> Status {
     let denied_by = format!("admission webhook {name:?} denied the request");
     let mut status = status.unwrap_or_default();
     status.code = status.code.max(400);
-    status.status = "Failure".to_string();
+    if matches!(status.status.as_str(), "" | "Success") {
+        status.status = "Failure".to_string();
+    }
     status.message = match (status.message.as_str(), status.reason.as_ref()) {
         ("", "") => format!("{denied_by} without explanation"),
         ("", reason) => format!("{denied_by}: {reason}"),

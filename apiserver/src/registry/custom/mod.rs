@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use api::custom::Node;
 use api::custom::columns::Columns;
+use apimachinery::gotext;
 use apimachinery::object::ObjectExt as _;
 use apimachinery::schema::TypeRef;
 use apimachinery::status::Status;
@@ -133,6 +134,30 @@ impl Custom {
             return self.present(object).await;
         }
         Ok(convert::rename(&self.definition, object, self.at))
+    }
+
+    /// Checks that what a review made of an object can become one of version `wanted`: of its kind it is judged later.
+    ///
+    /// # Errors
+    /// 500 in upstream's words.
+    pub fn still_fits(&self, object: &Value, wanted: &str) -> Result<(), Status> {
+        let (api_version, kind) = (object.api_version(), object.kind());
+        if kind.is_empty() {
+            let text = gotext::json(object);
+            return Err(Status::internal(format!("Object 'Kind' is missing in '{text}'")));
+        }
+        let unfit = |text: String| Err(Status::failure(500, "", text));
+        let group = &self.definition.group;
+        let (own, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        if own != &**group {
+            return unfit(format!(
+                "{own}/{version}, Kind={kind} is unstructured and is not suitable for converting to \"{group}/{wanted}\""
+            ));
+        }
+        if self.definition.version_of(object).is_none() {
+            return unfit(format!("request to convert CR from an invalid group/version: {api_version}"));
+        }
+        Ok(())
     }
 
     /// Sets the defaults of this version in what a review made of an object.

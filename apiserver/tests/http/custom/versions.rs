@@ -145,3 +145,14 @@ async fn a_webhook_that_knows_another_version_loses_nothing() {
     assert_eq!(made.body["metadata"]["labels"], json!({"seen": "alpha"}));
     assert_eq!(made.body["spec"], json!({"a": "b", "n": 1}), "v1alpha1 has no n, and old is not of v1");
 }
+
+#[tokio::test]
+async fn a_first_apply_that_changes_nothing_sets_no_default() {
+    let server = server("v1").await;
+    assert_eq!(server.post(&path("v1"), &foo("v1", json!({"a": "b"}))).await.code, 201);
+    let disowned = patch(&server, "v1", MERGE, &json!({"metadata": {"managedFields": [{}]}})).await;
+    assert_eq!((disowned.code, &disowned.body["metadata"]["managedFields"]), (200, &Value::Null), "{}", disowned.text);
+    let applied = patch(&server, "v1alpha1", APPLY, &foo("v1alpha1", json!({}))).await;
+    assert_eq!((applied.code, &applied.body["metadata"]["generation"]), (200, &json!(1)), "{}", applied.text);
+    assert_eq!(applied.body["metadata"]["managedFields"].as_array().map(Vec::len), Some(2), "{}", applied.text);
+}
