@@ -138,7 +138,7 @@ pub async fn handle(cx: &mut Context, served: &Arc<Served>, body: Body) -> Resul
         let plain = accept::Format { transform: None, ..format };
         return Ok(response::status(&unsafe_delete::deleted(served, &name), plain));
     }
-    let deleted = delete(cx, served, &namespace, &name, &options, false).await?;
+    let deleted = delete(cx, served, &namespace, &name, &name, &options).await?;
     match deleted {
         Deleted::Gone(object) if !returned(served) => {
             let details = Details {
@@ -189,16 +189,17 @@ pub async fn one(
     name: &str,
     options: &DeleteOptions,
 ) -> Result<(), Status> {
-    delete(cx, served, namespace, name, options, false).await.map(|_| ())
+    delete(cx, served, namespace, name, name, options).await.map(|_| ())
 }
 
+/// Deletes an object. `asked` is the name that the request has, none when it is about a collection.
 async fn delete(
     cx: &Context,
     served: &Arc<Served>,
     namespace: &str,
     name: &str,
+    asked: &str,
     options: &DeleteOptions,
-    collection: bool,
 ) -> Result<Deleted, Status> {
     let group_resource = served.group_resource();
     let cache = served.cache.as_ref().ok_or_else(super::method_not_allowed)?;
@@ -208,8 +209,7 @@ async fn delete(
         served,
         subresource: "",
         namespace: namespace.to_string(),
-        // A collection is asked for without naming anything.
-        name: if collection { String::new() } else { name.to_string() },
+        name: asked.to_string(),
         base: String::new(),
         user: &cx.user,
         dry_run: options.dry_run,
@@ -237,10 +237,11 @@ async fn delete(
         if decision == Decision::AlreadyMarked {
             return Ok(Deleted::Marked(old));
         }
-        let seen = served.read(&entry).await?;
-        cx.server.admission.mutate(cx, &attributes, &mut Value::Null, Some(&seen)).await?;
-        cx.server.admission.validate(cx, &attributes, &Value::Null, Some(&seen)).await?;
-        drop(seen);
+        // Reviews see a custom object in the version of the request.
+        let presented = if served.custom().is_some() { Some(served.read(&entry).await?) } else { None };
+        let seen = Some(presented.as_ref().unwrap_or(&old));
+        cx.server.admission.mutate(cx, &attributes, &mut Value::Null, seen).await?;
+        cx.server.admission.validate(cx, &attributes, &Value::Null, seen).await?;
         let result = match decision {
             Decision::AlreadyMarked => return Ok(Deleted::Marked(old)),
             Decision::Mark | Decision::Now if options.dry_run => {
@@ -465,7 +466,7 @@ pub async fn collection(cx: &mut Context, served: &Arc<Served>, body: Body) -> R
     let options = &options;
     let entries: Vec<Arc<Entry>> = stream::iter(entries)
         .map(|entry| async move {
-            match delete(cx, served, entry.namespace(), entry.name(), options, true).await {
+            match delete(cx, served, entry.namespace(), entry.name(), "", options).await {
                 Ok(_) => {}
                 Err(status) if status.is_not_found() => {}
                 Err(status) => return Err(status),
