@@ -192,7 +192,7 @@ fn unknown(command: &Command, path: &str, word: &str) -> Error {
     let near: Vec<&str> = command
         .children
         .iter()
-        .filter(|child| distance(child.name, word) <= 2 || child.name.starts_with(word))
+        .filter(|child| strsim::levenshtein(child.name, word) <= 2 || child.name.starts_with(word))
         .map(|child| child.name)
         .collect();
     if near.is_empty() {
@@ -202,22 +202,6 @@ fn unknown(command: &Command, path: &str, word: &str) -> Error {
         near.iter().for_each(|name| text.push_str(&format!("\t{name}\n")));
     }
     Error::message(text)
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 fn help(command: &Command, path: &str) -> String {

@@ -2,6 +2,7 @@
 //! level is there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::gotext;
 use apimachinery::object::ObjectExt as _;
@@ -15,6 +16,8 @@ use crate::server::{Server, in_process};
 
 const PRODUCER: &str = "api-priority-and-fairness-config-producer-v1";
 const CONSUMER: &str = "api-priority-and-fairness-config-consumer-v1";
+/// From a condition that could not be written to the next attempt.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Objects that are kept whatever their annotation says: nothing works without them.
 const MANDATORY: [&str; 2] = ["exempt", "catch-all"];
@@ -64,11 +67,13 @@ async fn one(server: &Arc<Server>, plural: &str, expected: Value) -> Result<(), 
 /// Keeps every schema's condition true until the server stops.
 pub async fn run(server: Arc<Server>) {
     loop {
-        if let Err(status) = conditions(&server).await {
+        let written = conditions(&server).await;
+        if let Err(status) = &written {
             tracing::info!(error = %status.message, "conditions of flow schemas could not be written");
         }
         tokio::select! {
             () = server.flow_control.changed() => {}
+            () = server.clock.sleep(AGAIN), if written.is_err() => {}
             () = server.shutdown.cancelled() => return,
         }
     }

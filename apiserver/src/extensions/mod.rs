@@ -12,6 +12,7 @@ mod webhook;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::object::ObjectExt as _;
 use http::Method;
@@ -28,6 +29,9 @@ use crate::server::{Server, in_process};
 /// Where definitions are.
 pub const PATH: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
+/// From a status that could not be written to the next attempt.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// What the loop needs besides the server.
 struct Follower {
     server: Arc<Server>,
@@ -36,6 +40,8 @@ struct Follower {
     finalizing: Arc<Mutex<HashSet<String>>>,
     /// Accepted names of every definition, by group: who may take a name is decided by these.
     accepted: Mutex<HashMap<String, BTreeMap<String, Value>>>,
+    /// Definitions whose status could not be written, by a webhook's fault or the store's.
+    unwritten: Mutex<HashSet<String>>,
 }
 
 /// Serves what is stored, and follows the definitions until the server stops. Returns once what
@@ -50,6 +56,7 @@ pub async fn start(server: &Arc<Server>) {
         reviewer: webhook::reviewer(server),
         finalizing: Arc::default(),
         accepted: Mutex::default(),
+        unwritten: Mutex::default(),
     };
     match cache.snapshot(Freshness::Consistent).await {
         Ok(snapshot) => {
@@ -75,7 +82,7 @@ impl Follower {
         loop {
             if let Err(error) = self.follow(cache).await {
                 tracing::warn!(%error, "the watch of CustomResourceDefinitions starts over");
-                self.server.clock.sleep(std::time::Duration::from_millis(200)).await;
+                self.server.clock.sleep(Duration::from_millis(200)).await;
             }
         }
     }
@@ -107,7 +114,15 @@ impl Follower {
             }
         }
         loop {
-            let Item::Events(events) = watch.next().await? else { continue };
+            let unwritten = !self.unwritten.lock().is_empty();
+            let item = tokio::select! {
+                item = watch.next() => item?,
+                () = self.server.clock.sleep(AGAIN), if unwritten => {
+                    self.write_again(cache).await?;
+                    continue;
+                }
+            };
+            let Item::Events(events) = item else { continue };
             for (kind, event) in events {
                 let entry = event.entry(kind);
                 match kind {
@@ -165,8 +180,21 @@ impl Follower {
             Ok(written) => self.remember(&written),
             // Whoever wrote it meanwhile made an event, too.
             Err(status) if status.is_conflict() || status.is_not_found() => {}
-            Err(status) => tracing::warn!(definition = tree.name(), error = %status.message, "status not written"),
+            Err(status) => {
+                tracing::warn!(definition = tree.name(), error = %status.message, "status not written");
+                self.unwritten.lock().insert(tree.name().to_string());
+            }
         }
+    }
+
+    /// Tries once more to write what could not be written.
+    async fn write_again(&self, cache: &Arc<ResourceCache>) -> Result<(), crate::cache::Error> {
+        let names = std::mem::take(&mut *self.unwritten.lock());
+        let snapshot = cache.snapshot(Freshness::Consistent).await?;
+        for entry in snapshot.range(None, None).filter(|entry| names.contains(entry.name())) {
+            self.conditions(&entry.tree()).await;
+        }
+        Ok(())
     }
 
     /// Has the registry serve a definition as it is now.

@@ -21,6 +21,7 @@ mod hostile;
 mod hostile_webhooks;
 mod identity;
 mod lifecycle;
+mod loops;
 mod mutating_policies;
 mod numbers;
 mod oidc;

@@ -352,27 +352,11 @@ impl FlagSet {
     fn nearest(&self, name: &str) -> Option<String> {
         self.flags
             .iter()
-            .map(|flag| (edit_distance(&flag.name, name), &flag.name))
+            .map(|flag| (strsim::levenshtein(&flag.name, name), &flag.name))
             .min()
             .filter(|(distance, known)| *distance <= (known.len().max(name.len()) / 2).max(2))
             .map(|(_, known)| known.clone())
     }
-}
-
-/// Levenshtein's distance.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
